@@ -1,0 +1,14 @@
+//! pgweir, a connection-pooling PostgreSQL proxy.
+//!
+//! # Reading order
+//!
+//! Modules are rooms; imports run downwards only (`tests/architecture.rs` holds that).
+//!
+//! 1. [`wire`]: PostgreSQL's frames, startup packets and message builders. Pure.
+//! 2. [`sql`]: is this statement a read or a write? Pure.
+//! 3. [`auth`]: secrets, SCRAM, md5, userlist.txt. Pure.
+//! 4. [`config`]: the settings table and the files that fill it. Pure but for reading files.
+
+pub mod auth;
+pub mod config;
+pub mod sql;
