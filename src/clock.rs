@@ -1,0 +1,60 @@
+//! The program's one clock.
+//!
+//! Pure code takes a [`Micros`] as an argument; only the shell calls [`now`]. A plain `u64` fits into an
+//! atomic, so that SHOW can read when a client last did something without a lock.
+
+use std::ops::{Add, Sub};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// Microseconds since the program's first reading of the clock; never 0 when it comes from [`now`], so that 0
+/// can stand for "never" in an atomic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Micros(pub u64);
+
+impl Micros {
+    /// Time that has passed since `earlier`; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Micros {
+    type Output = Self;
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub for Micros {
+    type Output = u64;
+    /// Microseconds between the two; zero if `rhs` is later.
+    fn sub(self, rhs: Self) -> u64 {
+        self.0.saturating_sub(rhs.0)
+    }
+}
+
+struct Origin {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+fn origin() -> &'static Origin {
+    static ORIGIN: OnceLock<Origin> = OnceLock::new();
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    ORIGIN.get_or_init(|| Origin { monotonic: Instant::now(), wall: SystemTime::now() })
+}
+
+/// The monotonic time.
+pub fn now() -> Micros {
+    let passed = Instant::now().duration_since(origin().monotonic);
+    Micros(1 + u64::try_from(passed.as_micros()).unwrap_or(u64::MAX - 1))
+}
+
+/// Seconds since 1970 of a moment on this clock, for columns such as `connect_time`.
+pub fn unix_seconds(at: Micros) -> i64 {
+    let wall = origin().wall + Duration::from_micros(at.0);
+    wall.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+}

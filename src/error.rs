@@ -1,0 +1,106 @@
+//! What a client may read when something goes wrong, and whose fault it was.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// SQLSTATE codes the proxy itself uses (PostgreSQL documentation, appendix A).
+pub mod sqlstate {
+    /// `protocol_violation`: PgBouncer's code for most of its own errors.
+    pub const PROTOCOL_VIOLATION: &str = "08P01";
+    /// `sqlclient_unable_to_establish_sqlconnection`.
+    pub const CANNOT_CONNECT: &str = "08001";
+    /// `connection_failure`: the server connection broke.
+    pub const CONNECTION_FAILURE: &str = "08006";
+    /// `invalid_password`.
+    pub const INVALID_PASSWORD: &str = "28P01";
+    /// `invalid_authorization_specification`.
+    pub const INVALID_AUTHORIZATION: &str = "28000";
+    /// `invalid_catalog_name`: no such database.
+    pub const UNKNOWN_DATABASE: &str = "3D000";
+    /// `too_many_connections`.
+    pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// `admin_shutdown`.
+    pub const ADMIN_SHUTDOWN: &str = "57P01";
+    /// `cannot_connect_now`.
+    pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    /// `query_canceled`: a time limit was reached.
+    pub const QUERY_CANCELED: &str = "57014";
+    /// `idle_in_transaction_session_timeout`.
+    pub const IDLE_TRANSACTION: &str = "25P03";
+    /// `idle_session_timeout`.
+    pub const IDLE_SESSION: &str = "57P05";
+    /// `transaction_timeout`.
+    pub const TRANSACTION_TIMEOUT: &str = "25P04";
+    /// `feature_not_supported`.
+    pub const NOT_SUPPORTED: &str = "0A000";
+    /// `syntax_error`.
+    pub const SYNTAX_ERROR: &str = "42601";
+    /// `insufficient_privilege`.
+    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    /// `duplicate_prepared_statement`.
+    pub const DUPLICATE_STATEMENT: &str = "42P05";
+    /// `invalid_sql_statement_name`: no such prepared statement.
+    pub const UNKNOWN_STATEMENT: &str = "26000";
+    /// `config_file_error`: RELOAD failed.
+    pub const CONFIG_FILE_ERROR: &str = "F0000";
+}
+
+/// An error the proxy reports to a client in an ErrorResponse.
+///
+/// Everything in it is meant for the client's eyes; details for the operator go to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Field `C`.
+    pub sqlstate: &'static str,
+    /// Field `M`. Also what the log says after `closing because:`, unless `log` is set.
+    pub message: Cow<'static, str>,
+    /// Field `D`.
+    pub detail: Option<Cow<'static, str>>,
+    /// Field `H`.
+    pub hint: Option<Cow<'static, str>>,
+    /// What the log says instead of the message: PgBouncer's words, which log parsers rely on.
+    pub log: Option<Cow<'static, str>>,
+}
+
+impl Refusal {
+    /// An error with a code and a message.
+    pub fn new(sqlstate: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { sqlstate, message: message.into(), detail: None, hint: None, log: None }
+    }
+
+    /// PgBouncer's general error, SQLSTATE 08P01.
+    pub fn protocol(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(sqlstate::PROTOCOL_VIOLATION, message)
+    }
+
+    /// Adds field `D`.
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds field `H`.
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Sets what the log says.
+    pub fn log(mut self, log: impl Into<Cow<'static, str>>) -> Self {
+        self.log = Some(log.into());
+        self
+    }
+
+    /// The reason as the log gives it.
+    pub fn reason(&self) -> &str {
+        self.log.as_deref().unwrap_or(&self.message)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,165 @@
+//! The first packet of a connection: it has a length but no tag.
+
+use super::frame::cstr;
+
+/// Protocol 3.0, as all drivers speak it.
+pub const PROTOCOL_3_0: u32 = 3 << 16;
+/// Protocol 3.2 (PostgreSQL 18): cancel keys of up to 256 bytes.
+pub const PROTOCOL_3_2: u32 = 3 << 16 | 2;
+const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
+const SSL_REQUEST: u32 = 1234 << 16 | 5679;
+const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
+
+/// Longest startup packet taken, as in PostgreSQL (`MAX_STARTUP_PACKET_LENGTH`).
+pub const MAX_LENGTH: usize = 10_000;
+/// Longest secret in a cancel key (protocol 3.2).
+const MAX_CANCEL_KEY: usize = 256;
+
+/// What a client may say first.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Startup {
+    /// Asks for TLS; answered with one byte.
+    Ssl,
+    /// Asks for GSSAPI encryption; answered with one byte.
+    GssEnc,
+    /// Asks to cancel another connection's query.
+    Cancel(CancelKey),
+    /// Opens a session.
+    Session(Session),
+}
+
+/// Identifies a connection to whoever wants to cancel its query.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CancelKey {
+    /// The `process ID` field.
+    pub pid: u32,
+    /// Four bytes in protocol 3.0, up to 256 in 3.2.
+    pub secret: Box<[u8]>,
+}
+
+impl std::fmt::Debug for CancelKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CancelKey {{ pid: {}, .. }}", self.pid)
+    }
+}
+
+/// A StartupMessage.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Requested protocol version; the major part is 3.
+    pub protocol: u32,
+    /// Name and value of each parameter, in the client's order, `_pq_.` options not among them.
+    pub parameters: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// Names of protocol options (`_pq_.…`), none of which is supported.
+    pub options: Vec<Box<[u8]>>,
+}
+
+impl Session {
+    /// The last value given for a parameter.
+    pub fn parameter(&self, name: &str) -> Option<&[u8]> {
+        self.parameters.iter().rev().find(|(n, _)| **n == *name.as_bytes()).map(|(_, v)| &**v)
+    }
+}
+
+/// Why a first packet was refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartupError {
+    /// Too short, too long, or not of the form the protocol asks for. Whoever sends this does not speak the
+    /// protocol, so it gets no answer.
+    #[error("bad startup packet")]
+    Malformed,
+    /// A protocol this proxy does not speak.
+    #[error("unsupported frontend protocol {}.{}", .0 >> 16, .0 & 0xffff)]
+    Version(u32),
+}
+
+/// Checks the length word in front of a startup packet and gives the length of what follows it.
+pub fn body_length(word: [u8; 4]) -> Result<usize, StartupError> {
+    let len = u32::from_be_bytes(word) as usize;
+    if !(8..=MAX_LENGTH).contains(&len) {
+        return Err(StartupError::Malformed);
+    }
+    Ok(len - 4)
+}
+
+/// Parses a startup packet without its length word.
+pub fn parse(body: &[u8]) -> Result<Startup, StartupError> {
+    let (code, rest) = body.split_first_chunk::<4>().ok_or(StartupError::Malformed)?;
+    match u32::from_be_bytes(*code) {
+        SSL_REQUEST if rest.is_empty() => Ok(Startup::Ssl),
+        GSSENC_REQUEST if rest.is_empty() => Ok(Startup::GssEnc),
+        CANCEL_REQUEST => {
+            let (pid, secret) = rest.split_first_chunk::<4>().ok_or(StartupError::Malformed)?;
+            if secret.len() < 4 || secret.len() > MAX_CANCEL_KEY {
+                return Err(StartupError::Malformed);
+            }
+            Ok(Startup::Cancel(CancelKey { pid: u32::from_be_bytes(*pid), secret: secret.into() }))
+        }
+        protocol if protocol >> 16 == 3 => session(protocol, rest).map(Startup::Session),
+        other => Err(StartupError::Version(other)),
+    }
+}
+
+fn session(protocol: u32, mut rest: &[u8]) -> Result<Session, StartupError> {
+    let mut parameters = Vec::new();
+    let mut options = Vec::new();
+    loop {
+        let (name, after) = cstr(rest).ok_or(StartupError::Malformed)?;
+        if name.is_empty() {
+            return if after.is_empty() {
+                Ok(Session { protocol, parameters, options })
+            } else {
+                Err(StartupError::Malformed)
+            };
+        }
+        let (value, after) = cstr(after).ok_or(StartupError::Malformed)?;
+        rest = after;
+        if name.starts_with(b"_pq_.") {
+            options.push(name.into());
+        } else {
+            parameters.push((name.into(), value.into()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_without_a_session() {
+        assert_eq!(parse(&SSL_REQUEST.to_be_bytes()), Ok(Startup::Ssl));
+        assert_eq!(parse(&GSSENC_REQUEST.to_be_bytes()), Ok(Startup::GssEnc));
+        let mut cancel = CANCEL_REQUEST.to_be_bytes().to_vec();
+        assert_eq!(parse(&cancel), Err(StartupError::Malformed));
+        cancel.extend([0, 0, 0, 7, 1, 2, 3, 4]);
+        let key = CancelKey { pid: 7, secret: [1, 2, 3, 4].into() };
+        assert_eq!(parse(&cancel), Ok(Startup::Cancel(key)));
+        cancel.extend([0; 300]);
+        assert_eq!(parse(&cancel), Err(StartupError::Malformed));
+    }
+
+    #[test]
+    fn a_session() {
+        let mut packet = PROTOCOL_3_2.to_be_bytes().to_vec();
+        packet.extend(b"user\0me\0_pq_.x\01\0database\0db\0\0");
+        let Ok(Startup::Session(session)) = parse(&packet) else { panic!("no session") };
+        assert_eq!(session.protocol, PROTOCOL_3_2);
+        assert_eq!(session.parameter("user"), Some(&b"me"[..]));
+        assert_eq!(session.parameter("database"), Some(&b"db"[..]));
+        assert_eq!(session.options.len(), 1);
+        for end in 0..packet.len() {
+            assert!(parse(&packet[..end]).is_err(), "cut at {end}");
+        }
+        packet.push(0);
+        assert_eq!(parse(&packet), Err(StartupError::Malformed));
+    }
+
+    #[test]
+    fn other_protocols() {
+        assert_eq!(parse(&(2u32 << 16).to_be_bytes()), Err(StartupError::Version(2 << 16)));
+        assert_eq!(body_length([0, 0, 0, 7]), Err(StartupError::Malformed));
+        assert_eq!(body_length(*b"GET "), Err(StartupError::Malformed));
+        assert_eq!(body_length([0, 0, 0, 8]), Ok(4));
+    }
+}
