@@ -1,1 +1,14 @@
-//! x
+//! What a client and its server say to each other after login, without any I/O.
+//!
+//! * [`pipeline`]: which replies the server still owes, and to whom they go. **The safety rule lives here**: a
+//!   server may be given to another client only while [`pipeline::Pipeline::is_settled`].
+//! * [`forward`]: walks a buffer from one side and says which bytes go to the other.
+//! * [`prepared`]: named prepared statements in transaction mode.
+//! * [`parameters`]: run-time parameters that follow the client from server to server.
+//! * [`output`]: the bytes a walk produces: a slice of its input if nothing had to be changed.
+
+pub mod forward;
+pub mod output;
+pub mod parameters;
+pub mod pipeline;
+pub mod prepared;

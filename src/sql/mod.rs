@@ -1,1 +1,4 @@
-//! TODO
+//! stub
+/// stub
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Class;

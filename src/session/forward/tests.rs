@@ -1,0 +1,303 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A client and a server session with nothing between them but the walks, fed in chunks.
+#[derive(Default)]
+struct Link {
+    registry: Registry,
+    client: ClientSession,
+    server: ServerSession,
+    max_prepared: usize,
+    one_at_a_time: bool,
+    from_client: Vec<u8>,
+    from_server: Vec<u8>,
+    to_server: Vec<u8>,
+    to_client: Vec<u8>,
+}
+
+impl Link {
+    fn new(max_prepared: usize) -> Self {
+        let mut link = Self { max_prepared, ..Self::default() };
+        link.server.attach();
+        link
+    }
+
+    fn client_sends(&mut self, bytes: &[u8]) -> Result<Stop, Refusal> {
+        self.from_client.extend(bytes);
+        let context = Context {
+            registry: &self.registry,
+            max_prepared: self.max_prepared,
+            exclusive: false,
+            one_at_a_time: self.one_at_a_time,
+            classify: &|_| Class::default(),
+        };
+        let mut scratch = Vec::new();
+        let mut out = Output::new(&self.from_client, &mut scratch);
+        let sent = client_to_server(&self.from_client, &mut self.client, &mut self.server, &context, &mut out)?;
+        self.to_server.extend(out.bytes());
+        self.from_client.drain(..sent.consumed);
+        let mut scratch = Vec::new();
+        let mut fakes = Output::new(&[], &mut scratch);
+        fake_replies(&mut self.server.pipeline, &mut fakes);
+        self.to_client.extend(fakes.bytes());
+        Ok(sent.stop)
+    }
+
+    fn server_sends(&mut self, bytes: &[u8]) -> Result<Received, ServerFault> {
+        self.from_server.extend(bytes);
+        let mut scratch = Vec::new();
+        let mut out = Output::new(&self.from_server, &mut scratch);
+        let received = server_to_client(&self.from_server, &mut self.server, &mut self.client, &mut out)?;
+        self.to_client.extend(out.bytes());
+        self.from_server.drain(..received.consumed);
+        Ok(received)
+    }
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write::frame(&mut out, tag, |out| out.extend(body));
+    out
+}
+
+fn messages(all: &[(u8, &[u8])]) -> Vec<u8> {
+    all.iter().flat_map(|(tag, body)| message(*tag, body)).collect()
+}
+
+const PARSE_A: (u8, &[u8]) = (b'P', b"a\0select 1\0\0\0");
+const SYNC: (u8, &[u8]) = (b'S', b"");
+const READY: (u8, &[u8]) = (b'Z', b"I");
+
+#[test]
+fn names_are_translated_and_statements_prepared_once() {
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[PARSE_A, (b'B', b"\0a\0rest"), SYNC])).unwrap();
+    assert_eq!(
+        link.to_server,
+        messages(&[(b'P', b"PGWEIR_1\0select 1\0\0\0"), (b'B', b"\0PGWEIR_1\0rest"), SYNC])
+    );
+    link.server_sends(&messages(&[(b'1', b""), (b'2', b""), READY])).unwrap();
+    assert!(link.server.is_settled());
+    link.to_server.clear();
+    link.to_client.clear();
+
+    // Another server: the statement is prepared there, and nobody sees the reply.
+    link.server = ServerSession::default();
+    link.client_sends(&messages(&[(b'B', b"\0a\0x"), SYNC])).unwrap();
+    assert_eq!(
+        link.to_server,
+        messages(&[(b'P', b"PGWEIR_1\0select 1\0\0\0"), (b'B', b"\0PGWEIR_1\0x"), SYNC])
+    );
+    link.server_sends(&messages(&[(b'1', b""), (b'2', b""), READY])).unwrap();
+    assert_eq!(link.to_client, messages(&[(b'2', b""), READY]));
+}
+
+#[test]
+fn close_and_known_parse_are_answered_in_place() {
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[PARSE_A, SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
+    link.to_server.clear();
+    link.to_client.clear();
+    link.client_sends(&messages(&[(b'C', b"Sa\0"), PARSE_A])).unwrap();
+    assert_eq!(link.to_server, b"");
+    assert_eq!(link.to_client, messages(&[(b'3', b""), (b'1', b"")]));
+    link.client_sends(&messages(&[SYNC])).unwrap();
+    assert!(!link.server.is_settled());
+    link.server_sends(&messages(&[READY])).unwrap();
+    assert!(link.server.is_settled());
+}
+
+#[test]
+fn a_name_is_not_given_twice_and_unknown_ones_are_refused() {
+    let mut link = Link::new(10);
+    let refusal = link.client_sends(&messages(&[PARSE_A, PARSE_A])).unwrap_err();
+    assert_eq!(refusal.sqlstate, sqlstate::DUPLICATE_STATEMENT);
+    let refusal = Link::new(10).client_sends(&messages(&[(b'D', b"Sb\0")])).unwrap_err();
+    assert_eq!(refusal.sqlstate, sqlstate::UNKNOWN_STATEMENT);
+}
+
+#[test]
+fn a_failed_parse_is_forgotten() {
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[PARSE_A, SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'E', b"\0"), READY])).unwrap();
+    assert!(link.server.statements.is_empty() && link.client.statements.is_empty());
+}
+
+#[test]
+fn the_oldest_statement_makes_room() {
+    let mut link = Link::new(1);
+    link.client_sends(&messages(&[PARSE_A, (b'P', b"b\0select 2\0\0\0"), SYNC])).unwrap();
+    assert_eq!(
+        link.to_server,
+        messages(&[
+            (b'P', b"PGWEIR_1\0select 1\0\0\0"),
+            (b'C', b"SPGWEIR_1\0"),
+            (b'P', b"PGWEIR_2\0select 2\0\0\0"),
+            SYNC
+        ])
+    );
+    link.server_sends(&messages(&[(b'1', b""), (b'3', b""), (b'1', b""), READY])).unwrap();
+    assert_eq!(link.to_client, messages(&[(b'1', b""), (b'1', b""), READY]));
+    assert_eq!(link.server.statements.len(), 1);
+}
+
+#[test]
+fn nobody_runs_another_clients_unnamed_statement() {
+    let mut link = Link::new(10);
+    assert!(link.client_sends(&messages(&[(b'B', b"\0\0x")])).is_err());
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[(b'P', b"\0select 1\0\0\0"), SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
+    let mut server = std::mem::take(&mut link.server);
+    server.detach(&mut link.client);
+    link.server.attach();
+    link.to_server.clear();
+    link.client_sends(&messages(&[(b'B', b"\0\0x"), SYNC])).unwrap();
+    assert_eq!(link.to_server, messages(&[(b'P', b"\0select 1\0\0\0"), (b'B', b"\0\0x"), SYNC]));
+}
+
+#[test]
+fn one_batch_at_a_time_on_a_standby() {
+    let mut link = Link::new(10);
+    link.one_at_a_time = true;
+    let query = message(b'Q', b"select 1\0");
+    let stop = link.client_sends(&[query.clone(), query.clone()].concat()).unwrap();
+    assert_eq!((stop, link.to_server.len()), (Stop::Hold, query.len()));
+    link.server_sends(&messages(&[READY])).unwrap();
+    assert_eq!(link.client_sends(b"").unwrap(), Stop::More);
+    assert_eq!(link.to_server.len(), 2 * query.len());
+}
+
+#[test]
+fn parameters_are_aligned_and_shared() {
+    let parameters = |zone: &[u8]| {
+        let mut all = Parameters::default();
+        all.set(b"TimeZone", zone);
+        Arc::new(all)
+    };
+    let mut link = Link::new(10);
+    link.client.parameters = parameters(b"UTC");
+    link.server.parameters = parameters(b"GMT");
+    let mut setup = Vec::new();
+    assert!(align_parameters(&mut link.client, &mut link.server, &mut setup));
+    assert_eq!(setup, message(b'Q', b"SET TimeZone='UTC';\0"));
+    link.server_sends(&messages(&[(b'S', b"TimeZone\0UTC\0"), (b'C', b"SET\0"), READY])).unwrap();
+    assert_eq!(link.to_client, b"");
+    assert!(link.server.is_settled());
+    assert!(!align_parameters(&mut link.client, &mut link.server, &mut setup));
+    assert!(Arc::ptr_eq(&link.client.parameters, &link.server.parameters));
+}
+
+#[test]
+fn an_idle_server_may_only_report() {
+    let mut server = ServerSession::default();
+    assert!(server.on_idle_bytes(&messages(&[(b'S', b"TimeZone\0UTC\0"), (b'N', b"\0")])).is_ok());
+    assert_eq!(server.parameters.get(b"timezone"), Some(&b"UTC"[..]));
+    assert!(server.on_idle_bytes(&messages(&[(b'E', b"\0")])).is_err());
+    assert!(server.on_idle_bytes(&messages(&[READY])).is_err());
+}
+
+#[test]
+fn what_an_idle_client_says_without_asking() {
+    let mut client = ClientSession::default();
+    let late = message(b'd', &[7; 100]);
+    assert_eq!(client.skip_idle(&late[..50]).unwrap(), (50, None));
+    let mut rest = late[50..].to_vec();
+    rest.extend(messages(&[(b'c', b""), (b'H', b""), (b'Q', b"x\0")]));
+    assert_eq!(client.skip_idle(&rest).unwrap(), (65, Some(Idle::Request)));
+    assert_eq!(client.skip_idle(&message(b'X', b"")).unwrap(), (0, Some(Idle::Terminate)));
+    assert!(client.skip_idle(&message(b'p', b"")).is_err());
+}
+
+/// A conversation with a bit of everything, as what the client sends and what the server answers.
+fn conversation() -> (Vec<u8>, Vec<u8>) {
+    let big = vec![b'x'; 300];
+    let client = messages(&[
+        (b'Q', b"begin\0"),
+        PARSE_A,
+        (b'B', &[&b"\0a\0"[..], &big].concat()),
+        (b'E', b"\0\0\0\0\0"),
+        (b'P', b"\0select 2\0\0\0"),
+        (b'B', b"\0\0xyz"),
+        (b'D', b"Sa\0"),
+        (b'C', b"Sa\0"),
+        PARSE_A,
+        SYNC,
+        (b'Q', b"copy t from stdin\0"),
+        (b'd', &big),
+        (b'c', b""),
+        (b'Q', b"commit\0"),
+    ]);
+    let server = messages(&[
+        (b'C', b"BEGIN\0"),
+        (b'Z', b"T"),
+        (b'1', b""),
+        (b'2', b""),
+        (b'D', &big),
+        (b'S', b"TimeZone\0UTC\0"),
+        (b'C', b"SELECT 1\0"),
+        (b'1', b""),
+        (b'2', b""),
+        (b't', b"\0\0"),
+        (b'T', b"\0\0"),
+        (b'Z', b"T"),
+        (b'N', b"\0"),
+        (b'G', b"\0\0\0"),
+        (b'C', b"COPY 1\0"),
+        (b'Z', b"T"),
+        (b'C', b"COMMIT\0"),
+        READY,
+    ]);
+    (client, server)
+}
+
+proptest! {
+    #[test]
+    fn splitting_the_stream_changes_nothing(client_cuts: Vec<prop::sample::Index>, server_cuts: Vec<prop::sample::Index>) {
+        let (client, server) = conversation();
+        let run = |client_cuts: &[usize], server_cuts: &[usize]| {
+            let mut link = Link::new(10);
+            for chunk in chunks(&client, client_cuts) {
+                link.client_sends(chunk).unwrap();
+            }
+            let mut ready = 0;
+            for chunk in chunks(&server, server_cuts) {
+                ready += link.server_sends(chunk).unwrap().queries;
+            }
+            prop_assert!(link.server.is_settled());
+            prop_assert_eq!(ready, 4);
+            Ok((link.to_server, link.to_client))
+        };
+        let cuts = |indices: &[prop::sample::Index], len| {
+            let mut all: Vec<usize> = indices.iter().map(|i| i.index(len)).collect();
+            all.sort_unstable();
+            all
+        };
+        let whole = run(&[], &[])?;
+        let split = run(&cuts(&client_cuts, client.len()), &cuts(&server_cuts, server.len()))?;
+        prop_assert_eq!(whole, split);
+    }
+
+    #[test]
+    fn no_input_panics(client: Vec<u8>, server: Vec<u8>) {
+        let mut link = Link::new(2);
+        let _ = link.client_sends(&client);
+        let _ = link.server_sends(&server);
+        let _ = ServerSession::default().on_idle_bytes(&server);
+        let _ = ClientSession::default().skip_idle(&client);
+    }
+}
+
+fn chunks<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut all = Vec::new();
+    let mut from = 0;
+    for &cut in cuts {
+        all.push(&bytes[from..cut]);
+        from = cut;
+    }
+    all.push(&bytes[from..]);
+    all
+}

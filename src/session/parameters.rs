@@ -1,0 +1,163 @@
+//! Run-time parameters that follow a client from server to server.
+//!
+//! A server reports some of its settings in ParameterStatus messages, at login and whenever they change. What it
+//! last reported is what a client that leaves it had; when the client comes to another server whose report
+//! differs, the difference is `SET` there first. PgBouncer calls this the varcache and follows a fixed list;
+//! here everything that a server reports and that can be set follows the client.
+
+use crate::wire::{frame, write};
+
+/// Parameters that are reported but cannot be set in a session, or follow from others.
+const FIXED: &[&str] = &["server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser"];
+
+/// One side's parameters, as last reported. Shared between clients while they are equal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parameters {
+    entries: Vec<(Box<[u8]>, Box<[u8]>)>,
+}
+
+impl Parameters {
+    /// The value of a parameter; names are compared without regard to case, as PostgreSQL does.
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.entries.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| &**v)
+    }
+
+    /// Sets a parameter's value and says whether that changed anything.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) -> bool {
+        match self.entries.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            Some((_, old)) if **old == *value => return false,
+            Some((_, old)) => *old = value.into(),
+            None => self.entries.push((name.into(), value.into())),
+        }
+        true
+    }
+
+    /// All parameters in the order in which they were first reported.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.entries.iter().map(|(n, v)| (&**n, &**v))
+    }
+
+    /// Whether a client may choose this parameter's value: the server reports it and it can be set.
+    pub fn is_tracked(&self, name: &[u8]) -> bool {
+        self.get(name).is_some() && !is_fixed(name)
+    }
+
+    /// Whether the server says it is a standby (PostgreSQL 14 and later report `in_hot_standby`).
+    pub fn in_hot_standby(&self) -> Option<bool> {
+        self.get(b"in_hot_standby").map(|v| v == b"on")
+    }
+
+    /// Whether `'…'` literals keep their backslashes.
+    pub fn standard_conforming_strings(&self) -> bool {
+        self.get(b"standard_conforming_strings").is_none_or(|v| v == b"on")
+    }
+
+    /// Appends a simple query that makes `server` equal to `self`; `false` if nothing has to be done.
+    pub fn write_difference(&self, server: &Self, out: &mut Vec<u8>) -> bool {
+        let mut sql = Vec::new();
+        for (name, value) in self.iter() {
+            if !is_fixed(name) && server.get(name).is_some_and(|theirs| theirs != value) {
+                assignment(&mut sql, name, value);
+            }
+        }
+        if sql.is_empty() {
+            return false;
+        }
+        write::query(out, &sql);
+        true
+    }
+}
+
+fn is_fixed(name: &[u8]) -> bool {
+    FIXED.iter().any(|fixed| fixed.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// `search_path` is a list of names: only `set_config` takes it as the one string in which it is reported.
+fn assignment(sql: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    if name.eq_ignore_ascii_case(b"search_path") {
+        sql.extend(b"SELECT pg_catalog.set_config('search_path',");
+        literal(sql, value);
+        sql.extend(b",false);");
+    } else {
+        sql.extend(b"SET ");
+        sql.extend(name);
+        sql.push(b'=');
+        literal(sql, value);
+        sql.push(b';');
+    }
+}
+
+/// A string literal that means the same under both settings of standard_conforming_strings.
+///
+/// In some client encodings the second byte of a character may be a backslash, which doubling would turn into an
+/// escape; such values (a backslash and bytes beyond ASCII) lose those bytes, as PostgreSQL cleans
+/// application_name.
+fn literal(sql: &mut Vec<u8>, value: &[u8]) {
+    let escapes = value.contains(&b'\\');
+    if escapes {
+        sql.push(b'E');
+    }
+    sql.push(b'\'');
+    for &byte in value {
+        match byte {
+            b'\'' => sql.extend(b"''"),
+            b'\\' => sql.extend(b"\\\\"),
+            0x80.. if escapes => sql.push(b'?'),
+            other => sql.push(other),
+        }
+    }
+    sql.push(b'\'');
+}
+
+/// Reads the parameters a login's ParameterStatus messages carry.
+pub fn report(parameters: &mut Parameters, body: &[u8]) -> Result<bool, frame::FrameError> {
+    let (name, value) = crate::wire::backend::parameter_status(body).ok_or(frame::FrameError::Body("ParameterStatus"))?;
+    Ok(parameters.set(name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+        let mut all = Parameters::default();
+        for (name, value) in pairs {
+            all.set(name.as_bytes(), value.as_bytes());
+        }
+        all
+    }
+
+    fn difference(client: &[(&str, &str)], server: &[(&str, &str)]) -> Option<String> {
+        let mut out = Vec::new();
+        let any = parameters(client).write_difference(&parameters(server), &mut out);
+        any.then(|| String::from_utf8(out[5..out.len() - 1].to_vec()).unwrap())
+    }
+
+    #[test]
+    fn only_differences_are_set() {
+        assert_eq!(difference(&[("TimeZone", "UTC")], &[("TimeZone", "UTC")]), None);
+        assert_eq!(
+            difference(&[("TimeZone", "UTC"), ("DateStyle", "ISO, DMY")], &[("timezone", "GMT"), ("DateStyle", "ISO")]),
+            Some("SET TimeZone='UTC';SET DateStyle='ISO, DMY';".into())
+        );
+        assert_eq!(difference(&[("server_version", "15")], &[("server_version", "16")]), None);
+        assert_eq!(difference(&[("search_path", "a")], &[]), None, "this server does not report it");
+    }
+
+    #[test]
+    fn values_cannot_break_out() {
+        let set = |v| difference(&[("application_name", v)], &[("application_name", "")]).unwrap();
+        assert_eq!(set("a'b"), "SET application_name='a''b';");
+        assert_eq!(set("a\\'b"), "SET application_name=E'a\\\\''b';");
+        assert_eq!(set("é"), "SET application_name='é';");
+        assert_eq!(set("é\\"), "SET application_name=E'??\\\\';");
+    }
+
+    #[test]
+    fn search_path_is_a_list() {
+        assert_eq!(
+            difference(&[("search_path", "\"$user\", public")], &[("search_path", "x")]).unwrap(),
+            "SELECT pg_catalog.set_config('search_path','\"$user\", public',false);"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! Named prepared statements in transaction mode.
+//!
+//! A client's names mean nothing to a server that other clients use as well. Each distinct statement (text and
+//! parameter types) has one [`Statement`] in the program, known to servers as `PGWEIR_<id>`. A client's map
+//! translates its names; a server remembers which statements it has, the least recently used going first when
+//! there are more than `max_prepared_statements`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::sql::Class;
+
+/// A statement some client has prepared.
+#[derive(Debug)]
+pub struct Statement {
+    /// Unique in this process.
+    pub id: u64,
+    /// Its name on servers.
+    pub name: Box<[u8]>,
+    /// Query text, NUL, parameter types: a Parse without its name.
+    pub text_and_types: Box<[u8]>,
+    /// Where it may run; found out once, when it is first prepared.
+    pub class: Class,
+}
+
+/// All statements of the process by text and types.
+#[derive(Debug, Default)]
+pub struct Registry {
+    statements: Mutex<HashMap<Box<[u8]>, Arc<Statement>>>,
+    last_id: AtomicU64,
+}
+
+impl Registry {
+    /// The statement with this text and these types; `classify` is called if it is new.
+    pub fn intern(&self, text_and_types: &[u8], classify: impl FnOnce() -> Class) -> Arc<Statement> {
+        let mut statements = self.statements.lock();
+        if let Some(found) = statements.get(text_and_types) {
+            return Arc::clone(found);
+        }
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let new = Arc::new(Statement {
+            id,
+            name: server_name(id).into(),
+            text_and_types: text_and_types.into(),
+            class: classify(),
+        });
+        statements.insert(text_and_types.into(), Arc::clone(&new));
+        new
+    }
+
+    /// Forgets statements that no client uses. Called now and then by the janitor.
+    pub fn sweep(&self) {
+        self.statements.lock().retain(|_, statement| Arc::strong_count(statement) > 1);
+    }
+
+    /// How many statements are known.
+    pub fn len(&self) -> usize {
+        self.statements.lock().len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A client's names. Empty ones take no memory.
+#[derive(Debug, Default)]
+pub struct ClientStatements {
+    names: HashMap<Box<[u8]>, (Arc<Statement>, u64)>,
+    prepared: u64,
+}
+
+impl ClientStatements {
+    /// The statement behind a name.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.names.get(name).map(|(statement, _)| statement)
+    }
+
+    /// Gives a statement a name that is not in use.
+    pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
+        self.prepared += 1;
+        self.names.insert(name.into(), (statement, self.prepared));
+    }
+
+    /// Forgets a name (Close).
+    pub fn remove(&mut self, name: &[u8]) {
+        self.names.remove(name);
+    }
+
+    /// Forgets the name whose Parse failed: the latest one given to this statement.
+    pub fn forget_latest(&mut self, id: u64) {
+        let latest = self.names.iter().filter(|(_, (s, _))| s.id == id).max_by_key(|(_, (_, order))| *order);
+        if let Some(name) = latest.map(|(name, _)| name.clone()) {
+            self.names.remove(&name);
+        }
+    }
+
+    /// Forgets all names (DEALLOCATE ALL, DISCARD ALL).
+    pub fn clear(&mut self) {
+        self.names = HashMap::new();
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+/// What a server has prepared.
+#[derive(Debug, Default)]
+pub struct ServerStatements {
+    last_use: HashMap<u64, u64>,
+    clock: u64,
+}
+
+impl ServerStatements {
+    /// Whether the server has the statement; marks it as used now.
+    pub fn touch(&mut self, id: u64) -> bool {
+        self.clock += 1;
+        let clock = self.clock;
+        self.last_use.get_mut(&id).map(|last| *last = clock).is_some()
+    }
+
+    /// Notes that the server has the statement, or will have it when it gets there.
+    pub fn insert(&mut self, id: u64) {
+        self.clock += 1;
+        self.last_use.insert(id, self.clock);
+    }
+
+    /// Forgets a statement whose Parse failed.
+    pub fn remove(&mut self, id: u64) {
+        self.last_use.remove(&id);
+    }
+
+    /// Removes the statement not used for longest if there are `max` or more, to make room for another. Looks at
+    /// all of them: it happens only to clients that use more statements than `max_prepared_statements`.
+    pub fn evict(&mut self, max: usize) -> Option<u64> {
+        if self.last_use.len() < max {
+            return None;
+        }
+        let (&id, _) = self.last_use.iter().min_by_key(|(_, last)| **last)?;
+        self.last_use.remove(&id);
+        Some(id)
+    }
+
+    /// Forgets everything (DEALLOCATE ALL, DISCARD ALL).
+    pub fn clear(&mut self) {
+        self.last_use.clear();
+    }
+
+    /// How many statements the server has.
+    pub fn len(&self) -> usize {
+        self.last_use.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.last_use.is_empty()
+    }
+}
+
+/// A statement's name on servers.
+pub fn server_name(id: u64) -> Vec<u8> {
+    format!("PGWEIR_{id}").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> (Registry, Arc<Statement>, Arc<Statement>) {
+        let registry = Registry::default();
+        let a = registry.intern(b"select 1\0\0\0", Class::default);
+        let b = registry.intern(b"select 2\0\0\0", Class::default);
+        (registry, a, b)
+    }
+
+    #[test]
+    fn equal_statements_are_one() {
+        let (registry, a, b) = registry();
+        assert_eq!(registry.intern(b"select 1\0\0\0", Class::default).id, a.id);
+        assert_ne!(a.id, b.id);
+        drop(b);
+        registry.sweep();
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[test]
+    fn a_failed_parse_takes_only_its_own_name() {
+        let (_, a, _) = registry();
+        let mut client = ClientStatements::default();
+        client.insert(b"old", Arc::clone(&a));
+        client.insert(b"new", Arc::clone(&a));
+        client.forget_latest(a.id);
+        assert!(client.get(b"old").is_some());
+        assert!(client.get(b"new").is_none());
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let (_, a, b) = registry();
+        let mut server = ServerStatements::default();
+        server.insert(a.id);
+        server.insert(b.id);
+        assert!(server.touch(a.id));
+        assert_eq!(server.evict(3), None);
+        assert_eq!(server.evict(2), Some(b.id));
+        assert!(!server.touch(b.id));
+    }
+}
