@@ -1,0 +1,3 @@
+//! Numbers: one set of counters, read by SHOW, the log and Prometheus alike.
+
+pub mod stats;

@@ -1,0 +1,189 @@
+//! Server connections at rest, and clients that wait for one.
+//!
+//! [`state::PoolState`] is the bookkeeping, pure and generic in the connection; [`Lane`] puts it under a mutex and
+//! wakes whoever gets something. [`limits::Limit`] counts what several pools share.
+//!
+//! Ownership: a connection is moved, pool → client → pool. It carries a [`limits::Permit`] for each limit it
+//! counts against and a [`Place`] in its lane, so dropping it is all that closing it takes.
+
+pub mod limits;
+pub mod state;
+mod waiter;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::clock::Micros;
+use crate::error::Refusal;
+use state::{Launch, PoolState};
+pub use state::{Counts, Sizes};
+pub use waiter::{Outcome, Waiter};
+
+/// The servers of one pool that are alike: any of them will do for whoever waits here.
+#[derive(Debug)]
+pub struct Lane<S> {
+    state: Mutex<PoolState<S>>,
+}
+
+impl<S> Lane<S> {
+    /// An empty lane for that many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { state: Mutex::new(PoolState::new(workers)) }
+    }
+
+    /// An idle server, preferably one of `worker`'s own.
+    #[inline]
+    pub fn checkout(&self, worker: usize) -> Option<S> {
+        self.state.lock().checkout(worker)
+    }
+
+    /// Queues a client. It is woken when its [`Waiter`] has an outcome.
+    pub fn wait(&self, waiter: Arc<Waiter<S>>) {
+        self.state.lock().wait(waiter);
+    }
+
+    /// Gives a server back: to the next in the queue, else to the idle ones. `None` if neither wants it (PAUSE):
+    /// the caller gets it back to close it.
+    #[inline]
+    pub fn put_back(&self, worker: usize, server: S) -> Option<S> {
+        let mut state = self.state.lock();
+        match state.put_back(worker, server) {
+            state::PutBack::Idle => None,
+            state::PutBack::Unwanted(server) => Some(server),
+            state::PutBack::Hand(waiter, server) => {
+                drop(state);
+                self.hand(worker, waiter, server)
+            }
+        }
+    }
+
+    /// Hands a server to a waiter; the next one if that has given up meanwhile.
+    fn hand(&self, worker: usize, mut waiter: Arc<Waiter<S>>, mut server: S) -> Option<S> {
+        loop {
+            match waiter.grant(server) {
+                Ok(()) => return None,
+                Err(back) => match self.state.lock().put_back(worker, back) {
+                    state::PutBack::Idle => return None,
+                    state::PutBack::Unwanted(server) => return Some(server),
+                    state::PutBack::Hand(next, back) => (waiter, server) = (next, back),
+                },
+            }
+        }
+    }
+
+    /// A client no longer waits. What it was granted meanwhile is returned.
+    pub fn give_up(&self, waiter: &Arc<Waiter<S>>) -> Option<S> {
+        self.state.lock().forget(waiter);
+        waiter.abandon()
+    }
+
+    /// Ends the wait of everybody in the queue with an error.
+    pub fn refuse_all(&self, refusal: &Refusal) -> usize {
+        let waiters = self.state.lock().take_waiters();
+        let count = waiters.len();
+        for waiter in waiters {
+            waiter.refuse(refusal.clone());
+        }
+        count
+    }
+
+    /// Sends everybody in the queue to another lane.
+    pub fn move_waiters_to(&self, other: &Self) -> usize {
+        let waiters = self.state.lock().take_waiters();
+        let count = waiters.len();
+        let mut state = other.state.lock();
+        for waiter in waiters {
+            state.wait(waiter);
+        }
+        count
+    }
+
+    /// Whether a connection should be opened now; if so it is counted as one being opened. See
+    /// [`PoolState::launch`].
+    pub fn launch(&self, sizes: &Sizes, now: Micros) -> Option<Launch> {
+        self.state.lock().launch(sizes, now)
+    }
+
+    /// Whether a connection should be opened to have `min` of them; if so it is counted as one being opened.
+    pub fn launch_spare(&self, min: usize, now: Micros) -> bool {
+        self.state.lock().launch_spare(min, now)
+    }
+
+    /// What [`Self::launch`] had counted has come to nothing, because a limit shared with other pools is reached.
+    pub fn launch_denied(&self) {
+        let mut state = self.state.lock();
+        state.connecting -= 1;
+        state.open -= 1;
+    }
+
+    /// A connection being opened has been established.
+    pub fn connected(&self) {
+        let mut state = self.state.lock();
+        state.connecting -= 1;
+        state.failures = 0;
+    }
+
+    /// A connection being opened has failed; its place is freed by its [`Place`]. `retry_at`: none is opened
+    /// before that.
+    pub fn connect_failed(&self, retry_at: impl FnOnce(u32) -> Micros) {
+        let mut state = self.state.lock();
+        state.connecting -= 1;
+        state.failures = state.failures.saturating_add(1);
+        state.retry_at = retry_at(state.failures);
+    }
+
+    /// Attempts to connect that failed since the last that did not.
+    pub fn failures(&self) -> u32 {
+        self.state.lock().failures
+    }
+
+    /// Forget earlier failures: connections may be opened at once.
+    pub fn retry_now(&self) {
+        self.state.lock().retry_at = Micros(0);
+    }
+
+    /// While paused, nobody is given a server and what comes back is not kept.
+    pub fn set_paused(&self, paused: bool) {
+        self.state.lock().paused = paused;
+    }
+
+    /// Takes out idle servers that are no longer wanted, oldest first; `unwanted` sees each once. They are
+    /// returned, so that they are closed without the lock.
+    pub fn take_idle(&self, unwanted: impl FnMut(&mut S) -> bool) -> Vec<S> {
+        self.state.lock().take_idle(unwanted)
+    }
+
+    /// After a pause: hands idle servers to those who wait.
+    pub fn serve_waiters(&self, worker: usize) {
+        while self.state.lock().has_waiters_and_idle() {
+            let Some(server) = self.checkout(worker) else { break };
+            if let Some(unwanted) = self.put_back(worker, server) {
+                drop(unwanted);
+                break;
+            }
+        }
+    }
+
+    /// How many there are of each kind.
+    pub fn counts(&self) -> Counts {
+        self.state.lock().counts()
+    }
+}
+
+/// A connection's place among the [`Lane`]'s; dropping it frees the place.
+#[derive(Debug)]
+pub struct Place<S>(Arc<Lane<S>>);
+
+impl<S> Place<S> {
+    /// The place that [`Lane::launch`] has counted.
+    pub fn new(lane: Arc<Lane<S>>) -> Self {
+        Self(lane)
+    }
+}
+
+impl<S> Drop for Place<S> {
+    fn drop(&mut self) {
+        self.0.state.lock().open -= 1;
+    }
+}
