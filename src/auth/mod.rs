@@ -1,1 +1,11 @@
-//! TODO
+//! Authentication: secrets, and the conversations that prove them. Pure.
+//!
+//! [`exchange`] is the server's side towards clients, [`server_login`] the client's side towards PostgreSQL; both
+//! use [`scram`] and [`md5`]. [`secret`] is what is stored, [`userlist`] the file it is stored in.
+
+pub mod exchange;
+pub mod md5;
+pub mod scram;
+pub mod secret;
+pub mod server_login;
+pub mod userlist;
