@@ -1,1 +1,21 @@
-//! TODO
+//! Configuration: read from an ini file, a TOML file or the environment, validated once into an immutable value.
+//!
+//! [`settings`] is the one table of settings; whatever reads, shows or documents them goes through it. A source
+//! ([`ini`], [`toml`], [`env`]) yields [`raw`] keys and values with their origin; [`model`] makes a [`Config`] of
+//! them, or an [`error::ConfigError`] that shows the place and a way out.
+
+pub mod connstr;
+pub mod env;
+pub mod error;
+pub mod ini;
+pub mod model;
+pub mod raw;
+pub mod reference;
+pub mod settings;
+pub mod toml;
+pub mod value;
+
+pub use error::ConfigError;
+pub use model::{Config, DatabaseConfig, Loaded, UserConfig};
+pub use settings::Settings;
+pub use value::{AuthType, LoadBalance, PoolMode, TlsMode};

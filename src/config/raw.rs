@@ -1,0 +1,100 @@
+//! Keys and values as they stand in a source, each with its origin.
+
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// File, or `environment`.
+    pub file: Arc<str>,
+    /// Counted from 1; 0 if lines mean nothing here.
+    pub line: usize,
+    /// Counted from 1.
+    pub column: usize,
+    /// The line itself, secrets masked.
+    pub excerpt: Arc<str>,
+}
+
+impl Origin {
+    /// A place in a file.
+    pub fn new(file: &Path, line: usize, column: usize, text: &str) -> Self {
+        Self { file: file.display().to_string().into(), line, column, excerpt: mask(text).into() }
+    }
+
+    /// A variable of the environment.
+    pub fn variable(name: &str) -> Self {
+        Self { file: "environment".into(), line: 0, column: 0, excerpt: name.into() }
+    }
+}
+
+/// Hides what follows `password=`.
+fn mask(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let Some(at) = lower.find("password") else { return text.to_owned() };
+    let Some(equals) = lower[at..].find('=') else { return text.to_owned() };
+    let start = at + equals + 1;
+    let value = text[start..].trim_start();
+    let len = match value.strip_prefix('\'') {
+        Some(quoted) => quoted.find('\'').map_or(value.len(), |end| end + 2),
+        None => value.find(' ').unwrap_or(value.len()),
+    };
+    format!("{} ***{}", &text[..start], &value[len..])
+}
+
+/// A section of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Global settings.
+    Pgbouncer,
+    /// Databases.
+    Databases,
+    /// Users.
+    Users,
+    /// Peers.
+    Peers,
+}
+
+impl Section {
+    /// A section by its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "pgbouncer" | "pgweir" => Self::Pgbouncer,
+            "databases" => Self::Databases,
+            "users" => Self::Users,
+            "peers" => Self::Peers,
+            _ => return None,
+        })
+    }
+}
+
+/// One thing a source says.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A key and its value.
+    Entry {
+        /// Where it belongs.
+        section: Section,
+        /// Name of the setting, database, user or peer.
+        key: String,
+        /// Text of the value.
+        value: String,
+        /// Where the key stands.
+        origin: Origin,
+    },
+    /// A `[pgbouncer]` header: all global settings go back to their defaults.
+    Reset,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(mask("a = host=b password=secret port=1"), "a = host=b password= *** port=1");
+        assert_eq!(mask("password='a b' x"), "password= *** x");
+        assert_eq!(mask("password = secret"), "password = ***");
+        assert_eq!(mask("auth_file = x"), "auth_file = x");
+    }
+}
