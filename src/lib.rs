@@ -17,3 +17,5 @@ pub mod error;
 pub mod session;
 pub mod sql;
 pub mod wire;
+pub mod metrics;
+pub mod pool;

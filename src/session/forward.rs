@@ -194,6 +194,12 @@ impl ServerSession {
         self.unnamed.valid = false;
     }
 
+    /// Puts a query of the proxy's own in; nobody will see its answer.
+    pub fn ask(&mut self, sql: &[u8], out: &mut Vec<u8>) {
+        write::query(out, sql);
+        self.pipeline.expect(Expect::Query, Action::Skip, 0);
+    }
+
     /// Takes what a server says while no client has it. `Err` if it must be closed: it is going away, or says
     /// what nobody asked for.
     pub fn on_idle_bytes(&mut self, buf: &[u8]) -> Result<usize, ServerFault> {
@@ -212,7 +218,8 @@ impl ServerSession {
         Ok(at)
     }
 
-    fn report(&mut self, body: &[u8]) -> Result<(), FrameError> {
+    /// Takes a ParameterStatus.
+    pub fn report(&mut self, body: &[u8]) -> Result<(), FrameError> {
         let (name, value) = crate::wire::backend::parameter_status(body).ok_or(FrameError::Body("ParameterStatus"))?;
         if self.parameters.get(name) != Some(value) {
             Arc::make_mut(&mut self.parameters).set(name, value);
@@ -581,9 +588,16 @@ pub fn server_to_client(
     Ok(received)
 }
 
-/// Puts in the replies that the proxy owes the client at this point.
+/// Puts in the replies that the proxy owes the client now that it has sent something on, unless a frame to the
+/// client is under way.
+pub fn fake_replies_due(server: &mut ServerSession, out: &mut Output<'_>) {
+    if server.rest.left == 0 {
+        fake_replies(&mut server.pipeline, out);
+    }
+}
+
 #[inline]
-pub fn fake_replies(pipeline: &mut Pipeline, out: &mut Output<'_>) {
+fn fake_replies(pipeline: &mut Pipeline, out: &mut Output<'_>) {
     while let Some(tag) = pipeline.pop_fake() {
         write::frame(out.insert(), tag, |_| {});
     }

@@ -5,6 +5,7 @@
 //! * [`forward`]: walks a buffer from one side and says which bytes go to the other.
 //! * [`prepared`]: named prepared statements in transaction mode.
 //! * [`parameters`]: run-time parameters that follow the client from server to server.
+//! * [`startup`]: what a client asks for when it logs in.
 //! * [`output`]: the bytes a walk produces: a slice of its input if nothing had to be changed.
 
 pub mod forward;
@@ -12,3 +13,4 @@ pub mod output;
 pub mod parameters;
 pub mod pipeline;
 pub mod prepared;
+pub mod startup;

@@ -143,6 +143,11 @@ impl Pipeline {
         self.expected.is_empty()
     }
 
+    /// Whether nothing but the proxy's own messages is under way.
+    pub fn only_ours(&self) -> bool {
+        self.expected.iter().all(|entry| entry.action == Action::Skip)
+    }
+
     /// Whether the last message sent closes a batch: what comes next could as well go to another server.
     pub fn ends_batch(&self) -> bool {
         self.expected.back().is_some_and(|last| matches!(last.expect, Expect::Sync | Expect::Query | Expect::Call))

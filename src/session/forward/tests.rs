@@ -39,7 +39,7 @@ impl Link {
         self.from_client.drain(..sent.consumed);
         let mut scratch = Vec::new();
         let mut fakes = Output::new(&[], &mut scratch);
-        fake_replies(&mut self.server.pipeline, &mut fakes);
+        fake_replies_due(&mut self.server, &mut fakes);
         self.to_client.extend(fakes.bytes());
         Ok(sent.stop)
     }

@@ -1,0 +1,119 @@
+//! Connections to servers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::stream::Stream;
+
+/// Socket settings, from `tcp_keepalive` and its siblings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketOptions {
+    /// `tcp_keepalive`.
+    pub keepalive: bool,
+    /// `tcp_keepidle`; zero leaves the system's default, as for the next three.
+    pub keepidle: Duration,
+    /// `tcp_keepintvl`.
+    pub keepintvl: Duration,
+    /// `tcp_keepcnt`.
+    pub keepcnt: u32,
+    /// `tcp_user_timeout`.
+    pub user_timeout: Duration,
+    /// `tcp_socket_buffer`, in bytes.
+    pub buffer: usize,
+}
+
+impl SocketOptions {
+    /// Applies the settings to a TCP connection. Small messages go out at once (TCP_NODELAY).
+    pub fn apply(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(stream);
+        if self.keepalive {
+            let mut keepalive = TcpKeepalive::new();
+            if !self.keepidle.is_zero() {
+                keepalive = keepalive.with_time(self.keepidle);
+            }
+            if !self.keepintvl.is_zero() {
+                keepalive = keepalive.with_interval(self.keepintvl);
+            }
+            if self.keepcnt > 0 {
+                keepalive = keepalive.with_retries(self.keepcnt);
+            }
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        if !self.user_timeout.is_zero() {
+            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        }
+        if self.buffer > 0 {
+            socket.set_send_buffer_size(self.buffer)?;
+            socket.set_recv_buffer_size(self.buffer)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// A host name, an address, or the directory of a Unix socket (it starts with `/`, or with `@` in the
+    /// abstract namespace).
+    pub host: String,
+    /// Port, also part of a Unix socket's name.
+    pub port: u16,
+}
+
+impl Target {
+    /// Whether this is a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        self.host.starts_with(['/', '@'])
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_unix() {
+            write!(f, "unix:{}", self.port)
+        } else if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Connects to a server; tries all addresses of a host name in turn.
+pub async fn connect(target: &Target, options: &SocketOptions) -> io::Result<Stream> {
+    if target.is_unix() {
+        return unix(target).await.map(Stream::Unix);
+    }
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "server DNS lookup failed");
+    let host = target.host.trim_start_matches('[').trim_end_matches(']');
+    let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, target.port)).await {
+        Ok(found) => found.collect(),
+        Err(error) => return Err(io::Error::new(io::ErrorKind::NotFound, format!("server DNS lookup failed: {error}"))),
+    };
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                options.apply(&stream)?;
+                return Ok(Stream::Tcp(stream));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn unix(target: &Target) -> io::Result<UnixStream> {
+    let path = format!("{}/.s.PGSQL.{}", target.host, target.port);
+    match path.strip_prefix('@') {
+        None => UnixStream::connect(path).await,
+        Some(name) => {
+            // The kernel knows an abstract socket by a name that starts with a NUL byte.
+            UnixStream::connect(format!("\0{name}")).await
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Where clients connect.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::stream::Stream;
+
+/// A listening socket. A Unix socket's file is removed when it is dropped.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket and the file it lives in.
+    Unix(UnixListener, PathBuf),
+}
+
+/// Where a client comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Its address.
+    Tcp(SocketAddr),
+    /// The process at the other end of a Unix socket.
+    Unix {
+        /// Process, 0 if unknown.
+        pid: i32,
+        /// User it runs as.
+        uid: u32,
+    },
+}
+
+/// The addresses that `listen_addr` names.
+pub async fn resolve(listen_addr: &str) -> io::Result<Vec<IpAddr>> {
+    let mut all = Vec::new();
+    for name in listen_addr.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        if name == "*" {
+            all.extend([IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])]);
+        } else {
+            let found = tokio::net::lookup_host((name, 0)).await;
+            all.extend(found.map_err(|e| io::Error::new(e.kind(), format!("{name}: {e}")))?.map(|a| a.ip()));
+        }
+    }
+    all.dedup();
+    Ok(all)
+}
+
+/// Listens on a TCP address.
+pub fn tcp(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<Listener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into()).map(Listener::Tcp)
+}
+
+/// Listens on the Unix socket for `port` in a directory. A file left over from a process that is gone is
+/// replaced; one that somebody listens on is an error.
+pub fn unix(directory: &Path, port: u16, mode: u32) -> io::Result<Listener> {
+    let path = directory.join(format!(".s.PGSQL.{port}"));
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "unix socket is in use"));
+        }
+        std::fs::remove_file(&path)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener).map(|listener| Listener::Unix(listener, path))
+}
+
+impl Listener {
+    /// Accepts a connection.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(std::os::fd::OwnedFd, Peer)>> {
+        match self {
+            Self::Tcp(listener) => listener
+                .poll_accept(cx)
+                .map(|accepted| accepted.and_then(|(stream, peer)| Ok((stream.into_std()?.into(), Peer::Tcp(peer))))),
+            Self::Unix(listener, _) => listener.poll_accept(cx).map(|accepted| {
+                accepted.and_then(|(stream, _)| {
+                    let cred = stream.peer_cred()?;
+                    let peer = Peer::Unix { pid: cred.pid().unwrap_or(0), uid: cred.uid() };
+                    Ok((stream.into_std()?.into(), peer))
+                })
+            }),
+        }
+    }
+
+    /// The TCP address.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Makes an accepted connection one of the current runtime's.
+pub fn adopt(fd: std::os::fd::OwnedFd, peer: Peer) -> io::Result<Stream> {
+    match peer {
+        Peer::Tcp(_) => tokio::net::TcpStream::from_std(fd.into()).map(Stream::Tcp),
+        Peer::Unix { .. } => tokio::net::UnixStream::from_std(fd.into()).map(Stream::Unix),
+    }
+}

@@ -1,0 +1,5 @@
+//! Sockets. Everything above speaks to a [`stream::Stream`] and does not know what carries it.
+
+pub mod connect;
+pub mod listener;
+pub mod stream;

@@ -1,0 +1,98 @@
+//! A connection, whatever carries it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// TCP or a Unix socket. TLS will be another variant.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Reads what is there. 0 bytes: the other side has closed the connection.
+    #[inline]
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        ready!(match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+        })?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Writes as much as the socket takes.
+    #[inline]
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    /// Reads what is there without waiting. Costs no system call unless the runtime has seen an event.
+    pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buf),
+            Self::Unix(stream) => stream.try_read(buf),
+        }
+    }
+
+    /// Reads what is there, at least one byte unless the other side has closed the connection.
+    pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
+    }
+
+    /// Fills the buffer.
+    pub async fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.read(&mut buf[filled..]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => filled += n,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes everything.
+    pub async fn write_all(&mut self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            let n = std::future::poll_fn(|cx| self.poll_write(cx, buf)).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            buf = &buf[n..];
+        }
+        Ok(())
+    }
+
+    /// Reads one frame into `buf` (header included), which must not become longer than `max`.
+    pub async fn read_frame(&mut self, buf: &mut Vec<u8>, max: usize) -> io::Result<()> {
+        let mut header = [0; 5];
+        self.read_exact(&mut header).await?;
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "invalid message length");
+        let frame = crate::wire::frame::peek(&header).map_err(|_| invalid())?.ok_or_else(invalid)?;
+        if frame.len > max {
+            return Err(invalid());
+        }
+        let len = frame.len;
+        buf.clear();
+        buf.extend(header);
+        // Memory follows what has arrived, not what was announced.
+        while buf.len() < len {
+            let at = buf.len();
+            buf.resize(len.min(at + 8192), 0);
+            let (_, rest) = buf.split_at_mut(at);
+            self.read_exact(rest).await?;
+        }
+        Ok(())
+    }
+}

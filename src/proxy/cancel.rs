@@ -1,0 +1,70 @@
+//! Cancel requests: they must stop the right query and never another client's.
+//!
+//! A request names its client by the key that client got at login. While the client has a server, and only then,
+//! the request is passed on, and the server is marked until the request has been delivered: should its client
+//! finish meanwhile, the server is parked and nobody else gets it before that. PostgreSQL has signalled the
+//! backend by the time it closes the connection that carried the request, and a backend that is idle by then
+//! ignores the signal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+
+use super::info::{ClientInfo, ServerInfo};
+use super::shared::Shared;
+use crate::net::connect;
+use crate::wire::startup::CancelKey;
+use crate::wire::write;
+
+/// How long a server may take to act on a request before it is given up.
+const DELIVERY: Duration = Duration::from_secs(10);
+
+/// Passes a client's cancel request on. Nothing is answered, whatever comes of it.
+pub async fn request(shared: &Arc<Shared>, worker: usize, key: &CancelKey) {
+    let Some(client) = shared.clients.get(&key.pid).map(|entry| Arc::clone(entry.value())) else { return };
+    if !bool::from(client.key.secret.ct_eq(&key.secret)) {
+        return;
+    }
+    let Some(server) = mark(&client) else {
+        tracing::debug!("{client} cancel request for a client without a server");
+        return;
+    };
+    tracing::debug!("{client} cancel request for {server}");
+    if let Err(error) = tokio::time::timeout(DELIVERY, deliver(shared, &server)).await.unwrap_or_else(|e| Err(e.into())) {
+        tracing::warn!("{server} cancel request failed: {error}");
+    }
+    unmark(shared, &server, worker);
+}
+
+/// The client's server, which from now on nobody else gets until [`unmark`].
+fn mark(client: &ClientInfo) -> Option<Arc<ServerInfo>> {
+    let link = client.link.lock();
+    let server = Arc::clone(link.as_ref()?);
+    server.cancels.lock().in_flight += 1;
+    Some(server)
+}
+
+async fn deliver(shared: &Shared, server: &ServerInfo) -> std::io::Result<()> {
+    let Some(key) = server.key.get() else { return Ok(()) };
+    let mut stream = connect::connect(&server.target, &shared.socket_options()).await?;
+    let mut message = Vec::new();
+    write::cancel_request(&mut message, key);
+    stream.write_all(&message).await?;
+    // The server closes the connection once it has passed the signal on.
+    let mut rest = [0; 64];
+    while stream.read(&mut rest).await.unwrap_or(0) > 0 {}
+    Ok(())
+}
+
+fn unmark(shared: &Arc<Shared>, server: &ServerInfo, worker: usize) {
+    let mut cancels = server.cancels.lock();
+    cancels.in_flight -= 1;
+    if cancels.in_flight == 0 {
+        let parked = cancels.parked.take();
+        drop(cancels);
+        if let Some(server) = parked {
+            super::worker::give_back(shared, server, worker, false);
+        }
+    }
+}

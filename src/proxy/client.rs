@@ -1,0 +1,749 @@
+//! A client after login: one task, one state machine, two sockets. HOT.
+//!
+//! ```text
+//! Idle ──request──▶ Waiting ──server granted──▶ Linked ──settled──▶ Idle
+//!      └────────────server at hand─────────────▶
+//! ```
+//!
+//! The task never blocks and never waits for anything but its sockets, its place in the queue, and the worker's
+//! tick, which wakes it when a deadline has passed or somebody wants it closed.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::info::{ClientInfo, ClientState, ServerState};
+use super::pools::{Pool, PoolSettings};
+use super::relay::{self, Scratch};
+use super::server::Server;
+use super::shared::Shared;
+use crate::clock::{self, Micros};
+use crate::config::PoolMode;
+use crate::error::{Refusal, sqlstate};
+use crate::metrics::stats::Stats;
+use crate::net::stream::Stream;
+use crate::pool::limits::Permit;
+use crate::pool::{Outcome, Waiter};
+use crate::route::cluster::Purpose;
+use crate::route::router;
+use crate::session::forward::{self, ClientSession, Context as Walk, Idle, ServerFault, Stop};
+use crate::session::output::Output;
+use crate::sql::{self, Dialect};
+use crate::wire::write;
+
+/// A logged-in client.
+pub struct Client {
+    shared: Arc<Shared>,
+    worker: usize,
+    stream: Stream,
+    info: Arc<ClientInfo>,
+    pool: Arc<Pool>,
+    stats: Arc<Stats>,
+    settings: Arc<PoolSettings>,
+    session: ClientSession,
+    phase: Phase,
+    /// Bytes for the client that its socket did not take yet.
+    pending: Vec<u8>,
+    /// Bytes from the client that were not dealt with yet.
+    carry: Vec<u8>,
+    server: Option<Box<Server>>,
+    waiter: Option<Arc<Waiter<Box<Server>>>>,
+    /// The parameters were not accepted by any server yet.
+    untried_parameters: bool,
+    /// Nothing is sent to the server until it has answered everything so far.
+    hold: bool,
+    notified: bool,
+    request_started: Micros,
+    transaction_started: Micros,
+    _permits: [Permit; 3],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Waiting(Purpose),
+    Linked,
+}
+
+/// Why the task ends.
+enum End {
+    /// The client closed the connection, in one way or another.
+    Gone(&'static str),
+    /// It is told why.
+    Refused(Refusal),
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Gone("client unexpected eof")
+    }
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What login has found out.
+pub struct LoggedIn {
+    /// The connection.
+    pub stream: Stream,
+    /// What others may know of it.
+    pub info: Arc<ClientInfo>,
+    /// Its pool.
+    pub pool: Arc<Pool>,
+    /// Its parameters.
+    pub session: ClientSession,
+    /// It has chosen some of them itself.
+    pub untried_parameters: bool,
+    /// What it counts against.
+    pub permits: [Permit; 3],
+}
+
+impl Client {
+    /// The task of a client, to be run on the worker whose runtime has its socket.
+    pub fn new(shared: Arc<Shared>, worker: usize, login: LoggedIn) -> Self {
+        let stats = Arc::clone(&login.pool.stats[worker]);
+        let settings = login.pool.settings.load_full();
+        login.pool.clients.fetch_add(1, Relaxed);
+        Self {
+            shared,
+            worker,
+            stream: login.stream,
+            info: login.info,
+            pool: login.pool,
+            stats,
+            settings,
+            session: login.session,
+            phase: Phase::Idle,
+            pending: Vec::new(),
+            carry: Vec::new(),
+            server: None,
+            waiter: None,
+            untried_parameters: login.untried_parameters,
+            hold: false,
+            notified: false,
+            request_started: Micros(0),
+            transaction_started: Micros(0),
+            _permits: login.permits,
+        }
+    }
+}
+
+impl Future for Client {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let end = ready!(Scratch::with(|scratch| this.drive(cx, scratch)));
+        this.finish(cx, end);
+        Poll::Ready(())
+    }
+}
+
+impl Client {
+    fn drive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
+        if self.info.waker.get().is_none() {
+            let _ = self.info.waker.set(cx.waker().clone());
+            self.set_deadline(clock::now());
+        }
+        loop {
+            if self.info.attention.load(Relaxed) {
+                if let Err(end) = self.attend(cx) {
+                    return Poll::Ready(end);
+                }
+            }
+            let phase = match self.phase {
+                Phase::Idle => self.idle(cx, scratch),
+                Phase::Waiting(purpose) => self.waiting(cx, scratch, purpose),
+                Phase::Linked => self.linked(cx, scratch),
+            };
+            match phase {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+            }
+        }
+    }
+
+    // === Idle ===
+
+    fn idle(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
+        if !self.pending.is_empty() && !relay::flush(cx, &mut self.stream, &mut self.pending)? {
+            return Poll::Pending;
+        }
+        if !self.carry.is_empty() {
+            let bytes = std::mem::take(&mut self.carry);
+            let began = self.begin(cx, scratch, &bytes);
+            scratch.recycle(bytes);
+            if began? {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let mut read = std::mem::take(&mut scratch.read);
+        let result = self.read_idle(cx, scratch, &mut read);
+        scratch.read = read;
+        result
+    }
+
+    fn read_idle(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, read: &mut [u8]) -> Poll<Result<(), End>> {
+        loop {
+            let Some(n) = ready!(relay::receive(cx, &mut self.stream, read))? else {
+                return Poll::Ready(Err(End::Gone("client close request")));
+            };
+            self.stats.received.add(n as u64);
+            let began = if self.carry.is_empty() {
+                self.begin(cx, scratch, &read[..n])?
+            } else {
+                let mut bytes = std::mem::take(&mut self.carry);
+                bytes.extend_from_slice(&read[..n]);
+                let began = self.begin(cx, scratch, &bytes);
+                scratch.recycle(bytes);
+                began?
+            };
+            if began {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Looks at bytes from a client that has no server; says whether they make it leave the idle phase.
+    fn begin(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<bool, End> {
+        let (skipped, next) = self.session.skip_idle(bytes)?;
+        let bytes = &bytes[skipped..];
+        match next {
+            None => {
+                self.carry = scratch.vector(bytes);
+                return Ok(false);
+            }
+            Some(Idle::Terminate) => return Err(End::Gone("client close request")),
+            Some(Idle::Request) => {}
+        }
+        let now = clock::now();
+        self.request_started = now;
+        self.transaction_started = now;
+        self.info.requested.set(now);
+        self.refresh_settings();
+        let purpose = self.purpose(bytes);
+        match self.checkout(purpose) {
+            Some(server) => {
+                self.link(server, now);
+                self.send(cx, scratch, bytes)?;
+            }
+            None => {
+                self.carry = scratch.vector(bytes);
+                self.wait(cx, purpose, now);
+            }
+        }
+        Ok(true)
+    }
+
+    fn refresh_settings(&mut self) {
+        let current = self.pool.settings.load();
+        if !Arc::ptr_eq(&current, &self.settings) {
+            self.settings = Arc::clone(&current);
+        }
+    }
+
+    /// Where the next transaction may run.
+    fn purpose(&self, bytes: &[u8]) -> Purpose {
+        if !self.settings.read_write_split || self.settings.pool_mode == PoolMode::Session {
+            return Purpose::Write;
+        }
+        if !self.pool.database.cluster().has_replica() {
+            return Purpose::Write;
+        }
+        router::purpose(bytes, &self.session)
+    }
+
+    /// An idle server that is in order.
+    fn checkout(&self, purpose: Purpose) -> Option<Box<Server>> {
+        let mut scrap = [0; 512];
+        loop {
+            let mut server = self.pool.lane(purpose).checkout(self.worker)?;
+            if let Err(reason) = server.drain_idle(&mut scrap) {
+                server.close(&reason);
+            } else if server.info.close_needed.load(Relaxed) {
+                server.close("database configuration changed");
+            } else {
+                return Some(server);
+            }
+        }
+    }
+
+    // === Waiting ===
+
+    fn wait(&mut self, cx: &mut Context<'_>, purpose: Purpose, now: Micros) {
+        let worker = self.worker;
+        let waiter = self.waiter.get_or_insert_with(|| Arc::new(Waiter::new(worker)));
+        waiter.start(now, cx.waker());
+        self.pool.lane(purpose).wait(Arc::clone(waiter));
+        self.phase = Phase::Waiting(purpose);
+        self.notified = false;
+        self.info.waiting_since.set(now);
+        self.info.set_state(ClientState::Waiting);
+        self.set_deadline(now);
+        self.pool.grow(&self.shared, purpose, self.worker, now);
+    }
+
+    fn waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, purpose: Purpose) -> Poll<Result<(), End>> {
+        let Some(waiter) = &self.waiter else { return Poll::Ready(Err(End::Gone("not waiting"))) };
+        let outcome = waiter.poll(cx);
+        let server = match outcome {
+            Poll::Ready(Outcome::Granted(server)) => server,
+            Poll::Ready(Outcome::Refused(refusal)) => return Poll::Ready(Err(refusal.into())),
+            Poll::Pending => {
+                // A wait usually ends before the client says more. Only a socket event gets past this.
+                let mut read = std::mem::take(&mut scratch.read);
+                let gone = self.read_waiting(cx, &mut read);
+                scratch.read = read;
+                return gone.map(Err);
+            }
+        };
+        let now = clock::now();
+        let waited = now.since(self.info.waiting_since.get());
+        self.stats.wait_time.record(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+        self.info.waiting_since.set(Micros(0));
+        let mut scrap = [0; 512];
+        let mut server = server;
+        let broken = server.drain_idle(&mut scrap).err();
+        if let Some(reason) = broken {
+            server.close(&reason);
+            self.wait(cx, purpose, now);
+            return Poll::Ready(Ok(()));
+        }
+        self.request_started = now;
+        self.link(server, now);
+        let bytes = std::mem::take(&mut self.carry);
+        let sent = self.send(cx, scratch, &bytes);
+        scratch.recycle(bytes);
+        Poll::Ready(sent)
+    }
+
+    /// Notices that a waiting client has gone; keeps what it pipelines meanwhile, up to a point.
+    fn read_waiting(&mut self, cx: &mut Context<'_>, read: &mut [u8]) -> Poll<End> {
+        while self.carry.len() < read.len() {
+            match ready!(relay::receive(cx, &mut self.stream, read)) {
+                Ok(Some(n)) => {
+                    self.stats.received.add(n as u64);
+                    self.carry.extend_from_slice(&read[..n]);
+                }
+                Ok(None) => return Poll::Ready(End::Gone("client unexpected eof")),
+                Err(error) => return Poll::Ready(error.into()),
+            }
+        }
+        Poll::Pending
+    }
+
+    // === Linked ===
+
+    /// Takes a server. Whatever it must be told before the client's first message waits in its `pending`.
+    fn link(&mut self, mut server: Box<Server>, now: Micros) {
+        self.phase = Phase::Linked;
+        self.info.set_state(ClientState::Active);
+        *self.info.link.lock() = Some(Arc::clone(&server.info));
+        server.info.link.store(self.info.id, Relaxed);
+        server.info.set_state(ServerState::Active);
+        server.info.requested.set(now);
+        self.stats.assignments.add(1);
+        server.session.attach();
+        let settings = &self.settings;
+        if let Some(query) = &settings.server_check_query {
+            if now.since(server.idle_since) > settings.server_check_delay {
+                server.session.ask(query.as_bytes(), &mut server.pending);
+                self.hold = true;
+            }
+        }
+        if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending) {
+            self.hold |= self.untried_parameters;
+        }
+        self.untried_parameters = false;
+        self.server = Some(server);
+        self.set_deadline(now);
+    }
+
+    fn linked(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
+        let mut read = std::mem::take(&mut scratch.read);
+        let result = self.exchange(cx, scratch, &mut read);
+        scratch.read = read;
+        result
+    }
+
+    /// Moves bytes both ways until neither side has any or the server is given back.
+    fn exchange(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, read: &mut [u8]) -> Poll<Result<(), End>> {
+        loop {
+            let Some(server) = &mut self.server else { return Poll::Ready(Ok(())) };
+            if !server.pending.is_empty() && relay::flush(cx, &mut server.stream, &mut server.pending).is_err() {
+                return Poll::Ready(self.server_lost(cx));
+            }
+            if !self.pending.is_empty() {
+                relay::flush(cx, &mut self.stream, &mut self.pending)?;
+            }
+            let mut progress = false;
+            if self.pending.is_empty() {
+                match relay::receive(cx, &mut server.stream, read) {
+                    Poll::Ready(Ok(Some(n))) => {
+                        progress = true;
+                        self.from_server(cx, scratch, &read[..n])?;
+                    }
+                    Poll::Ready(_) => return Poll::Ready(self.server_lost(cx)),
+                    Poll::Pending => {}
+                }
+            }
+            let Some(server) = &mut self.server else {
+                self.phase = Phase::Idle;
+                return Poll::Ready(Ok(()));
+            };
+            if self.hold && server.session.pipeline.is_empty() {
+                self.hold = false;
+                progress = true;
+                let bytes = std::mem::take(&mut self.carry);
+                let sent = self.send(cx, scratch, &bytes);
+                scratch.recycle(bytes);
+                sent?;
+            } else if !self.hold && server.pending.is_empty() {
+                match relay::receive(cx, &mut self.stream, read) {
+                    Poll::Ready(Ok(Some(n))) => {
+                        progress = true;
+                        self.stats.received.add(n as u64);
+                        self.from_client(cx, scratch, &read[..n])?;
+                    }
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Gone("client unexpected eof"))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Pending => {}
+                }
+            }
+            if !progress {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn from_client(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<(), End> {
+        if let Some(server) = &self.server {
+            if server.session.pipeline.is_empty() {
+                let now = clock::now();
+                self.request_started = now;
+                self.info.requested.set(now);
+                self.set_deadline(now);
+            }
+        }
+        if self.carry.is_empty() {
+            return self.send(cx, scratch, bytes);
+        }
+        let mut all = std::mem::take(&mut self.carry);
+        all.extend_from_slice(bytes);
+        let sent = self.send(cx, scratch, &all);
+        scratch.recycle(all);
+        sent
+    }
+
+    /// Passes a client's bytes on; what cannot go yet stays in `carry`.
+    fn send(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<(), End> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        if self.hold {
+            self.carry = scratch.vector(bytes);
+            return self.flush_server(cx);
+        }
+        let session_pooling = self.settings.pool_mode == PoolMode::Session;
+        let dialect = Dialect { standard_conforming_strings: self.session.parameters.standard_conforming_strings() };
+        let walk = Walk {
+            registry: &self.shared.statements,
+            max_prepared: if session_pooling { 0 } else { self.settings.max_prepared_statements },
+            exclusive: session_pooling,
+            one_at_a_time: server.purpose == Purpose::Read,
+            classify: &|text| sql::classify(text, dialect),
+        };
+        let mut out = Output::new(bytes, &mut scratch.rewrite);
+        let sent = forward::client_to_server(bytes, &mut self.session, &mut server.session, &walk, &mut out)?;
+        let broken = relay::send(cx, &mut server.stream, &mut server.pending, out.bytes()).is_err();
+        let mut fakes = Output::new(&[], &mut scratch.rewrite);
+        forward::fake_replies_due(&mut server.session, &mut fakes);
+        if !fakes.is_empty() {
+            relay::send(cx, &mut self.stream, &mut self.pending, fakes.bytes())?;
+        }
+        self.carry = scratch.vector(&bytes[sent.consumed..]);
+        self.count(&sent);
+        self.hold = sent.stop == Stop::Hold;
+        if sent.stop == Stop::Terminate {
+            return Err(End::Gone("client close request"));
+        }
+        if broken { self.server_lost(cx) } else { Ok(()) }
+    }
+
+    fn flush_server(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        match &mut self.server {
+            Some(server) if relay::flush(cx, &mut server.stream, &mut server.pending).is_err() => self.server_lost(cx),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn count(&self, sent: &forward::Sent) {
+        if sent.client_parses + sent.server_parses + sent.binds > 0 {
+            self.stats.client_parses.add(sent.client_parses.into());
+            self.stats.server_parses.add(sent.server_parses.into());
+            self.stats.binds.add(sent.binds.into());
+        }
+    }
+
+    fn from_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<(), End> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        self.stats.sent.add(bytes.len() as u64);
+        let carried = !server.carry.is_empty();
+        let mut all = std::mem::take(&mut server.carry);
+        if carried {
+            all.extend_from_slice(bytes);
+        }
+        let bytes = if carried { &all } else { bytes };
+        let mut out = Output::new(bytes, &mut scratch.rewrite);
+        let walked = forward::server_to_client(bytes, &mut server.session, &mut self.session, &mut out);
+        relay::send(cx, &mut self.stream, &mut self.pending, out.bytes())?;
+        let received = match walked {
+            Ok(received) => received,
+            Err(fault) => return self.server_fault(cx, &fault),
+        };
+        server.carry = scratch.vector(&bytes[received.consumed..]);
+        scratch.recycle(all);
+        if received.queries > 0 {
+            self.account(&received)?;
+        }
+        self.release_if_settled();
+        Ok(())
+    }
+
+    /// Counts what has ended, with one look at the clock.
+    fn account(&mut self, received: &forward::Received) -> Result<(), End> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let now = clock::now();
+        self.stats.queries.add(received.queries.into());
+        self.stats.query_time.add(now - self.request_started);
+        self.request_started = now;
+        if received.transactions > 0 {
+            self.stats.transactions.add(received.transactions.into());
+            self.stats.transaction_time.record(now - self.transaction_started);
+            self.transaction_started = now;
+            if let Some((cluster, host)) = server.slot.host() {
+                let host = &cluster.hosts[host];
+                let counter = if server.purpose == Purpose::Read { &host.reads } else { &host.writes };
+                counter.fetch_add(received.transactions.into(), Relaxed);
+            }
+        }
+        if server.session.pipeline.status() != b'I' && self.settings.pool_mode == PoolMode::Statement {
+            let refusal = Refusal::protocol("transaction blocks not allowed in statement pooling mode");
+            return Err(refusal.into());
+        }
+        self.set_deadline(now);
+        Ok(())
+    }
+
+    /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**
+    fn release_if_settled(&mut self) {
+        let Some(server) = &self.server else { return };
+        let pipeline = &server.session.pipeline;
+        let quiet = server.pending.is_empty() && server.carry.is_empty() && !self.session.is_mid_frame();
+        if pipeline.is_tainted() && pipeline.is_empty() && pipeline.status() == b'I' && quiet {
+            let server = self.unlink();
+            server.close("reply of a failed COPY is uncertain");
+        } else if server.session.is_settled() && quiet && self.settings.pool_mode != PoolMode::Session {
+            let server = self.unlink();
+            self.give_back(server);
+        }
+    }
+
+    fn unlink(&mut self) -> Box<Server> {
+        let Some(mut server) = self.server.take() else { unreachable!("called with a server") };
+        server.session.detach(&mut self.session);
+        *self.info.link.lock() = None;
+        server.info.link.store(0, Relaxed);
+        server.info.prepared.store(server.session.statements.len() as u32, Relaxed);
+        self.info.prepared.store(self.session.statements.len() as u32, Relaxed);
+        self.info.set_state(ClientState::Idle);
+        self.hold = false;
+        server
+    }
+
+    fn give_back(&self, mut server: Box<Server>) {
+        server.idle_since = self.request_started;
+        let reset = self.settings.pool_mode == PoolMode::Session || self.settings.server_reset_query_always;
+        let reset = reset && !self.settings.server_reset_query.is_empty();
+        super::worker::give_back(&self.shared, server, self.worker, reset);
+    }
+
+    /// The connection to the server broke.
+    fn server_lost(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        // What the server said before it went, such as 57P01, is on its way to the client.
+        let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
+        if let Some(server) = self.server.take() {
+            *self.info.link.lock() = None;
+            if self.hold && server.session.pipeline.only_ours() {
+                // The check query found it dead, and the client's request has not been sent: try another.
+                let purpose = server.purpose;
+                server.close("server conn crashed?");
+                self.hold = false;
+                let now = clock::now();
+                match self.checkout(purpose) {
+                    Some(server) => self.link(server, now),
+                    None => self.wait(cx, purpose, now),
+                }
+                return Ok(());
+            }
+            server.close("server conn crashed?");
+        }
+        Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())
+    }
+
+    fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
+        if let Some(server) = self.server.take() {
+            *self.info.link.lock() = None;
+            server.close(&fault.to_string());
+        }
+        let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
+        Err(match fault {
+            ServerFault::Setup(why) => {
+                Refusal::new(sqlstate::PROTOCOL_VIOLATION, "invalid server parameter").detail(why.clone())
+            }
+            other => Refusal::new(sqlstate::CONNECTION_FAILURE, format!("broken server message: {other}")),
+        }
+        .into())
+    }
+
+    // === Deadlines and other people's wishes ===
+
+    /// Works out when the tick has to wake the task.
+    #[inline]
+    fn set_deadline(&self, now: Micros) {
+        let deadline = self.next_deadline(now);
+        if self.info.deadline.get() != deadline {
+            self.info.deadline.set(deadline);
+        }
+    }
+
+    fn next_deadline(&self, now: Micros) -> Micros {
+        let settings = &self.settings;
+        let first = |limits: &[(Micros, Duration)]| {
+            let due = limits.iter().filter(|(_, limit)| !limit.is_zero()).map(|(from, limit)| *from + *limit);
+            due.min().unwrap_or(Micros(0))
+        };
+        match self.phase {
+            Phase::Idle => first(&[(now, settings.client_idle_timeout)]),
+            Phase::Waiting(_) => {
+                let since = self.info.waiting_since.get();
+                let notify = if self.notified { Duration::ZERO } else { settings.query_wait_notify };
+                first(&[(since, settings.query_wait_timeout), (since, notify), (self.request_started, settings.query_timeout)])
+            }
+            Phase::Linked if self.is_between_statements() => {
+                let transaction = (self.transaction_started, settings.transaction_timeout);
+                let idle = (now, settings.idle_transaction_timeout);
+                if self.settings.pool_mode == PoolMode::Session && self.is_outside_transaction() {
+                    first(&[(now, settings.client_idle_timeout)])
+                } else {
+                    first(&[idle, transaction])
+                }
+            }
+            Phase::Linked => first(&[
+                (self.request_started, settings.query_timeout),
+                (self.transaction_started, settings.transaction_timeout),
+            ]),
+        }
+    }
+
+    fn is_between_statements(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.session.pipeline.is_empty())
+    }
+
+    fn is_outside_transaction(&self) -> bool {
+        self.server.as_ref().is_none_or(|server| server.session.is_settled())
+    }
+
+    /// The tick or somebody else wants something.
+    #[cold]
+    fn attend(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        self.info.attention.store(false, Relaxed);
+        if let Some(reason) = self.info.kill.lock().take() {
+            return Err(reason.into());
+        }
+        let deadline = self.info.deadline.get();
+        let now = clock::now();
+        if deadline.0 == 0 || now < deadline {
+            return Ok(());
+        }
+        let over = |from: Micros, limit: Duration| !limit.is_zero() && now >= from + limit;
+        let settings = &self.settings;
+        match self.phase {
+            Phase::Idle => Err(idle_timeout().into()),
+            Phase::Waiting(_) if over(self.info.waiting_since.get(), settings.query_wait_timeout) => {
+                Err(Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
+                    .detail("All server connections of the pool were in use for too long.")
+                    .hint("Look at SHOW POOLS: raise default_pool_size, or find out what holds the connections.")
+                    .into())
+            }
+            Phase::Waiting(_) if over(self.request_started, settings.query_timeout) => {
+                Err(Refusal::new(sqlstate::QUERY_CANCELED, "query_timeout").into())
+            }
+            Phase::Waiting(_) => {
+                self.notified = true;
+                let mut notice = Vec::new();
+                write::notice(&mut notice, "No server connection available in postgres backend, client being queued");
+                relay::send(cx, &mut self.stream, &mut self.pending, &notice)?;
+                self.set_deadline(now);
+                Ok(())
+            }
+            Phase::Linked if over(self.transaction_started, settings.transaction_timeout) => {
+                Err(Refusal::new(sqlstate::TRANSACTION_TIMEOUT, "transaction timeout").into())
+            }
+            Phase::Linked if self.is_between_statements() => {
+                if self.settings.pool_mode == PoolMode::Session && self.is_outside_transaction() {
+                    Err(idle_timeout().into())
+                } else {
+                    Err(Refusal::new(sqlstate::IDLE_TRANSACTION, "idle transaction timeout").into())
+                }
+            }
+            Phase::Linked => Err(Refusal::new(sqlstate::QUERY_CANCELED, "query timeout").into()),
+        }
+    }
+
+    // === The end ===
+
+    fn finish(&mut self, cx: &mut Context<'_>, end: End) {
+        let (reason, refusal) = match &end {
+            End::Gone(reason) => (*reason, None),
+            End::Refused(refusal) => (refusal.reason(), Some(refusal)),
+        };
+        if let Phase::Waiting(purpose) = self.phase {
+            if let Some(server) = self.waiter.as_ref().and_then(|w| self.pool.lane(purpose).give_up(w)) {
+                super::worker::give_back(&self.shared, server, self.worker, false);
+            }
+        }
+        if self.server.is_some() {
+            let quiet = self.carry.is_empty() && !self.session.is_mid_frame();
+            let server = self.unlink();
+            if server.session.is_settled() && server.pending.is_empty() && server.carry.is_empty() && quiet {
+                self.give_back(server);
+            } else {
+                server.close(reason);
+            }
+        }
+        self.shared.log_client_close(&self.info, reason);
+        self.shared.clients.remove(&self.info.key.pid);
+        if let Some(refusal) = refusal {
+            write::fatal(&mut self.pending, refusal);
+        }
+        let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.pool.clients.fetch_sub(1, Relaxed);
+    }
+}
+
+fn idle_timeout() -> Refusal {
+    Refusal::new(sqlstate::IDLE_SESSION, "client_idle_timeout")
+}

@@ -1,0 +1,216 @@
+//! What the rest of the program may know of a connection while its task owns it: atomics and small locks, written
+//! by the task, read by SHOW, KILL, cancel requests and the tick.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use super::server::Server;
+use crate::clock::Micros;
+use crate::net::connect::Target;
+use crate::net::listener::Peer;
+use crate::wire::startup::CancelKey;
+
+/// A client, from login to goodbye.
+#[derive(Debug)]
+pub struct ClientInfo {
+    /// Unique among all clients and servers, never used again.
+    pub id: u64,
+    /// What the client was told to cancel its queries with.
+    pub key: CancelKey,
+    /// Database as the client named it.
+    pub database: Arc<str>,
+    /// User name.
+    pub user: Arc<str>,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Where it connected to.
+    pub local: Option<SocketAddr>,
+    /// When it was accepted.
+    pub connected: Micros,
+    /// When its last request began.
+    pub requested: AtomicMicros,
+    /// When it began to wait for a server, 0 if it does not.
+    pub waiting_since: AtomicMicros,
+    /// See [`ClientState`].
+    pub state: AtomicU8,
+    /// Named prepared statements it has.
+    pub prepared: AtomicU32,
+    /// It is at the console.
+    pub admin: bool,
+    /// The server it has; locked by whoever must not lose it, such as a cancel request.
+    pub link: Mutex<Option<Arc<ServerInfo>>>,
+    /// Its application_name at login.
+    pub application_name: Mutex<Box<str>>,
+    /// The task has to look at `kill` or at its deadlines.
+    pub attention: AtomicBool,
+    /// Somebody wants it closed: why.
+    pub kill: Mutex<Option<crate::error::Refusal>>,
+    /// The task wants attention when this is over; 0: never.
+    pub deadline: AtomicMicros,
+    /// Wakes the task.
+    pub waker: OnceLock<Waker>,
+}
+
+/// A moment that one task writes and others read; 0 stands for "none".
+#[derive(Debug, Default)]
+pub struct AtomicMicros(AtomicU64);
+
+impl AtomicMicros {
+    /// Starts with a moment.
+    pub fn new(at: Micros) -> Self {
+        Self(AtomicU64::new(at.0))
+    }
+
+    /// The moment.
+    #[inline]
+    pub fn get(&self) -> Micros {
+        Micros(self.0.load(Relaxed))
+    }
+
+    /// Changes it.
+    #[inline]
+    pub fn set(&self, at: Micros) {
+        self.0.store(at.0, Relaxed);
+    }
+}
+
+/// What a client is doing, as `SHOW CLIENTS` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ClientState {
+    /// No request under way.
+    Idle,
+    /// Waits for a server.
+    Waiting,
+    /// Has a server.
+    Active,
+}
+
+impl ClientInfo {
+    /// What it is doing.
+    pub fn state(&self) -> ClientState {
+        match self.state.load(Relaxed) {
+            0 => ClientState::Idle,
+            1 => ClientState::Waiting,
+            _ => ClientState::Active,
+        }
+    }
+
+    /// Notes what it is doing.
+    #[inline]
+    pub fn set_state(&self, state: ClientState) {
+        self.state.store(state as u8, Relaxed);
+    }
+
+    /// Makes the task look at what has changed.
+    pub fn wake(&self) {
+        self.attention.store(true, Relaxed);
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Closes the client at its next opportunity.
+    pub fn kill(&self, reason: crate::error::Refusal) {
+        self.kill.lock().get_or_insert(reason);
+        self.wake();
+    }
+}
+
+/// A server connection, from the moment it is opened.
+#[derive(Debug)]
+pub struct ServerInfo {
+    /// Unique among all clients and servers, never used again.
+    pub id: u64,
+    /// Database as clients name it.
+    pub database: Arc<str>,
+    /// User it is logged in as.
+    pub user: Arc<str>,
+    /// Where it listens.
+    pub target: Target,
+    /// Index in the database's host list.
+    pub host: usize,
+    /// The pooler's end of the connection.
+    pub local: OnceLock<SocketAddr>,
+    /// When it was opened.
+    pub connected: Micros,
+    /// When it was last given to a client.
+    pub requested: AtomicMicros,
+    /// See [`ServerState`].
+    pub state: AtomicU8,
+    /// The client that has it, 0 if none.
+    pub link: AtomicU64,
+    /// Prepared statements it has.
+    pub prepared: AtomicU32,
+    /// To be closed as soon as nobody uses it.
+    pub close_needed: AtomicBool,
+    /// What cancels its query.
+    pub key: OnceLock<CancelKey>,
+    /// Cancel requests under way.
+    pub cancels: Mutex<Cancels>,
+    /// application_name as last reported by the server.
+    pub application_name: Mutex<Box<str>>,
+}
+
+/// Cancel requests on their way to a server. While there are any, nobody else gets it: they would hit the wrong
+/// query.
+#[derive(Debug, Default)]
+pub struct Cancels {
+    /// How many.
+    pub in_flight: usize,
+    /// The server, if its client has finished with it meanwhile.
+    pub parked: Option<Box<Server>>,
+}
+
+/// What a server is doing, as `SHOW SERVERS` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ServerState {
+    /// Being logged in to.
+    Login,
+    /// Nobody has it.
+    Idle,
+    /// A client has it.
+    Active,
+    /// It is being reset or checked.
+    Tested,
+    /// Its client has left, a cancel request for it has not arrived yet.
+    BeingCanceled,
+}
+
+impl ServerState {
+    /// PgBouncer's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Login => "new",
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Tested => "tested",
+            Self::BeingCanceled => "being_canceled",
+        }
+    }
+}
+
+impl ServerInfo {
+    /// What it is doing.
+    pub fn state(&self) -> ServerState {
+        match self.state.load(Relaxed) {
+            0 => ServerState::Login,
+            1 => ServerState::Idle,
+            2 => ServerState::Active,
+            3 => ServerState::Tested,
+            _ => ServerState::BeingCanceled,
+        }
+    }
+
+    /// Notes what it is doing.
+    #[inline]
+    pub fn set_state(&self, state: ServerState) {
+        self.state.store(state as u8, Relaxed);
+    }
+}

@@ -1,0 +1,69 @@
+//! The housekeeping that no client asks for: server connections that are too old, idle for too long or broken,
+//! pools that are too small, reserves to be tapped.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::pools::Pool;
+use super::shared::Shared;
+use crate::clock::{self, Micros};
+use crate::route::cluster::Purpose;
+
+/// PgBouncer's period of maintenance.
+const PERIOD: Duration = Duration::from_millis(333);
+
+/// Runs until the task is dropped.
+pub async fn run(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(PERIOD);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for round in 0u64.. {
+        interval.tick().await;
+        let now = clock::now();
+        for pool in shared.pools.all() {
+            tend(&shared, &pool, now);
+        }
+        if round % 32 == 0 {
+            shared.statements.sweep();
+        }
+    }
+}
+
+fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
+    let settings = pool.settings.load_full();
+    for purpose in [Purpose::Write, Purpose::Read] {
+        let lane = pool.lane(purpose);
+        let mut open = lane.counts().open;
+        let mut scrap = [0; 512];
+        let mut reasons = Vec::new();
+        let taken = lane.take_idle(|server| {
+            let reason = if server.info.close_needed.load(Relaxed) || !server.fits_its_host() {
+                "database configuration changed".to_owned()
+            } else if let Err(reason) = server.drain_idle(&mut scrap) {
+                reason
+            } else if now.since(server.info.connected) >= settings.server_lifetime {
+                "server_lifetime".to_owned()
+            } else if !settings.server_idle_timeout.is_zero()
+                && now.since(server.idle_since) >= settings.server_idle_timeout
+                && open > settings.min_pool_size
+            {
+                "server_idle_timeout".to_owned()
+            } else {
+                return false;
+            };
+            open -= 1;
+            reasons.push(reason);
+            true
+        });
+        for (server, reason) in taken.into_iter().zip(reasons) {
+            server.close(&reason);
+        }
+        if !pool.database.paused.load(Relaxed) {
+            pool.grow(shared, purpose, 0, now);
+        }
+    }
+    let in_use = pool.clients.load(Relaxed) > 0 || pool.database.config.load().user.is_some();
+    if in_use && settings.min_pool_size > 0 && !pool.database.paused.load(Relaxed) {
+        pool.warm(shared, now);
+    }
+}

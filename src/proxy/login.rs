@@ -1,0 +1,475 @@
+//! A client's first moments: what does it want, who is it, and may it?
+//!
+//! Nothing is allocated on the word of somebody unknown, everything before the end of authentication must be over
+//! within `client_login_timeout`, and an unknown user or database makes no difference that could be seen before
+//! the right password has been given.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU8;
+use std::time::Duration;
+
+use tokio::task;
+
+use super::client::{Client, LoggedIn};
+use super::info::{AtomicMicros, ClientInfo};
+use super::pools::{Database, Pool};
+use super::shared::{Lifecycle, PeerName, Shared};
+use super::{cancel, settings};
+use crate::auth::exchange::{self, Authenticated, Begin, Exchange, Progress};
+use crate::auth::secret::Secret;
+use crate::clock::{self, Micros};
+use crate::error::{Refusal, sqlstate};
+use crate::net::listener::{self, Peer};
+use crate::net::stream::Stream;
+use crate::pool::{Outcome, Waiter};
+use crate::route::cluster::Purpose;
+use crate::session::forward::ClientSession;
+use crate::session::parameters::Parameters;
+use crate::session::startup::Requested;
+use crate::wire::startup::{self, CancelKey, PROTOCOL_3_0, PROTOCOL_3_2, Session, Startup};
+use crate::wire::{frame, write};
+
+/// Name of the console's database.
+const CONSOLE: &str = "pgbouncer";
+/// Longest password or SASL message.
+const MAX_PASSWORD: usize = 70_000;
+
+/// Serves an accepted connection until it is closed.
+pub async fn serve(shared: &Arc<Shared>, worker: usize, socket: OwnedFd, peer: Peer, local: Option<SocketAddr>) {
+    let Ok(stream) = listener::adopt(socket, peer) else { return };
+    if let Stream::Tcp(tcp) = &stream {
+        let _ = shared.socket_options().apply(tcp);
+    }
+    let newcomer = Newcomer { shared: Arc::clone(shared), worker, stream, peer, local, connected: clock::now(), id: shared.next_id() };
+    // The login needs much more memory than what comes after it: it must be gone by then.
+    match Box::pin(newcomer.log_in()).await {
+        Some(Entry::Client(login)) => Client::new(Arc::clone(shared), worker, *login).await,
+        Some(Entry::Console(console)) => console.run().await,
+        None => {}
+    }
+}
+
+/// What became of a newcomer.
+enum Entry {
+    Client(Box<LoggedIn>),
+    Console(Box<crate::admin::Console>),
+}
+
+/// A connection of which nothing is known yet.
+struct Newcomer {
+    shared: Arc<Shared>,
+    worker: usize,
+    stream: Stream,
+    peer: Peer,
+    local: Option<SocketAddr>,
+    connected: Micros,
+    id: u64,
+}
+
+/// Why a login came to nothing.
+enum Failure {
+    /// The other side is gone, or does not speak the protocol: it gets no answer.
+    Silent(&'static str),
+    /// It is told why.
+    Refused(Refusal),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(_: std::io::Error) -> Self {
+        Self::Silent("client unexpected eof")
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Who the client says it is.
+struct Claim {
+    user: String,
+    database: String,
+}
+
+impl Newcomer {
+    async fn log_in(mut self) -> Option<Entry> {
+        let mut claim = None;
+        let result = self.attempt(&mut claim).await;
+        match result {
+            Ok(Some(entry)) => return Some(self.enter(entry)),
+            Ok(None) => {}
+            Err(failure) => self.turn_away(claim.as_ref(), failure).await,
+        }
+        None
+    }
+
+    async fn turn_away(&mut self, claim: Option<&Claim>, failure: Failure) {
+        let reason = match &failure {
+            Failure::Silent(reason) => reason,
+            Failure::Refused(refusal) => refusal.reason(),
+        };
+        let (database, user) = claim.map_or(("(nodb)", "(nouser)"), |c| (&c.database, &c.user));
+        if self.shared.config.load().settings.log_disconnections {
+            let age = clock::now().since(self.connected).as_secs();
+            let peer = PeerName(self.peer, self.local);
+            tracing::info!("C-{:#x}: {database}/{user}@{peer} closing because: {reason} (age={age}s)", self.id);
+        }
+        if let Failure::Refused(refusal) = &failure {
+            let mut out = Vec::new();
+            write::fatal(&mut out, refusal);
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.write_all(&out)).await;
+        }
+    }
+
+    /// Everything up to ReadyForQuery. `None`: there is no session to go on with (a cancel request).
+    async fn attempt(&mut self, claim: &mut Option<Claim>) -> Result<Option<Prepared>, Failure> {
+        let limit = self.shared.config.load().settings.client_login_timeout;
+        let limit = if limit.is_zero() { Duration::from_secs(u32::MAX.into()) } else { limit };
+        let timeout = || Refusal::protocol("client_login_timeout");
+        let deadline = tokio::time::Instant::now() + limit;
+        let identified = tokio::time::timeout_at(deadline, self.identify(claim)).await.map_err(|_| timeout())??;
+        let Some(identified) = identified else { return Ok(None) };
+        // From here on the client waits for a server, for which `query_wait_timeout` is the limit.
+        self.welcome(identified).await.map(Some)
+    }
+
+    /// Finds out who it is.
+    async fn identify(&mut self, claim: &mut Option<Claim>) -> Result<Option<Identified>, Failure> {
+        let Some(session) = self.startup().await? else { return Ok(None) };
+        let (user, database) = names(&session)?;
+        let claim = &*claim.insert(Claim { user, database });
+        let mut out = Vec::new();
+        if session.protocol > PROTOCOL_3_2 || !session.options.is_empty() || session.protocol == PROTOCOL_3_0 + 1 {
+            let newest = if session.protocol > PROTOCOL_3_2 { PROTOCOL_3_2 } else { PROTOCOL_3_0.max(session.protocol & !1) };
+            write::negotiate_protocol_version(&mut out, newest, &session.options);
+        }
+        if session.parameter("replication").is_some_and(|v| !matches!(v, b"0" | b"no" | b"off" | b"false")) {
+            return Err(Refusal::new(sqlstate::NOT_SUPPORTED, "replication connections are not supported yet").into());
+        }
+        if self.shared.config.load().settings.log_connections {
+            let peer = PeerName(self.peer, self.local);
+            tracing::info!(
+                "C-{:#x}: {}/{}@{peer} login attempt: db={} user={} tls=no replication=no",
+                self.id, claim.database, claim.user, claim.database, claim.user
+            );
+        }
+        if self.shared.is_shutting_down() && claim.database != CONSOLE {
+            return Err(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down").into());
+        }
+        let is_own_user = claim.database == CONSOLE && claim.user == CONSOLE && self.is_own_process();
+        let known = if is_own_user { None } else { self.account(&claim.user) };
+        let authenticated = if is_own_user { None } else { Some(self.authenticate(claim, known.as_deref(), &mut out).await?) };
+        Ok(Some(Identified { session, authenticated, out, database: claim.database.clone(), user: claim.user.clone() }))
+    }
+
+    /// The StartupMessage; `None` if the connection was for something else.
+    async fn startup(&mut self) -> Result<Option<Session>, Failure> {
+        // Each kind of encryption may be asked for once.
+        let (mut ssl, mut gss) = (false, false);
+        loop {
+            let mut word = [0; 4];
+            self.stream.read_exact(&mut word).await?;
+            let len = startup::body_length(word).map_err(|_| Failure::Silent("bad startup packet"))?;
+            let mut body = [0; startup::MAX_LENGTH];
+            self.stream.read_exact(&mut body[..len]).await?;
+            match startup::parse(&body[..len]) {
+                Ok(Startup::Ssl) if !ssl => ssl = true,
+                Ok(Startup::GssEnc) if !gss => gss = true,
+                Ok(Startup::Ssl | Startup::GssEnc) => return Err(Failure::Silent("encryption asked for twice")),
+                Ok(Startup::Cancel(key)) => {
+                    let (shared, worker) = (Arc::clone(&self.shared), self.worker);
+                    cancel::request(&shared, worker, &key).await;
+                    return Ok(None);
+                }
+                Ok(Startup::Session(session)) => return Ok(Some(session)),
+                Err(error @ startup::StartupError::Version(_)) => {
+                    return Err(Refusal::new(sqlstate::NOT_SUPPORTED, error.to_string()).into());
+                }
+                Err(_) => return Err(Failure::Silent("bad startup packet")),
+            }
+            self.stream.write_all(b"N").await?;
+        }
+    }
+
+    /// The process at the other end of a Unix socket runs as the same user as this one: it may do as it likes.
+    fn is_own_process(&self) -> bool {
+        matches!(self.peer, Peer::Unix { uid, .. } if uid == nix::unistd::geteuid().as_raw())
+    }
+
+    fn account(&self, user: &str) -> Option<Arc<Secret>> {
+        self.shared.accounts.load().get(user).cloned()
+    }
+
+    async fn authenticate(
+        &mut self,
+        claim: &Claim,
+        secret: Option<&Secret>,
+        out: &mut Vec<u8>,
+    ) -> Result<Authenticated, Failure> {
+        let config = self.shared.config.load_full();
+        let begin = Begin {
+            auth_type: settings::auth_type(config.settings.auth_type),
+            user: &claim.user,
+            secret,
+            entropy: self.shared.entropy(),
+            mock_key: &self.shared.mock_key,
+            scram_iterations: config.settings.scram_iterations,
+        };
+        let (mut exchange, request) = Exchange::begin(begin);
+        let mut message = Vec::new();
+        if let Some(request) = request {
+            authentication_request(out, &request);
+        }
+        loop {
+            if exchange.needs_answer() {
+                self.stream.write_all(out).await?;
+                out.clear();
+                self.stream.read_frame(&mut message, MAX_PASSWORD).await?;
+                if message[0] != b'p' {
+                    return Err(Refusal::protocol("expected a password message").into());
+                }
+            }
+            let body = message.get(frame::HEADER..).unwrap_or_default();
+            match exchange.handle(body) {
+                Progress::Continue(next, request) => {
+                    authentication_request(out, &request);
+                    exchange = next;
+                }
+                Progress::Accepted(authenticated, last) => {
+                    if let Some(last) = last {
+                        authentication_request(out, &last);
+                    }
+                    return Ok(authenticated);
+                }
+                Progress::Rejected(failure) => {
+                    let peer = PeerName(self.peer, self.local);
+                    tracing::warn!("C-{:#x}: {}/{}@{peer} {}", self.id, claim.database, claim.user, failure.log_detail);
+                    return Err(rejected(&claim.user, failure.kind).into());
+                }
+            }
+        }
+    }
+
+    /// The client is who it says. Gives it a place, once a server has told what it is like.
+    async fn welcome(&mut self, identified: Identified) -> Result<Prepared, Failure> {
+        if identified.database == CONSOLE {
+            return self.console(identified);
+        }
+        let shared = Arc::clone(&self.shared);
+        let database = settings::database(&shared, &identified.database)
+            .ok_or_else(|| no_such_database(&identified.database))?;
+        if database.disabled.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Refusal::protocol(format!("database \"{}\" is disabled", database.name)).into());
+        }
+        let user = shared.pools.user(&identified.user);
+        let is_admin = settings::is_admin(&shared.config.load(), &identified.user);
+        let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
+        let permits = [
+            shared.client_limit.acquire().ok_or_else(|| full("no more connections allowed (max_client_conn)"))?,
+            acquire(&database.clients, is_admin).ok_or_else(|| full("client connections exceeded (max_db_client_connections)"))?,
+            acquire(&user.clients, is_admin).ok_or_else(|| full("client connections exceeded (max_user_client_connections)"))?,
+        ];
+        let pool = settings::pool(&shared, &database, &user);
+        if let Some(authenticated) = identified.authenticated {
+            settings::learn_credential(&shared, &pool, authenticated);
+        }
+        let ignored = shared.config.load().settings.ignore_startup_parameters.clone();
+        let requested = Requested::new(&identified.session, &ignored)?;
+        let reported = self.reported_parameters(&pool).await?;
+        let own = requested.apply(&reported)?;
+        let untried_parameters = own.is_some();
+        let parameters = own.map_or(reported, Arc::new);
+        let mut out = identified.out;
+        write::authentication(&mut out, 0, &[]);
+        parameters.iter().for_each(|(name, value)| write::parameter_status(&mut out, name, value));
+        let info = self.register(&database, &pool, identified.session.protocol, &requested);
+        write::backend_key_data(&mut out, &info.key);
+        write::ready_for_query(&mut out, b'I');
+        if let Err(error) = self.stream.write_all(&out).await {
+            shared.clients.remove(&info.key.pid);
+            return Err(error.into());
+        }
+        pool.stats[self.worker].logins.add(1);
+        shared.workers[self.worker].watch(&info);
+        Ok(Prepared::Client { info, pool, session: ClientSession::new(parameters), untried_parameters, permits })
+    }
+
+    /// What the pool's servers report; if none was reached yet, waits for one as for a query.
+    async fn reported_parameters(&mut self, pool: &Arc<Pool>) -> Result<Arc<Parameters>, Refusal> {
+        if let Some(welcome) = pool.welcome() {
+            return Ok(welcome);
+        }
+        let settings = pool.settings.load_full();
+        let now = clock::now();
+        if let Some((refusal, at)) = &*pool.login_error.lock() {
+            if now.since(*at) < settings.server_login_retry {
+                return Err(super::worker::login_failing(refusal));
+            }
+        }
+        let lane = pool.lane(Purpose::Write);
+        let waiter = Arc::new(Waiter::new(self.worker));
+        let mut queued = false;
+        let wait = std::future::poll_fn(|cx| {
+            if !queued {
+                queued = true;
+                waiter.start(now, cx.waker());
+                lane.wait(Arc::clone(&waiter));
+                pool.grow(&self.shared, Purpose::Write, self.worker, now);
+            }
+            waiter.poll(cx)
+        });
+        let limit = if settings.query_wait_timeout.is_zero() { Duration::MAX } else { settings.query_wait_timeout };
+        match tokio::time::timeout(limit, wait).await {
+            Ok(Outcome::Granted(server)) => {
+                let parameters = Arc::clone(&server.session.parameters);
+                super::worker::give_back(&self.shared, server, self.worker, false);
+                Ok(parameters)
+            }
+            Ok(Outcome::Refused(refusal)) => Err(refusal),
+            Err(_) => {
+                if let Some(server) = lane.give_up(&waiter) {
+                    super::worker::give_back(&self.shared, server, self.worker, false);
+                }
+                Err(Refusal::new(sqlstate::CANNOT_CONNECT, "query_wait_timeout")
+                    .detail("No connection to the server could be had in time."))
+            }
+        }
+    }
+
+    /// Puts the client on the list under a process ID that no other has.
+    fn register(&self, database: &Arc<Database>, pool: &Arc<Pool>, protocol: u32, requested: &Requested) -> Arc<ClientInfo> {
+        let secret: Box<[u8]> = if protocol >= PROTOCOL_3_2 {
+            self.shared.entropy::<32>().into()
+        } else {
+            self.shared.entropy::<4>().into()
+        };
+        loop {
+            let pid = u32::from_be_bytes(self.shared.entropy()) & 0x7fff_ffff;
+            let dashmap::Entry::Vacant(vacant) = self.shared.clients.entry(pid) else { continue };
+            let application_name = String::from_utf8_lossy(requested.get(b"application_name").unwrap_or_default());
+            let info = Arc::new(ClientInfo {
+                id: self.id,
+                key: CancelKey { pid, secret },
+                database: Arc::clone(&database.name),
+                user: Arc::clone(&pool.user.name),
+                peer: self.peer,
+                local: self.local,
+                connected: self.connected,
+                requested: AtomicMicros::default(),
+                waiting_since: AtomicMicros::default(),
+                state: AtomicU8::new(0),
+                prepared: 0.into(),
+                admin: false,
+                link: parking_lot::Mutex::new(None),
+                application_name: parking_lot::Mutex::new(application_name.into()),
+                attention: false.into(),
+                kill: parking_lot::Mutex::new(None),
+                deadline: AtomicMicros::default(),
+                waker: OnceLock::new(),
+            });
+            vacant.insert(Arc::clone(&info));
+            return info;
+        }
+    }
+
+    fn console(&self, identified: Identified) -> Result<Prepared, Failure> {
+        let config = self.shared.config.load();
+        let is_admin = identified.authenticated.is_none() || settings::is_admin(&config, &identified.user);
+        if !is_admin && !settings::is_stats_user(&config, &identified.user) {
+            return Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed")
+                .detail("The console is for admin_users and stats_users.")
+                .into());
+        }
+        Ok(Prepared::Console { user: identified.user, is_admin, greeting: identified.out })
+    }
+
+    fn enter(self, prepared: Prepared) -> Entry {
+        match prepared {
+            Prepared::Client { info, pool, session, untried_parameters, permits } => Entry::Client(Box::new(LoggedIn {
+                stream: self.stream,
+                info,
+                pool,
+                session,
+                untried_parameters,
+                permits,
+            })),
+            Prepared::Console { user, is_admin, greeting } => Entry::Console(Box::new(crate::admin::Console::new(
+                self.shared, self.worker, self.stream, self.peer, self.local, self.id, user, is_admin, greeting,
+            ))),
+        }
+    }
+}
+
+/// Somebody who has proved who they are (`authenticated`), or is the process's own user at the console.
+struct Identified {
+    session: Session,
+    authenticated: Option<Authenticated>,
+    user: String,
+    database: String,
+    /// What was not sent yet: the last words of the authentication.
+    out: Vec<u8>,
+}
+
+enum Prepared {
+    Client {
+        info: Arc<ClientInfo>,
+        pool: Arc<Pool>,
+        session: ClientSession,
+        untried_parameters: bool,
+        permits: [crate::pool::limits::Permit; 3],
+    },
+    Console { user: String, is_admin: bool, greeting: Vec<u8> },
+}
+
+/// User and database of a StartupMessage; the database is the user's name unless given.
+fn names(session: &Session) -> Result<(String, String), Failure> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let user = session.parameter("user").map(text).filter(|user| !user.is_empty());
+    let user = user.ok_or_else(|| {
+        Refusal::new(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
+    })?;
+    let database = session.parameter("database").map(text).filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
+    Ok((user, database))
+}
+
+fn acquire(limit: &Arc<crate::pool::limits::Limit>, regardless: bool) -> Option<crate::pool::limits::Permit> {
+    if regardless { Some(limit.acquire_regardless()) } else { limit.acquire() }
+}
+
+fn authentication_request(out: &mut Vec<u8>, request: &exchange::AuthRequest) {
+    let (code, body) = request.encode();
+    write::authentication(out, code, &body);
+}
+
+/// PostgreSQL's words for the client to read, PgBouncer's in the detail and in the log.
+fn rejected(user: &str, kind: exchange::FailureKind) -> Refusal {
+    let refusal = |message: String, words: &'static str| {
+        Refusal::new(sqlstate::INVALID_PASSWORD, message).detail(words).log(words)
+    };
+    match kind {
+        exchange::FailureKind::Password => {
+            let message = format!("password authentication failed for user \"{user}\"");
+            Refusal::new(sqlstate::INVALID_PASSWORD, message).log("password authentication failed")
+        }
+        exchange::FailureKind::Sasl => {
+            refusal(format!("password authentication failed for user \"{user}\""), "SASL authentication failed")
+        }
+        exchange::FailureKind::Trust => {
+            let message = format!("role \"{user}\" does not exist");
+            Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)
+                .detail("\"trust\" authentication failed")
+                .log("\"trust\" authentication failed")
+        }
+    }
+}
+
+fn no_such_database(name: &str) -> Refusal {
+    Refusal::new(sqlstate::UNKNOWN_DATABASE, format!("database \"{name}\" does not exist"))
+        .detail(format!("no such database: {name}"))
+        .hint("Look at [databases] in the pooler's configuration.")
+        .log(format!("no such database: {name}"))
+}

@@ -1,0 +1,19 @@
+//! The shell: sockets, tasks and time around the pure core.
+//!
+//! A connection's way: [`accept`] hands it to a worker; [`login`] asks who it is; then it is a [`client::Client`],
+//! one task that drives the client's socket and the server's, with [`relay`] moving the bytes (HOT). Server
+//! connections are opened by [`worker`]s on behalf of [`pools`] and live in [`server::Server`].
+
+pub mod accept;
+pub mod cancel;
+pub mod client;
+pub mod info;
+pub mod janitor;
+pub mod login;
+pub mod monitor;
+pub mod pools;
+mod relay;
+pub mod server;
+pub mod settings;
+pub mod shared;
+pub mod worker;

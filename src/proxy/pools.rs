@@ -1,0 +1,402 @@
+//! Pools: one per (database, user), made when the first client asks for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+
+use super::info::ServerInfo;
+use super::server::Server;
+use super::shared::Shared;
+use crate::auth::server_login::Credential;
+use crate::clock::{self, Micros};
+use crate::config::{DatabaseConfig, PoolMode};
+use crate::error::Refusal;
+use crate::metrics::stats::{Stats, Totals};
+use crate::pool::limits::{Limit, Permit};
+use crate::pool::{Lane, Place, Sizes};
+use crate::route::cluster::{Cluster, Purpose};
+use crate::session::parameters::Parameters;
+
+/// A database as clients name it, and what its pools share.
+#[derive(Debug)]
+pub struct Database {
+    /// The name clients use.
+    pub name: Arc<str>,
+    /// Its line in the configuration.
+    pub config: ArcSwap<DatabaseConfig>,
+    cluster: ArcSwap<Cluster>,
+    /// `max_db_connections`.
+    pub servers: Arc<Limit>,
+    /// `max_db_client_connections`.
+    pub clients: Arc<Limit>,
+    /// PAUSE.
+    pub paused: AtomicBool,
+    /// DISABLE: no new clients.
+    pub disabled: AtomicBool,
+}
+
+impl Database {
+    /// A database with nothing connected to it yet.
+    pub fn new(name: &str, config: DatabaseConfig, cluster: Cluster) -> Self {
+        Self {
+            name: name.into(),
+            config: ArcSwap::from_pointee(config),
+            cluster: ArcSwap::from_pointee(cluster),
+            servers: Arc::default(),
+            clients: Arc::default(),
+            paused: AtomicBool::new(false),
+            disabled: AtomicBool::new(false),
+        }
+    }
+
+    /// Its hosts.
+    pub fn cluster(&self) -> Arc<Cluster> {
+        self.cluster.load_full()
+    }
+
+    /// Replaces its hosts after a change of the configuration.
+    pub fn set_cluster(&self, cluster: Cluster) {
+        self.cluster.store(Arc::new(cluster));
+    }
+}
+
+/// A user and what counts against it in all its pools.
+#[derive(Debug)]
+pub struct User {
+    /// Name.
+    pub name: Arc<str>,
+    /// `max_user_connections`.
+    pub servers: Arc<Limit>,
+    /// `max_user_client_connections`.
+    pub clients: Arc<Limit>,
+}
+
+/// Everything that governs a pool, worked out from the global settings, the database's and the user's.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "named as the settings are")]
+pub struct PoolSettings {
+    pub pool_mode: PoolMode,
+    pub sizes: Sizes,
+    pub min_pool_size: usize,
+    pub max_prepared_statements: usize,
+    pub server_lifetime: Duration,
+    pub server_idle_timeout: Duration,
+    pub server_connect_timeout: Duration,
+    pub server_login_retry: Duration,
+    /// `None`: not checked.
+    pub server_check_query: Option<String>,
+    pub server_check_delay: Duration,
+    pub server_reset_query: String,
+    pub server_reset_query_always: bool,
+    pub connect_query: String,
+    pub read_write_split: bool,
+    pub query_timeout: Duration,
+    pub query_wait_timeout: Duration,
+    pub query_wait_notify: Duration,
+    pub idle_transaction_timeout: Duration,
+    pub transaction_timeout: Duration,
+    pub client_idle_timeout: Duration,
+    /// Database name on the server.
+    pub dbname: String,
+    /// Startup parameters fixed in the database's line: `client_encoding`, `timezone` and so on.
+    pub startup_parameters: Vec<(String, String)>,
+}
+
+/// Server connections for one database and user, and the clients that use them.
+#[derive(Debug)]
+pub struct Pool {
+    /// The database.
+    pub database: Arc<Database>,
+    /// The user clients logged in as.
+    pub user: Arc<User>,
+    /// What governs it.
+    pub settings: ArcSwap<PoolSettings>,
+    lanes: [Arc<Lane<Box<Server>>>; 2],
+    /// One set per worker.
+    pub stats: Box<[Arc<Stats>]>,
+    /// Clients logged in to it.
+    pub clients: AtomicUsize,
+    credential: Mutex<Credential>,
+    /// Why the server refused the last login, and until when nobody tries again.
+    pub login_error: Mutex<Option<(Refusal, Micros)>>,
+    /// What servers said at the last login.
+    welcome: ArcSwapOption<Parameters>,
+}
+
+impl Pool {
+    /// The servers for a purpose.
+    pub fn lane(&self, purpose: Purpose) -> &Arc<Lane<Box<Server>>> {
+        &self.lanes[purpose as usize]
+    }
+
+    /// Both lanes.
+    pub fn lanes(&self) -> &[Arc<Lane<Box<Server>>>; 2] {
+        &self.lanes
+    }
+
+    /// The user the pool logs in to servers as.
+    pub fn server_user(&self) -> String {
+        self.database.config.load().user.clone().unwrap_or_else(|| self.user.name.to_string())
+    }
+
+    /// What it logs in with.
+    pub fn credential(&self) -> Credential {
+        self.credential.lock().clone()
+    }
+
+    /// A client has logged in with this: servers may accept it, too.
+    pub fn set_credential(&self, credential: Credential) {
+        *self.credential.lock() = credential;
+    }
+
+    /// What a new client is told of the server's parameters; `None` as long as no server was reached.
+    pub fn welcome(&self) -> Option<Arc<Parameters>> {
+        self.welcome.load_full()
+    }
+
+    /// A server was reached and said this.
+    pub fn set_welcome(&self, parameters: &Arc<Parameters>) {
+        self.welcome.store(Some(Arc::clone(parameters)));
+    }
+
+    /// Sum of all workers' counters.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.stats.iter().for_each(|stats| totals.add(stats));
+        totals
+    }
+
+    /// Opens the connections that those who wait need and limits allow.
+    pub fn grow(self: &Arc<Self>, shared: &Arc<Shared>, purpose: Purpose, worker: usize, now: Micros) {
+        let sizes = self.settings.load().sizes;
+        let lane = self.lane(purpose);
+        while let Some(launch) = lane.launch(&sizes, now) {
+            if launch == crate::pool::state::Launch::Reserve {
+                tracing::info!("{}/{} taking connection from reserve_pool", self.database.name, self.user.name);
+            }
+            match self.slot(shared, purpose) {
+                Some(slot) => shared.workers[worker].connect(slot),
+                None => {
+                    lane.launch_denied();
+                    // A limit that several pools share is reached: somebody else's idle server has to go.
+                    if !shared.pools.evict_idle(self) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens connections until there are `min_pool_size`.
+    pub fn warm(self: &Arc<Self>, shared: &Arc<Shared>, now: Micros) {
+        let min = self.settings.load().min_pool_size;
+        let lane = self.lane(Purpose::Write);
+        let mut worker = 0;
+        while lane.launch_spare(min, now) {
+            let Some(slot) = self.slot(shared, Purpose::Write) else {
+                lane.launch_denied();
+                break;
+            };
+            shared.workers[worker % shared.workers.len()].connect(slot);
+            worker += 1;
+        }
+    }
+
+    fn slot(self: &Arc<Self>, shared: &Arc<Shared>, purpose: Purpose) -> Option<Slot> {
+        let permits = [self.database.servers.acquire()?, self.user.servers.acquire()?];
+        Some(Slot {
+            occupied: None,
+            _permits: permits,
+            _place: Place::new(Arc::clone(self.lane(purpose))),
+            pool: Arc::clone(self),
+            purpose,
+            _regrow: Regrow { shared: Arc::clone(shared), pool: Arc::clone(self), purpose },
+        })
+    }
+}
+
+/// A server connection's place: in its lane, and in whatever else counts connections. Dropping it gives all of
+/// that back.
+#[derive(Debug)]
+pub struct Slot {
+    occupied: Option<Occupied>,
+    _permits: [Permit; 2],
+    _place: Place<Box<Server>>,
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// The lane.
+    pub purpose: Purpose,
+    // Fields are dropped in this order: when the last one goes, the place is free.
+    _regrow: Regrow,
+}
+
+/// Lets somebody else use the place that has become free.
+#[derive(Debug)]
+struct Regrow {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    purpose: Purpose,
+}
+
+impl Drop for Regrow {
+    fn drop(&mut self) {
+        self.pool.grow(&self.shared, self.purpose, 0, clock::now());
+    }
+}
+
+/// A connection that exists, and is counted at its host.
+#[derive(Debug)]
+struct Occupied {
+    info: Arc<ServerInfo>,
+    cluster: Arc<Cluster>,
+    servers: Arc<dashmap::DashMap<u64, Arc<ServerInfo>>>,
+}
+
+impl Slot {
+    /// The connection is there.
+    pub fn occupied(mut self, shared: &Shared, info: Arc<ServerInfo>, cluster: Arc<Cluster>) -> Self {
+        cluster.hosts[info.host].servers.fetch_add(1, Relaxed);
+        shared.servers.insert(info.id, Arc::clone(&info));
+        self.occupied = Some(Occupied { info, cluster, servers: Arc::clone(&shared.servers) });
+        self
+    }
+
+    /// The hosts as they were when the connection was opened, and which of them it is.
+    pub fn host(&self) -> Option<(&Arc<Cluster>, usize)> {
+        self.occupied.as_ref().map(|o| (&o.cluster, o.info.host))
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.cluster.hosts[self.info.host].servers.fetch_sub(1, Relaxed);
+        self.servers.remove(&self.info.id);
+    }
+}
+
+/// All databases, users and pools.
+#[derive(Debug, Default)]
+pub struct Pools {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    databases: HashMap<Arc<str>, Arc<Database>>,
+    users: HashMap<Arc<str>, Arc<User>>,
+    pools: HashMap<(Arc<str>, Arc<str>), Arc<Pool>>,
+}
+
+impl Pools {
+    /// A database by the name clients use.
+    pub fn database(&self, name: &str) -> Option<Arc<Database>> {
+        self.inner.lock().databases.get(name).cloned()
+    }
+
+    /// All databases, by name.
+    pub fn databases(&self) -> Vec<Arc<Database>> {
+        let mut all: Vec<_> = self.inner.lock().databases.values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Adds a database; one of that name is replaced.
+    pub fn add_database(&self, database: Database) -> Arc<Database> {
+        let database = Arc::new(database);
+        self.inner.lock().databases.insert(Arc::clone(&database.name), Arc::clone(&database));
+        database
+    }
+
+    /// Removes a database and its pools, which are returned: their clients and servers have to be closed.
+    pub fn remove_database(&self, name: &str) -> Vec<Arc<Pool>> {
+        let mut inner = self.inner.lock();
+        inner.databases.remove(name);
+        let gone: Vec<_> = inner.pools.values().filter(|p| &*p.database.name == name).cloned().collect();
+        inner.pools.retain(|(database, _), _| &**database != name);
+        gone
+    }
+
+    /// A user; it is made if this is the first time it is heard of.
+    pub fn user(&self, name: &str) -> Arc<User> {
+        let mut inner = self.inner.lock();
+        if let Some(user) = inner.users.get(name) {
+            return Arc::clone(user);
+        }
+        let user = Arc::new(User { name: name.into(), servers: Arc::default(), clients: Arc::default() });
+        inner.users.insert(Arc::clone(&user.name), Arc::clone(&user));
+        user
+    }
+
+    /// All users, by name.
+    pub fn users(&self) -> Vec<Arc<User>> {
+        let mut all: Vec<_> = self.inner.lock().users.values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// The pool of a database and user; `make` tells what governs it if there is none yet.
+    pub fn pool(
+        &self,
+        workers: usize,
+        database: &Arc<Database>,
+        user: &Arc<User>,
+        make: impl FnOnce() -> (PoolSettings, Credential),
+    ) -> Arc<Pool> {
+        let key = (Arc::clone(&database.name), Arc::clone(&user.name));
+        let mut inner = self.inner.lock();
+        if let Some(pool) = inner.pools.get(&key) {
+            return Arc::clone(pool);
+        }
+        let (settings, credential) = make();
+        let pool = Arc::new(Pool {
+            database: Arc::clone(database),
+            user: Arc::clone(user),
+            settings: ArcSwap::from_pointee(settings),
+            lanes: [Arc::new(Lane::new(workers)), Arc::new(Lane::new(workers))],
+            stats: (0..workers).map(|_| Arc::default()).collect(),
+            clients: AtomicUsize::new(0),
+            credential: Mutex::new(credential),
+            login_error: Mutex::new(None),
+            welcome: ArcSwapOption::empty(),
+        });
+        pool.lanes.iter().for_each(|lane| lane.set_paused(database.paused.load(Relaxed)));
+        inner.pools.insert(key, Arc::clone(&pool));
+        pool
+    }
+
+    /// All pools, by database and user.
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        let mut all: Vec<_> = self.inner.lock().pools.values().cloned().collect();
+        all.sort_by(|a, b| (&a.database.name, &a.user.name).cmp(&(&b.database.name, &b.user.name)));
+        all
+    }
+
+    /// Forgets a pool that nobody uses.
+    pub fn remove(&self, pool: &Arc<Pool>) {
+        let key = (Arc::clone(&pool.database.name), Arc::clone(&pool.user.name));
+        self.inner.lock().pools.remove(&key);
+    }
+
+    /// Closes an idle server of another pool that counts against the same limits; says whether there was one.
+    fn evict_idle(&self, wanting: &Arc<Pool>) -> bool {
+        let same = |pool: &Arc<Pool>| {
+            !Arc::ptr_eq(pool, wanting)
+                && (Arc::ptr_eq(&pool.database, &wanting.database) || Arc::ptr_eq(&pool.user, &wanting.user))
+        };
+        for pool in self.all().into_iter().filter(same) {
+            for lane in pool.lanes() {
+                let mut found = false;
+                let taken = lane.take_idle(|_| !std::mem::replace(&mut found, true));
+                if let Some(server) = taken.into_iter().next() {
+                    server.close("evicted");
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}

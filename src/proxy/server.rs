@@ -1,0 +1,350 @@
+//! A server connection: how it is opened, and what it carries while it moves between pool and clients.
+
+use std::io;
+use std::sync::Arc;
+
+use super::info::{ServerInfo, ServerState};
+use super::pools::{Pool, Slot};
+use super::shared::Shared;
+use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
+use crate::auth::scram::ChannelBinding;
+use crate::clock::{self, Micros};
+use crate::error::{Refusal, sqlstate};
+use crate::net::connect::{self, Target};
+use crate::net::stream::Stream;
+use crate::route::cluster::{Purpose, Role};
+use crate::session::forward::{self, ServerSession};
+use crate::session::parameters::Parameters;
+use crate::wire::{backend, frame, write};
+
+/// Longest message taken from a server during login or in answer to a query of our own.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// A logged-in server connection.
+#[derive(Debug)]
+pub struct Server {
+    /// The socket.
+    pub stream: Stream,
+    /// Replies owed, prepared statements, parameters.
+    pub session: ServerSession,
+    /// Bytes the socket did not take yet.
+    pub pending: Vec<u8>,
+    /// The beginning of a frame whose end has not come.
+    pub carry: Vec<u8>,
+    /// What others may know of it.
+    pub info: Arc<ServerInfo>,
+    /// What it is good for.
+    pub purpose: Purpose,
+    /// The worker whose runtime watches the socket.
+    pub home: usize,
+    /// When it was last given back.
+    pub idle_since: Micros,
+    /// Its place in the pool.
+    pub slot: Slot,
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server cannot be reached, or is not ready: worth another try.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The server refused the login.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It is not what was looked for: a standby where the primary was wanted, or the other way round.
+    #[error("is a {}", .0.name())]
+    WrongRole(Role),
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+impl Server {
+    /// The pool it belongs to.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.slot.pool
+    }
+
+    /// Whether its host still serves what this connection is for.
+    pub fn fits_its_host(&self) -> bool {
+        self.slot.host().is_some_and(|(cluster, host)| cluster.suits(host, self.purpose))
+    }
+
+    /// Closes the connection and logs why.
+    pub fn close(self: Box<Self>, reason: &str) {
+        self.log_close(reason);
+    }
+
+    /// Logs why it is being closed.
+    pub fn log_close(&self, reason: &str) {
+        let age = clock::now().since(self.info.connected).as_secs();
+        tracing::info!("{} closing because: {reason} (age={age}s)", self.info);
+    }
+
+    /// Takes what the server has said while nobody had it; `Err` says why it must be closed. Costs no system
+    /// call if nothing came.
+    pub fn drain_idle(&mut self, buf: &mut [u8]) -> Result<(), String> {
+        loop {
+            match self.stream.try_read(buf) {
+                Ok(0) => return Err("server conn crashed?".into()),
+                Ok(n) => {
+                    self.carry.extend_from_slice(&buf[..n]);
+                    let used = self.session.on_idle_bytes(&self.carry).map_err(|fault| fault.to_string())?;
+                    self.carry.drain(..used);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        if self.carry.is_empty() { Ok(()) } else { Err("incomplete message while idle".into()) }
+    }
+
+    /// Runs a query of the proxy's own on a settled server and returns the rows, in text form.
+    pub async fn run(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+        let session = &mut self.session;
+        run(&mut self.stream, sql, |body| session.report(body).map_err(|e| e.to_string())).await
+    }
+}
+
+/// A connection that belongs to no pool: it only asks a host what it is.
+#[derive(Debug)]
+pub struct Probe {
+    stream: Stream,
+}
+
+impl Probe {
+    /// Connects to one of the hosts of a pool's database, as the pool would.
+    pub async fn open(shared: &Shared, pool: &Pool, host: usize) -> Result<Self, ConnectError> {
+        let cluster = pool.database.cluster();
+        let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
+        let info = shared.server_info(pool, target, host);
+        login(shared, pool, &info).await.map(|(stream, _)| Self { stream })
+    }
+
+    /// Runs a query and returns the rows, in text form.
+    pub async fn run(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+        run(&mut self.stream, sql, |_| Ok(())).await
+    }
+}
+
+async fn run(
+    stream: &mut Stream,
+    sql: &str,
+    mut report: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<Vec<Vec<Option<String>>>, String> {
+    let mut message = Vec::new();
+    write::query(&mut message, sql.as_bytes());
+    stream.write_all(&message).await.map_err(|e| e.to_string())?;
+    let mut rows = Vec::new();
+    let mut failure = None;
+    loop {
+        stream.read_frame(&mut message, MAX_MESSAGE).await.map_err(|e| e.to_string())?;
+        let body = &message[frame::HEADER..];
+        match message[0] {
+            b'D' => rows.push(row(body).ok_or("malformed DataRow")?),
+            b'E' => failure = Some(backend::error_fields(body).text()),
+            b'S' => report(body)?,
+            b'Z' if body == b"I" => break,
+            b'Z' => return Err("query left a transaction open".into()),
+            b'G' => return Err("query asks for COPY data".into()),
+            _ => {}
+        }
+    }
+    failure.map_or(Ok(rows), Err)
+}
+
+impl std::fmt::Display for ServerInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "S-{:#x}: {}/{}@{}", self.id, self.database, self.user, self.target)
+    }
+}
+
+fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (len, after) = rest.split_first_chunk::<4>()?;
+        match usize::try_from(i32::from_be_bytes(*len)) {
+            Err(_) => {
+                values.push(None);
+                rest = after;
+            }
+            Ok(len) => {
+                let (value, after) = after.split_at_checked(len)?;
+                values.push(Some(String::from_utf8_lossy(value).into_owned()));
+                rest = after;
+            }
+        }
+    }
+    Some(values)
+}
+
+/// Opens a connection to one of the pool's hosts, trying them in the order the cluster proposes.
+pub async fn open(shared: &Shared, slot: Slot, worker: usize) -> Result<Box<Server>, (ConnectError, Slot)> {
+    let pool = Arc::clone(&slot.pool);
+    let cluster = pool.database.cluster();
+    let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
+    for host in cluster.candidates(slot.purpose) {
+        let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
+        let info = Arc::new(shared.server_info(&pool, target, host));
+        let limit = pool.settings.load().server_connect_timeout;
+        let attempt = login(shared, &pool, &info);
+        let attempt = if limit.is_zero() {
+            attempt.await
+        } else {
+            tokio::time::timeout(limit, attempt)
+                .await
+                .unwrap_or_else(|_| Err(ConnectError::Unreachable("connect timeout".into())))
+        };
+        let attempt = attempt.and_then(|(stream, parameters)| {
+            let role = note_role(&cluster, host, &parameters);
+            if cluster.suits(host, slot.purpose) { Ok((stream, parameters)) } else { Err(ConnectError::WrongRole(role)) }
+        });
+        match attempt {
+            Ok((stream, parameters)) => {
+                info.set_state(ServerState::Idle);
+                let session = ServerSession { parameters: Arc::new(parameters), ..ServerSession::default() };
+                return Ok(Box::new(Server {
+                    stream,
+                    session,
+                    pending: Vec::new(),
+                    carry: Vec::new(),
+                    purpose: slot.purpose,
+                    home: worker,
+                    idle_since: clock::now(),
+                    slot: slot.occupied(shared, Arc::clone(&info), cluster),
+                    info,
+                }));
+            }
+            Err(error) => {
+                if let ConnectError::Unreachable(why) = &error {
+                    cluster.hosts[host].failed(why.clone());
+                }
+                let reason = match &error {
+                    ConnectError::Unreachable(_) => "connect failed",
+                    ConnectError::Refused(_) => "login failed",
+                    ConnectError::WrongRole(_) => "wrong role",
+                };
+                tracing::warn!("{info} {error}");
+                tracing::info!("{info} closing because: {reason} (age={}s)", clock::now().since(info.connected).as_secs());
+                failure = error;
+            }
+        }
+    }
+    Err((failure, slot))
+}
+
+/// PostgreSQL 14 and later say in the login itself whether they are a standby.
+fn note_role(cluster: &crate::route::cluster::Cluster, host: usize, parameters: &Parameters) -> Role {
+    let role = match parameters.in_hot_standby() {
+        Some(true) => Role::Replica,
+        Some(false) => Role::Primary,
+        None => Role::Unknown,
+    };
+    if cluster.hosts[host].answered(role) && cluster.split {
+        let host = &cluster.hosts[host];
+        tracing::info!("{}:{} is a {}", host.name, host.port, role.name());
+    }
+    role
+}
+
+async fn login(
+    shared: &Shared,
+    pool: &Pool,
+    info: &ServerInfo,
+) -> Result<(Stream, Parameters), ConnectError> {
+    let options = shared.socket_options();
+    let mut stream = connect::connect(&info.target, &options).await?;
+    if let Stream::Tcp(tcp) = &stream {
+        if let Ok(local) = tcp.local_addr() {
+            let _ = info.local.set(local);
+            tracing::info!("{info} new connection to server (from {local})");
+        }
+    } else {
+        tracing::info!("{info} new connection to server");
+    }
+    let settings = pool.settings.load_full();
+    let mut out = Vec::new();
+    let startup = [("user", pool.server_user()), ("database", settings.dbname.clone())];
+    let extra = settings.startup_parameters.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+    write::startup(&mut out, startup.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).chain(extra));
+    stream.write_all(&out).await?;
+
+    let mut auth = Some(ServerAuth::new(&startup[0].1, pool.credential(), ChannelBinding::None, shared.entropy()));
+    let mut parameters = Parameters::default();
+    let mut message = Vec::new();
+    loop {
+        stream.read_frame(&mut message, MAX_MESSAGE).await?;
+        let body = &message[frame::HEADER..];
+        match message[0] {
+            b'R' => {
+                let request = BackendAuth::parse(body).map_err(|e| refused(&e))?;
+                let Some(current) = auth.take() else { return Err(ConnectError::Unreachable("unexpected authentication request".into())) };
+                let (next, step) = current.handle(request).map_err(|e| refused(&e))?;
+                auth = Some(next);
+                if let Step::Send(response) = step {
+                    out.clear();
+                    write::password(&mut out, &response);
+                    stream.write_all(&out).await?;
+                }
+            }
+            b'S' => forward::login_parameter(&mut parameters, body).map_err(|e| ConnectError::Unreachable(e.to_string()))?,
+            b'K' => {
+                if let Some(key) = backend::backend_key_data(body) {
+                    let _ = info.key.set(key);
+                }
+            }
+            b'Z' if auth.as_ref().is_some_and(ServerAuth::is_done) => break,
+            b'E' => return Err(server_refusal(body)),
+            b'N' | b'v' => {}
+            other => {
+                return Err(ConnectError::Unreachable(format!("unexpected message {:?} during login", char::from(other))));
+            }
+        }
+    }
+    connect_query(&mut stream, &settings.connect_query, &mut parameters).await?;
+    Ok((stream, parameters))
+}
+
+/// `connect_query`: runs once, before any client has the connection.
+async fn connect_query(stream: &mut Stream, sql: &str, parameters: &mut Parameters) -> Result<(), ConnectError> {
+    if sql.is_empty() {
+        return Ok(());
+    }
+    let mut message = Vec::new();
+    write::query(&mut message, sql.as_bytes());
+    stream.write_all(&message).await?;
+    loop {
+        stream.read_frame(&mut message, MAX_MESSAGE).await?;
+        let body = &message[frame::HEADER..];
+        match message[0] {
+            b'E' => return Err(server_refusal(body)),
+            b'S' => forward::login_parameter(parameters, body).map_err(|e| ConnectError::Unreachable(e.to_string()))?,
+            b'Z' => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+fn refused(error: &ServerAuthError) -> ConnectError {
+    ConnectError::Refused(Refusal::new(sqlstate::INVALID_PASSWORD, error.to_string()))
+}
+
+/// An ErrorResponse during login. "Not now" is worth another try; anything else the client should read.
+fn server_refusal(body: &[u8]) -> ConnectError {
+    let fields = backend::error_fields(body);
+    tracing::warn!("server login failed: {}", fields.text());
+    let message = String::from_utf8_lossy(fields.message).into_owned();
+    match fields.sqlstate {
+        b"57P03" | b"57P01" | b"57P02" | b"53300" => ConnectError::Unreachable(message),
+        b"28P01" => ConnectError::Refused(Refusal::new(sqlstate::INVALID_PASSWORD, message)),
+        b"28000" => ConnectError::Refused(Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)),
+        b"3D000" => ConnectError::Refused(Refusal::new(sqlstate::UNKNOWN_DATABASE, message)),
+        b"42501" => ConnectError::Refused(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)),
+        _ => ConnectError::Refused(Refusal::new(sqlstate::CANNOT_CONNECT, message)),
+    }
+}

@@ -1,0 +1,218 @@
+//! What all tasks of the program share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+
+use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
+use super::pools::{Pool, Pools};
+use super::worker::Worker;
+use crate::auth::secret::Secret;
+use crate::clock::{self, Micros};
+use crate::config::Config;
+use crate::net::connect::{SocketOptions, Target};
+use crate::net::listener::Peer;
+use crate::pool::limits::Limit;
+use crate::session::prepared::Registry;
+
+/// See the module's documentation.
+pub struct Shared {
+    /// The configuration in force.
+    pub config: ArcSwap<Config>,
+    /// Users and secrets from `auth_file` and the environment.
+    pub accounts: ArcSwap<HashMap<String, Arc<Secret>>>,
+    /// Databases, users, pools.
+    pub pools: Pools,
+    /// Clients by the process ID in their cancel key.
+    pub clients: DashMap<u32, Arc<ClientInfo>>,
+    /// Servers by their ID.
+    pub servers: Arc<DashMap<u64, Arc<ServerInfo>>>,
+    /// `max_client_conn`.
+    pub client_limit: Arc<Limit>,
+    /// Prepared statements.
+    pub statements: Registry,
+    /// Worker threads.
+    pub workers: Vec<Worker>,
+    /// When the program started.
+    pub started: Micros,
+    /// Key of mock authentication: unknown users get the same salt each time they are tried.
+    pub mock_key: [u8; 32],
+    /// What the process as a whole is doing.
+    lifecycle: AtomicU8,
+    /// Wakes whoever waits for the process to end or the lifecycle to change.
+    pub changed: tokio::sync::Notify,
+    /// Asks the main task for something that needs files or sockets: RELOAD, SHUTDOWN.
+    pub requests: OnceLock<tokio::sync::mpsc::UnboundedSender<Request>>,
+    last_id: AtomicU64,
+}
+
+/// Something for the main task.
+#[derive(Debug)]
+pub enum Request {
+    /// Read the configuration again; answer with the error's text if that fails.
+    Reload(tokio::sync::oneshot::Sender<Result<(), String>>),
+    /// SHUTDOWN.
+    Shutdown(Shutdown),
+}
+
+/// How the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// At once.
+    Immediate,
+    /// When all clients have gone (SIGTERM).
+    WaitForClients,
+    /// When all servers have been given back (SIGINT).
+    WaitForServers,
+}
+
+/// What the process as a whole is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Lifecycle {
+    /// Serving.
+    Active,
+    /// PAUSE of everything.
+    Paused,
+    /// No new clients; ends when the last one has gone.
+    WaitForClients,
+    /// No new clients; ends when no server is in use.
+    WaitForServers,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The state of a program about to start.
+    pub fn new(config: Config, accounts: HashMap<String, Arc<Secret>>, workers: Vec<Worker>) -> Self {
+        let mut mock_key = [0; 32];
+        fill_random(&mut mock_key);
+        let max_clients = config.settings.max_client_conn as usize;
+        Self {
+            config: ArcSwap::from_pointee(config),
+            accounts: ArcSwap::from_pointee(accounts),
+            pools: Pools::default(),
+            clients: DashMap::new(),
+            servers: Arc::default(),
+            client_limit: Arc::new(Limit::new(max_clients)),
+            statements: Registry::default(),
+            workers,
+            started: clock::now(),
+            mock_key,
+            lifecycle: AtomicU8::new(Lifecycle::Active as u8),
+            changed: tokio::sync::Notify::new(),
+            requests: OnceLock::new(),
+            last_id: AtomicU64::new(0),
+        }
+    }
+
+    /// What the process is doing.
+    pub fn lifecycle(&self) -> Lifecycle {
+        match self.lifecycle.load(Relaxed) {
+            0 => Lifecycle::Active,
+            1 => Lifecycle::Paused,
+            2 => Lifecycle::WaitForClients,
+            _ => Lifecycle::WaitForServers,
+        }
+    }
+
+    /// Changes what the process is doing.
+    pub fn set_lifecycle(&self, lifecycle: Lifecycle) {
+        self.lifecycle.store(lifecycle as u8, Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether no new clients are taken any more.
+    pub fn is_shutting_down(&self) -> bool {
+        matches!(self.lifecycle(), Lifecycle::WaitForClients | Lifecycle::WaitForServers)
+    }
+
+    /// An ID for a client or server.
+    pub fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Random bytes for nonces, salts and keys.
+    pub fn entropy<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        fill_random(&mut bytes);
+        bytes
+    }
+
+    /// The settings for TCP connections.
+    pub fn socket_options(&self) -> SocketOptions {
+        let config = self.config.load();
+        let s = &config.settings;
+        SocketOptions {
+            keepalive: s.tcp_keepalive,
+            keepidle: s.tcp_keepidle,
+            keepintvl: s.tcp_keepintvl,
+            keepcnt: s.tcp_keepcnt,
+            user_timeout: s.tcp_user_timeout,
+            buffer: s.tcp_socket_buffer as usize,
+        }
+    }
+
+    /// What others may know of a server connection about to be opened.
+    pub fn server_info(&self, pool: &Pool, target: Target, host: usize) -> ServerInfo {
+        ServerInfo {
+            id: self.next_id(),
+            database: Arc::clone(&pool.database.name),
+            user: pool.server_user().into(),
+            target,
+            host,
+            local: OnceLock::new(),
+            connected: clock::now(),
+            requested: AtomicMicros::default(),
+            state: AtomicU8::new(0),
+            link: AtomicU64::new(0),
+            prepared: 0.into(),
+            close_needed: false.into(),
+            key: OnceLock::new(),
+            cancels: Cancels::default().into(),
+            application_name: parking_lot::Mutex::default(),
+        }
+    }
+
+    /// Logs that a client is being closed.
+    pub fn log_client_close(&self, client: &ClientInfo, reason: &str) {
+        if self.config.load().settings.log_disconnections {
+            let age = clock::now().since(client.connected).as_secs();
+            tracing::info!("{client} closing because: {reason} (age={age}s)");
+        }
+    }
+}
+
+/// Fills a buffer with random bytes. Without them no secret is safe, so there is nothing to go on with.
+pub fn fill_random(bytes: &mut [u8]) {
+    if let Err(error) = getrandom::fill(bytes) {
+        tracing::error!(fatal = true, "no random numbers: {error}");
+        std::process::abort();
+    }
+}
+
+impl std::fmt::Display for ClientInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "C-{:#x}: {}/{}@{}", self.id, self.database, self.user, PeerName(self.peer, self.local))
+    }
+}
+
+/// Where a client comes from, as the log writes it.
+pub struct PeerName(pub Peer, pub Option<std::net::SocketAddr>);
+
+impl std::fmt::Display for PeerName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Peer::Tcp(address) => write!(f, "{address}"),
+            Peer::Unix { pid, .. } => write!(f, "unix({pid})"),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Worker threads: each a single-threaded runtime with its own clients, servers and tick.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use super::info::{ClientInfo, ServerState};
+use super::pools::Slot;
+use super::server::{self, ConnectError, Server};
+use super::shared::Shared;
+use crate::clock::{self, Micros};
+use crate::error::{Refusal, sqlstate};
+use crate::net::listener::Peer;
+use crate::route::cluster::Purpose;
+
+/// How often deadlines are looked at. They are a matter of seconds.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Work for a worker.
+enum Job {
+    Client(OwnedFd, Peer, Option<std::net::SocketAddr>),
+    Connect(Slot),
+}
+
+/// How others reach a worker.
+#[derive(Debug)]
+pub struct Worker {
+    jobs: mpsc::UnboundedSender<Job>,
+    /// Connections it serves; new ones go to whoever has fewest.
+    pub load: AtomicUsize,
+    /// Its clients, for the tick.
+    clients: Mutex<Vec<Arc<ClientInfo>>>,
+}
+
+/// The receiving end, until the thread runs.
+pub struct Inbox(mpsc::UnboundedReceiver<Job>);
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client(..) => "Client",
+            Self::Connect(_) => "Connect",
+        })
+    }
+}
+
+impl Worker {
+    /// A worker whose thread is yet to be started.
+    pub fn new() -> (Self, Inbox) {
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        (Self { jobs, load: AtomicUsize::new(0), clients: Mutex::default() }, Inbox(inbox))
+    }
+
+    /// Gives it an accepted connection.
+    pub fn accept(&self, socket: OwnedFd, peer: Peer, local: Option<std::net::SocketAddr>) {
+        self.load.fetch_add(1, Relaxed);
+        let _ = self.jobs.send(Job::Client(socket, peer, local));
+    }
+
+    /// Has it open a server connection.
+    pub fn connect(&self, slot: Slot) {
+        let _ = self.jobs.send(Job::Connect(slot));
+    }
+
+    /// Puts a client under the tick's eyes.
+    pub fn watch(&self, client: &Arc<ClientInfo>) {
+        self.clients.lock().push(Arc::clone(client));
+    }
+
+    /// Wakes clients whose deadline has passed, and forgets those that are gone.
+    fn tick(&self, now: Micros) {
+        self.clients.lock().retain(|client| {
+            let deadline = client.deadline.get();
+            if deadline.0 != 0 && deadline <= now {
+                client.wake();
+            }
+            // Gone when nobody else has it: the list of clients, its task, a cancel request.
+            Arc::strong_count(client) > 1
+        });
+    }
+}
+
+/// Runs a worker until the process ends.
+pub fn run(shared: &Arc<Shared>, index: usize, inbox: Inbox) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+    runtime.block_on(serve(Arc::clone(shared), index, inbox));
+    Ok(())
+}
+
+async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
+    let ticking = Arc::clone(&shared);
+    tokio::task::spawn_local(async move {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            ticking.workers[index].tick(clock::now());
+        }
+    });
+    while let Some(job) = jobs.recv().await {
+        let shared = Arc::clone(&shared);
+        match job {
+            Job::Client(socket, peer, local) => {
+                tokio::task::spawn_local(async move {
+                    super::login::serve(&shared, index, socket, peer, local).await;
+                    shared.workers[index].load.fetch_sub(1, Relaxed);
+                });
+            }
+            Job::Connect(slot) => {
+                tokio::task::spawn_local(async move { connect(&shared, index, slot).await });
+            }
+        }
+    }
+}
+
+/// Opens a server connection and gives it to whoever waits.
+async fn connect(shared: &Arc<Shared>, worker: usize, slot: Slot) {
+    let pool = Arc::clone(&slot.pool);
+    let purpose = slot.purpose;
+    let lane = Arc::clone(pool.lane(purpose));
+    match server::open(shared, slot, worker).await {
+        Ok(server) => {
+            *pool.login_error.lock() = None;
+            pool.set_welcome(&server.session.parameters);
+            lane.connected();
+            if let Some(unwanted) = lane.put_back(worker, server) {
+                unwanted.close("paused");
+            }
+        }
+        Err((error, slot)) => {
+            let retry = pool.settings.load().server_login_retry;
+            let refused = matches!(error, ConnectError::Refused(_));
+            let retry_at = |failures| clock::now() + if refused { retry } else { backoff(failures, retry) };
+            lane.connect_failed(retry_at);
+            drop(slot);
+            report_failure(shared, &pool, purpose, worker, &error);
+            // Those who wait have nobody else to start the next attempt in time.
+            tokio::time::sleep(if refused { retry } else { backoff(lane.failures(), retry) }).await;
+            pool.grow(shared, purpose, worker, clock::now());
+        }
+    }
+}
+
+/// 50 ms, doubled with each failure, up to `server_login_retry`.
+fn backoff(failures: u32, retry: Duration) -> Duration {
+    Duration::from_millis(50).saturating_mul(1 << failures.saturating_sub(1).min(12)).min(retry)
+}
+
+fn report_failure(
+    shared: &Arc<Shared>,
+    pool: &Arc<super::pools::Pool>,
+    purpose: Purpose,
+    worker: usize,
+    error: &ConnectError,
+) {
+    let lane = pool.lane(purpose);
+    if purpose == Purpose::Read {
+        // Nobody waits for a replica that may not come back: the primary can serve reads, too.
+        if lane.move_waiters_to(pool.lane(Purpose::Write)) > 0 {
+            pool.lane(Purpose::Write).serve_waiters(worker);
+            pool.grow(shared, Purpose::Write, worker, clock::now());
+        }
+        return;
+    }
+    if let ConnectError::Refused(refusal) = error {
+        *pool.login_error.lock() = Some((refusal.clone(), clock::now()));
+        lane.refuse_all(refusal);
+    }
+}
+
+/// Gives a settled server back to its pool, closes it, or has it reset first.
+pub fn give_back(shared: &Arc<Shared>, server: Box<Server>, worker: usize, reset: bool) {
+    let info = Arc::clone(&server.info);
+    let mut cancels = info.cancels.lock();
+    if cancels.in_flight > 0 {
+        info.set_state(ServerState::BeingCanceled);
+        cancels.parked = Some(server);
+        return;
+    }
+    drop(cancels);
+    if reset {
+        info.set_state(ServerState::Tested);
+        let shared = Arc::clone(shared);
+        tokio::task::spawn_local(async move { self::reset(&shared, server, worker).await });
+        return;
+    }
+    put_back(server, worker);
+}
+
+/// Puts a server back that nobody else may have a claim on.
+fn put_back(server: Box<Server>, worker: usize) {
+    let pool = Arc::clone(server.pool());
+    let info = Arc::clone(&server.info);
+    let now = server.idle_since;
+    if info.close_needed.load(Relaxed) || !server.fits_its_host() {
+        return server.close("database configuration changed");
+    }
+    if now.since(info.connected) >= pool.settings.load().server_lifetime {
+        return server.close("server_lifetime");
+    }
+    info.set_state(ServerState::Idle);
+    if let Some(unwanted) = pool.lane(server.purpose).put_back(worker, server) {
+        unwanted.close("paused");
+    }
+}
+
+/// `server_reset_query`: what a session left behind must not reach the next client.
+async fn reset(shared: &Arc<Shared>, mut server: Box<Server>, worker: usize) {
+    let query = server.pool().settings.load().server_reset_query.clone();
+    match server.run(&query).await {
+        Ok(_) => {
+            server.session.statements.clear();
+            give_back(shared, server, worker, false);
+        }
+        Err(error) => server.close(&format!("server_reset_query failed: {error}")),
+    }
+}
+
+/// What a client reads while the server keeps refusing logins.
+pub fn login_failing(refusal: &Refusal) -> Refusal {
+    Refusal::new(
+        sqlstate::CANNOT_CONNECT,
+        format!("server login has been failing, cached error: {} (server_login_retry)", refusal.message),
+    )
+}

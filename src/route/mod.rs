@@ -1,0 +1,4 @@
+//! Which server: the hosts of a database, and what may go to which of them.
+
+pub mod cluster;
+pub mod router;

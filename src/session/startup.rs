@@ -1,0 +1,158 @@
+//! What a StartupMessage asks for, beyond user and database.
+
+use crate::error::Refusal;
+use crate::session::parameters::Parameters;
+use crate::wire::startup::Session;
+
+/// Parameters of a StartupMessage that are not settings of the session.
+const NOT_SETTINGS: &[&[u8]] = &[b"user", b"database", b"options", b"replication"];
+
+/// What a client asked for, still to be compared with what its server reports.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Requested {
+    settings: Vec<(Box<[u8]>, Box<[u8]>)>,
+    from_options: Vec<(Box<[u8]>, Box<[u8]>)>,
+}
+
+impl Requested {
+    /// Collects the settings of a StartupMessage, those inside `options` included, but for the ones to be ignored
+    /// (setting `ignore_startup_parameters`).
+    pub fn new(session: &Session, ignored: &[String]) -> Result<Self, Refusal> {
+        let is_ignored = |name: &[u8]| ignored.iter().any(|i| i.as_bytes().eq_ignore_ascii_case(name));
+        let mut requested = Self::default();
+        for (name, value) in &session.parameters {
+            if !NOT_SETTINGS.contains(&&**name) && !is_ignored(name) {
+                requested.settings.push((name.clone(), value.clone()));
+            }
+        }
+        if let Some(options) = session.parameter("options").filter(|_| !is_ignored(b"options")) {
+            for (name, value) in parse_options(options)? {
+                if !is_ignored(&name) {
+                    requested.from_options.push((name.into(), value.into()));
+                }
+            }
+        }
+        Ok(requested)
+    }
+
+    /// The parameters the client is to have: what the server reports, changed as the client asked. Says whether
+    /// anything was changed. A setting the server does not report cannot follow the client, so it is refused.
+    pub fn apply(&self, reported: &Parameters) -> Result<Option<Parameters>, Refusal> {
+        let mut parameters = None;
+        let both = self.from_options.iter().map(|o| (true, o)).chain(self.settings.iter().map(|s| (false, s)));
+        for (in_options, (name, value)) in both {
+            if !reported.is_tracked(name) {
+                return Err(unsupported(name, in_options));
+            }
+            if !same_value(name, reported.get(name).unwrap_or_default(), value) {
+                parameters.get_or_insert_with(|| reported.clone()).set(name, value);
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// The value asked for, if any.
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        let all = self.from_options.iter().chain(&self.settings);
+        all.filter(|(n, _)| n.eq_ignore_ascii_case(name)).last().map(|(_, value)| &**value)
+    }
+}
+
+/// Encodings have several spellings (`utf8`, `UTF-8`); setting one that is in force already would be a round trip
+/// for nothing.
+fn same_value(name: &[u8], ours: &[u8], theirs: &[u8]) -> bool {
+    let plain = |text: &[u8]| -> Vec<u8> {
+        text.iter().filter(|b| b.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect()
+    };
+    ours == theirs || name.eq_ignore_ascii_case(b"client_encoding") && plain(ours) == plain(theirs)
+}
+
+fn unsupported(name: &[u8], in_options: bool) -> Refusal {
+    let name = String::from_utf8_lossy(name);
+    let place = if in_options { " in options" } else { "" };
+    Refusal::protocol(format!("unsupported startup parameter{place}: {name}"))
+        .hint(format!("Add {name} to ignore_startup_parameters if the application can do without it."))
+}
+
+/// Splits the value of `options` as PostgreSQL does: blanks separate, a backslash escapes.
+fn parse_options(options: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Refusal> {
+    let mut words = words(options).into_iter();
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        let setting = if word == b"-c" {
+            words.next()
+        } else {
+            word.strip_prefix(b"-c").or_else(|| word.strip_prefix(b"--")).map(<[u8]>::to_vec)
+        };
+        let setting = setting.and_then(|setting| {
+            let equals = setting.iter().position(|&b| b == b'=')?;
+            let name = setting[..equals].iter().map(|&b| if b == b'-' { b'_' } else { b }).collect();
+            Some((name, setting[equals + 1..].to_vec()))
+        });
+        settings.push(setting.ok_or_else(|| {
+            Refusal::protocol(
+                "unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed",
+            )
+        })?);
+    }
+    Ok(settings)
+}
+
+fn words(text: &[u8]) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut word: Option<Vec<u8>> = None;
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'\\' => word.get_or_insert_default().extend(bytes.next()),
+            b if b.is_ascii_whitespace() => words.extend(word.take()),
+            b => word.get_or_insert_default().push(b),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(parameters: &[(&str, &str)]) -> Session {
+        let pair = |(n, v): &(&str, &str)| (n.as_bytes().into(), v.as_bytes().into());
+        Session { protocol: 3 << 16, parameters: parameters.iter().map(pair).collect(), options: Vec::new() }
+    }
+
+    fn reported() -> Parameters {
+        let mut all = Parameters::default();
+        for (name, value) in [("client_encoding", "UTF8"), ("TimeZone", "UTC"), ("server_version", "17")] {
+            all.set(name.as_bytes(), value.as_bytes());
+        }
+        all
+    }
+
+    fn apply(parameters: &[(&str, &str)]) -> Result<Option<String>, String> {
+        let requested = Requested::new(&session(parameters), &["extra_float_digits".into()]).map_err(|r| r.to_string())?;
+        let got = requested.apply(&reported()).map_err(|r| r.to_string())?;
+        Ok(got.map(|p| String::from_utf8_lossy(p.get(b"TimeZone").unwrap()).into_owned()))
+    }
+
+    #[test]
+    fn settings_are_taken_from_both_places() {
+        assert_eq!(apply(&[("user", "u"), ("client_encoding", "utf-8"), ("extra_float_digits", "3")]), Ok(None));
+        assert_eq!(apply(&[("timezone", "Asia/Ho_Chi_Minh")]), Ok(Some("Asia/Ho_Chi_Minh".into())));
+        assert_eq!(apply(&[("options", "-c timezone=GMT")]), Ok(Some("GMT".into())));
+        assert_eq!(apply(&[("options", " --timezone=a\\ b  -cextra-float-digits=1")]), Ok(Some("a b".into())));
+        assert_eq!(apply(&[("options", "-c timezone=GMT"), ("TimeZone", "CET")]), Ok(Some("CET".into())));
+    }
+
+    #[test]
+    fn others_are_refused_by_name() {
+        assert_eq!(apply(&[("statement_timeout", "1")]), Err("unsupported startup parameter: statement_timeout".into()));
+        assert_eq!(apply(&[("server_version", "1")]), Err("unsupported startup parameter: server_version".into()));
+        let refused = apply(&[("options", "-c enable_seqscan=off")]);
+        assert_eq!(refused, Err("unsupported startup parameter in options: enable_seqscan".into()));
+        for options in ["-c", "-d", "timezone=GMT", "-c timezone", "--timezone"] {
+            assert!(apply(&[("options", options)]).unwrap_err().starts_with("unsupported options"), "{options}");
+        }
+    }
+}
