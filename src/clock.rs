@@ -58,3 +58,25 @@ pub fn unix_seconds(at: Micros) -> i64 {
     let wall = origin().wall + Duration::from_micros(at.0);
     wall.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }
+
+/// The local time now, with milliseconds and zone, as the log writes it.
+pub fn local_time_millis() -> String {
+    format_local(chrono::Local::now(), "%Y-%m-%d %H:%M:%S%.3f")
+}
+
+/// The local time of a moment on this clock, in seconds and with its zone.
+pub fn local_time(at: Micros) -> String {
+    let time = chrono::DateTime::from_timestamp(unix_seconds(at), 0).unwrap_or_default();
+    format_local(time.with_timezone(&chrono::Local), "%Y-%m-%d %H:%M:%S")
+}
+
+/// Zones without a name of their own are shown as an offset, as the time zone database does.
+fn format_local(time: chrono::DateTime<chrono::Local>, format: &str) -> String {
+    let offset = time.offset().local_minus_utc() / 60;
+    let zone = match (offset, offset % 60) {
+        (0, _) => "UTC".to_owned(),
+        (_, 0) => format!("{:+03}", offset / 60),
+        (_, minutes) => format!("{:+03}{:02}", offset / 60, minutes.abs()),
+    };
+    format!("{} {zone}", time.format(format))
+}

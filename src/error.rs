@@ -33,6 +33,8 @@ pub mod sqlstate {
     pub const TRANSACTION_TIMEOUT: &str = "25P04";
     /// `feature_not_supported`.
     pub const NOT_SUPPORTED: &str = "0A000";
+    /// `invalid_parameter_value`.
+    pub const INVALID_PARAMETER: &str = "22023";
     /// `syntax_error`.
     pub const SYNTAX_ERROR: &str = "42601";
     /// `insufficient_privilege`.

@@ -1,5 +1,5 @@
 //! The `pgweir` program: hands the command line to the library.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    pgweir::app::main()
 }

@@ -5,11 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::parse::{self, Command};
-use crate::clock;
 use crate::error::{Refusal, sqlstate};
-use crate::proxy::info::ServerState;
 use crate::proxy::pools::Database;
-use crate::proxy::settings;
+use crate::proxy::{pause, settings};
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
 use crate::wire::write;
 
@@ -72,7 +70,7 @@ fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<(), Refusal> {
     if parse::is_greeting(key) {
         return Ok(());
     }
-    settings::change(shared, key, value).map_err(|why| Refusal::protocol(why).hint("SHOW CONFIG lists the settings."))
+    settings::change(shared, key, value)
 }
 
 async fn reload(shared: &Shared) -> Result<(), Refusal> {
@@ -108,19 +106,8 @@ async fn pause(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> 
     if name.is_none() {
         shared.set_lifecycle(Lifecycle::Paused);
     }
-    for database in &paused {
-        database.paused.store(true, Relaxed);
-    }
-    for pool in shared.pools.all() {
-        if pool.database.paused.load(Relaxed) {
-            for lane in pool.lanes() {
-                lane.set_paused(true);
-                lane.take_idle(|_| true).into_iter().for_each(|server| server.close("paused"));
-            }
-        }
-    }
-    let in_use = |database: &Database| shared.servers.iter().any(|s| s.database == database.name);
-    while paused.iter().any(|database| database.paused.load(Relaxed) && in_use(database)) {
+    pause::pause(shared, &paused);
+    while pause::in_use(shared, &paused) {
         tokio::time::sleep(POLL).await;
     }
     Ok(())
@@ -137,20 +124,7 @@ fn resume(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
         }
         shared.set_lifecycle(Lifecycle::Active);
     }
-    for database in &resumed {
-        database.paused.store(false, Relaxed);
-    }
-    let now = clock::now();
-    for pool in shared.pools.all() {
-        if !pool.database.paused.load(Relaxed) {
-            for (lane, purpose) in pool.lanes().iter().zip(settings::PURPOSES) {
-                lane.set_paused(false);
-                lane.retry_now();
-                lane.serve_waiters(0);
-                pool.grow(shared, purpose, 0, now);
-            }
-        }
-    }
+    pause::resume(shared, &resumed);
     Ok(())
 }
 
@@ -199,9 +173,4 @@ fn shutdown(shared: &Shared, how: Shutdown) {
     if let Some(requests) = shared.requests.get() {
         let _ = requests.send(Request::Shutdown(how));
     }
-}
-
-/// Whether a server is doing anything for anybody.
-pub(crate) fn is_busy(state: ServerState) -> bool {
-    matches!(state, ServerState::Active | ServerState::Tested | ServerState::BeingCanceled)
 }

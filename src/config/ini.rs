@@ -106,7 +106,7 @@ mod tests {
         let items = parse(text, Path::new("x.ini")).unwrap();
         let entry = |item| match item {
             Item::Entry { section, key, value, .. } => Some((section, key, value)),
-            Item::Reset => None,
+            Item::Table { .. } | Item::Reset => None,
         };
         items.into_iter().filter_map(entry).collect()
     }

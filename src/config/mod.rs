@@ -16,6 +16,6 @@ pub mod toml;
 pub mod value;
 
 pub use error::ConfigError;
-pub use model::{Config, DatabaseConfig, Loaded, UserConfig};
+pub use model::{Config, DatabaseConfig, Loaded, Source, UserConfig};
 pub use settings::Settings;
 pub use value::{AuthType, LoadBalance, PoolMode, TlsMode};

@@ -82,6 +82,17 @@ pub enum Item {
         /// Where the key stands.
         origin: Origin,
     },
+    /// The same, when the value has parts of its own: a database as a TOML table.
+    Table {
+        /// Where it belongs.
+        section: Section,
+        /// Name of the database, user or peer.
+        key: String,
+        /// Its keys and values.
+        pairs: Vec<(String, String, Origin)>,
+        /// Where the name stands.
+        origin: Origin,
+    },
     /// A `[pgbouncer]` header: all global settings go back to their defaults.
     Reset,
 }

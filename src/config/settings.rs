@@ -205,7 +205,7 @@ pub fn info(name: &str) -> Option<&'static SettingInfo> {
 
 /// The known name nearest to a misspelt one, if any is near.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (name.len() / 3).clamp(1, 4);
+    let limit = (name.len() / 3).clamp(2, 4);
     known.map(|k| (distance(name, k), k)).min().filter(|(d, _)| *d <= limit).map(|(_, k)| k)
 }
 

@@ -33,6 +33,17 @@ impl Value for Vec<String> {
     }
 }
 
+/// Ports, comma-separated: one for all hosts, or one for each.
+impl Value for Vec<u16> {
+    const KIND: &'static str = "ports";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.split(',').map(|part| u16::parse(part.trim())).collect()
+    }
+    fn show(&self) -> String {
+        self.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
 /// 0 or 1; any other number means 1, as in C.
 impl Value for bool {
     const KIND: &'static str = "boolean";

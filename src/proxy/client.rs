@@ -477,10 +477,9 @@ impl Client {
     }
 
     fn flush_server(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        match &mut self.server {
-            Some(server) if relay::flush(cx, &mut server.stream, &mut server.pending).is_err() => self.server_lost(cx),
-            _ => Ok(()),
-        }
+        let Some(server) = &mut self.server else { return Ok(()) };
+        let flushed = relay::flush(cx, &mut server.stream, &mut server.pending);
+        if flushed.is_err() { self.server_lost(cx) } else { Ok(()) }
     }
 
     #[inline]

@@ -131,6 +131,8 @@ pub struct ServerInfo {
     pub database: Arc<str>,
     /// User it is logged in as.
     pub user: Arc<str>,
+    /// User whose clients it serves.
+    pub pool_user: Arc<str>,
     /// Where it listens.
     pub target: Target,
     /// Index in the database's host list.

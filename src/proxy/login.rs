@@ -11,15 +11,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use tokio::task;
-
 use super::client::{Client, LoggedIn};
 use super::info::{AtomicMicros, ClientInfo};
 use super::pools::{Database, Pool};
-use super::shared::{Lifecycle, PeerName, Shared};
+use super::shared::{CONSOLE, PeerName, Shared};
 use super::{cancel, settings};
-use crate::auth::exchange::{self, Authenticated, Begin, Exchange, Progress};
-use crate::auth::secret::Secret;
+use crate::auth::exchange::{self, Account, Authenticated, Begin, Exchange, Progress};
+use crate::auth::scram::ChannelBinding;
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::{self, Peer};
@@ -32,8 +30,6 @@ use crate::session::startup::Requested;
 use crate::wire::startup::{self, CancelKey, PROTOCOL_3_0, PROTOCOL_3_2, Session, Startup};
 use crate::wire::{frame, write};
 
-/// Name of the console's database.
-const CONSOLE: &str = "pgbouncer";
 /// Longest password or SASL message.
 const MAX_PASSWORD: usize = 70_000;
 
@@ -200,24 +196,25 @@ impl Newcomer {
         matches!(self.peer, Peer::Unix { uid, .. } if uid == nix::unistd::geteuid().as_raw())
     }
 
-    fn account(&self, user: &str) -> Option<Arc<Secret>> {
+    fn account(&self, user: &str) -> Option<Arc<Account>> {
         self.shared.accounts.load().get(user).cloned()
     }
 
     async fn authenticate(
         &mut self,
         claim: &Claim,
-        secret: Option<&Secret>,
+        account: Option<&Account>,
         out: &mut Vec<u8>,
     ) -> Result<Authenticated, Failure> {
         let config = self.shared.config.load_full();
         let begin = Begin {
-            auth_type: settings::auth_type(config.settings.auth_type),
+            method: settings::method(config.settings.auth_type),
             user: &claim.user,
-            secret,
+            account,
             entropy: self.shared.entropy(),
             mock_key: &self.shared.mock_key,
             scram_iterations: config.settings.scram_iterations,
+            binding: ChannelBinding::None,
         };
         let (mut exchange, request) = Exchange::begin(begin);
         let mut message = Vec::new();
@@ -275,7 +272,7 @@ impl Newcomer {
         ];
         let pool = settings::pool(&shared, &database, &user);
         if let Some(authenticated) = identified.authenticated {
-            settings::learn_credential(&shared, &pool, authenticated);
+            settings::learn_credential(&pool, authenticated);
         }
         let ignored = shared.config.load().settings.ignore_startup_parameters.clone();
         let requested = Requested::new(&identified.session, &ignored)?;

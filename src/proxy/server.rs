@@ -207,7 +207,7 @@ pub async fn open(shared: &Shared, slot: Slot, worker: usize) -> Result<Box<Serv
         match attempt {
             Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
-                let session = ServerSession { parameters: Arc::new(parameters), ..ServerSession::default() };
+                let session = ServerSession::new(parameters);
                 return Ok(Box::new(Server {
                     stream,
                     session,

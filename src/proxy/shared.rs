@@ -1,19 +1,23 @@
 //! What all tasks of the program share.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use std::collections::BTreeMap;
+
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
 use super::pools::{Pool, Pools};
 use super::worker::Worker;
-use crate::auth::secret::Secret;
 use crate::clock::{self, Micros};
 use crate::config::Config;
+use crate::config::model::Accounts;
+use crate::metrics::averages::Averages;
+use crate::metrics::stats::Totals;
 use crate::net::connect::{SocketOptions, Target};
 use crate::net::listener::Peer;
 use crate::pool::limits::Limit;
@@ -24,7 +28,7 @@ pub struct Shared {
     /// The configuration in force.
     pub config: ArcSwap<Config>,
     /// Users and secrets from `auth_file` and the environment.
-    pub accounts: ArcSwap<HashMap<String, Arc<Secret>>>,
+    pub accounts: ArcSwap<Accounts>,
     /// Databases, users, pools.
     pub pools: Pools,
     /// Clients by the process ID in their cancel key.
@@ -35,6 +39,10 @@ pub struct Shared {
     pub client_limit: Arc<Limit>,
     /// Prepared statements.
     pub statements: Registry,
+    /// For SHOW STATS and the log.
+    pub averages: Mutex<Averages>,
+    /// What the console has counted for itself.
+    pub console: ConsoleStats,
     /// Worker threads.
     pub workers: Vec<Worker>,
     /// When the program started.
@@ -48,6 +56,18 @@ pub struct Shared {
     /// Asks the main task for something that needs files or sockets: RELOAD, SHUTDOWN.
     pub requests: OnceLock<tokio::sync::mpsc::UnboundedSender<Request>>,
     last_id: AtomicU64,
+}
+
+/// Name of the console's database.
+pub const CONSOLE: &str = "pgbouncer";
+
+/// Logins and commands at the console.
+#[derive(Debug, Default)]
+pub struct ConsoleStats {
+    /// Logins.
+    pub logins: AtomicU64,
+    /// Queries; each is a transaction as well.
+    pub queries: AtomicU64,
 }
 
 /// Something for the main task.
@@ -92,7 +112,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     /// The state of a program about to start.
-    pub fn new(config: Config, accounts: HashMap<String, Arc<Secret>>, workers: Vec<Worker>) -> Self {
+    pub fn new(config: Config, accounts: Accounts, workers: Vec<Worker>) -> Self {
         let mut mock_key = [0; 32];
         fill_random(&mut mock_key);
         let max_clients = config.settings.max_client_conn as usize;
@@ -104,6 +124,8 @@ impl Shared {
             servers: Arc::default(),
             client_limit: Arc::new(Limit::new(max_clients)),
             statements: Registry::default(),
+            averages: Mutex::new(Averages::new(clock::now())),
+            console: ConsoleStats::default(),
             workers,
             started: clock::now(),
             mock_key,
@@ -147,6 +169,19 @@ impl Shared {
         bytes
     }
 
+    /// Sums per database, the console's own included.
+    pub fn database_totals(&self) -> BTreeMap<Arc<str>, Totals> {
+        let mut all: BTreeMap<Arc<str>, Totals> = BTreeMap::new();
+        for pool in self.pools.all() {
+            all.entry(Arc::clone(&pool.database.name)).or_default().merge(&pool.totals());
+        }
+        let own = all.entry(CONSOLE.into()).or_default();
+        own.logins = self.console.logins.load(Relaxed);
+        own.queries = self.console.queries.load(Relaxed);
+        own.transactions = own.queries;
+        all
+    }
+
     /// The settings for TCP connections.
     pub fn socket_options(&self) -> SocketOptions {
         let config = self.config.load();
@@ -156,7 +191,7 @@ impl Shared {
             keepidle: s.tcp_keepidle,
             keepintvl: s.tcp_keepintvl,
             keepcnt: s.tcp_keepcnt,
-            user_timeout: s.tcp_user_timeout,
+            user_timeout: s.tcp_user_timeout.0,
             buffer: s.tcp_socket_buffer as usize,
         }
     }
@@ -167,6 +202,7 @@ impl Shared {
             id: self.next_id(),
             database: Arc::clone(&pool.database.name),
             user: pool.server_user().into(),
+            pool_user: Arc::clone(&pool.user.name),
             target,
             host,
             local: OnceLock::new(),
@@ -178,7 +214,7 @@ impl Shared {
             close_needed: false.into(),
             key: OnceLock::new(),
             cancels: Cancels::default().into(),
-            application_name: parking_lot::Mutex::default(),
+            application_name: Mutex::default(),
         }
     }
 

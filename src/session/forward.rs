@@ -173,6 +173,11 @@ pub enum Idle {
 }
 
 impl ServerSession {
+    /// A server that has just let us in and reported these parameters.
+    pub fn new(parameters: Parameters) -> Self {
+        Self { parameters: Arc::new(parameters), ..Self::default() }
+    }
+
     /// Whether another client may have this server: nothing is owed and no frame is under way.
     pub fn is_settled(&self) -> bool {
         self.pipeline.is_settled() && self.rest.left == 0

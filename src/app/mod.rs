@@ -1,0 +1,361 @@
+//! Start, signals, reload, shutdown: what makes a program of all the rooms.
+
+mod healthcheck;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::admin::http;
+use crate::admin::show::VERSION;
+use crate::cli::{self, Command, Options};
+use crate::config::model::{self, Accounts};
+use crate::config::settings::{self as table, Change};
+use crate::config::{Config, Loaded, Source};
+use crate::logging;
+use crate::net::listener::{self, Listener};
+use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
+use crate::proxy::worker::{self, Inbox, Worker};
+use crate::proxy::{accept, janitor, monitor, pause, settings, statistics};
+
+/// Read when no file is named and it exists: where PgBouncer's packages and images have theirs.
+const USUAL_FILE: &str = "/etc/pgbouncer/pgbouncer.ini";
+/// How often a shutdown under way looks whether it is done.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Something that keeps the program from running, for the user to read.
+type Fatal = String;
+
+/// The program.
+pub fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(error) => return complain(&format!("{error}\nTry \"pgweir --help\" for more information.")),
+    };
+    let result = match command {
+        Command::Help => say(cli::HELP),
+        Command::Version => say(&format!("{VERSION}\n")),
+        Command::Healthcheck(file) => load(file.as_deref()).and_then(|loaded| healthcheck::run(&loaded.config)),
+        Command::Run(options) => run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => complain(&fatal),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for on the command line")]
+#[expect(clippy::unnecessary_wraps, reason = "one of several outcomes")]
+fn say(text: &str) -> Result<(), Fatal> {
+    print!("{text}");
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "there may be no log yet")]
+fn complain(text: &str) -> ExitCode {
+    eprintln!("pgweir: {text}");
+    ExitCode::FAILURE
+}
+
+/// The configuration: from the file named, from the usual file, or from the environment.
+fn load(file: Option<&Path>) -> Result<Loaded, Fatal> {
+    let usual = Path::new(USUAL_FILE);
+    if let Some(file) = file.or_else(|| usual.exists().then_some(usual)) {
+        let mut loaded = model::load_file(file).map_err(|error| error.to_string())?;
+        let ignored: Vec<String> = std::env::vars().map(|(name, _)| name).filter(|n| n.starts_with("PGBOUNCER_")).collect();
+        if !ignored.is_empty() {
+            let message = format!("{} is the configuration, ignoring {}", file.display(), ignored.join(", "));
+            loaded.warnings.push(crate::config::error::Problem::general(message));
+        }
+        return Ok(loaded);
+    }
+    match model::load_env(std::env::vars()).map_err(|error| error.to_string())? {
+        Some(loaded) => Ok(loaded),
+        None => Err(format!(
+            "no configuration: name a file, or put it at {USUAL_FILE},\n\
+             or say where PostgreSQL is with DATABASE_URL=postgres://user:password@host:port/database.\n\
+             Try \"pgweir --help\" for more information."
+        )),
+    }
+}
+
+fn run(options: &Options) -> Result<(), Fatal> {
+    logging::start();
+    logging::set_stderr(!options.quiet);
+    logging::set_verbosity(options.verbose);
+    let Loaded { mut config, warnings } = load(options.file.as_deref())?;
+    config.settings.verbose += options.verbose;
+    process::become_user(options.user.as_deref().unwrap_or(&config.settings.user))?;
+    if options.daemon {
+        process::check_daemon(&config)?;
+    }
+    set_logging(&config)?;
+    let (accounts, warning) = config.accounts().map_err(|error| error.to_string())?;
+    for problem in warnings.iter().chain(&warning) {
+        tracing::warn!("{problem}");
+    }
+    if options.reboot {
+        return Err("online restart (-R) is not supported in this version: with so_reuseport=1, start the new process\n\
+                    and send SHUTDOWN WAIT_FOR_CLIENTS to the old one"
+            .into());
+    }
+    if options.daemon {
+        process::daemonize()?;
+    }
+    let pidfile = process::Pidfile::write(&config.settings.pidfile)?;
+    process::raise_file_limit(&config.settings);
+    let result = serve(config, accounts, pidfile);
+    if let Err(fatal) = &result {
+        tracing::error!(fatal = true, "{fatal}");
+    }
+    result
+}
+
+fn set_logging(config: &Config) -> Result<(), Fatal> {
+    let s = &config.settings;
+    logging::set_format(s.log_format);
+    logging::set_verbosity(s.verbose);
+    logging::set_file(&s.logfile).map_err(|error| format!("cannot open logfile {}: {error}", s.logfile))
+}
+
+/// Starts the workers and serves until the end.
+fn serve(config: Config, accounts: Accounts, pidfile: process::Pidfile) -> Result<(), Fatal> {
+    let count = match config.settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n as usize,
+    };
+    let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(|_| Worker::new()).unzip();
+    let shared = Arc::new(Shared::new(config.clone(), accounts, workers));
+    settings::apply(&shared, config, None);
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    let result = runtime.block_on(async {
+        let doors = Doors::open(&shared).await?;
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || worker::run(&shared, index, inbox))
+                .map_err(|error| format!("cannot start a worker: {error}"))?;
+        }
+        control(&shared, doors).await
+    });
+    drop(pidfile);
+    result?;
+    // Workers may be in the middle of something; nobody waits for it any more.
+    std::process::exit(0)
+}
+
+/// Where clients and scrapers come in.
+struct Doors {
+    clients: Vec<Listener>,
+    http: Option<tokio::net::TcpListener>,
+}
+
+impl Doors {
+    async fn open(shared: &Shared) -> Result<Self, Fatal> {
+        let config = shared.config.load_full();
+        let s = &config.settings;
+        let mut clients = Vec::new();
+        let addresses = listener::resolve(&s.listen_addr).await.map_err(|error| format!("listen_addr: {error}"))?;
+        for ip in addresses {
+            let address = (ip, s.listen_port).into();
+            match listener::tcp(address, s.listen_backlog, s.so_reuseport) {
+                Ok(listener) => clients.push(listener),
+                // `*` where there is no IPv6.
+                Err(error) if ip.is_ipv6() && s.listen_addr.contains('*') => {
+                    tracing::warn!("cannot listen on {address}: {error}");
+                }
+                Err(error) => return Err(format!("cannot listen on {address}: {error}")),
+            }
+            tracing::info!("listening on {address}");
+        }
+        if !s.unix_socket_dir.is_empty() {
+            match listener::unix(Path::new(&s.unix_socket_dir), s.listen_port, s.unix_socket_mode.0) {
+                Ok(listener) => {
+                    tracing::info!("listening on unix:{}/.s.PGSQL.{}", s.unix_socket_dir, s.listen_port);
+                    clients.push(listener);
+                }
+                Err(error) => {
+                    let message = format!("cannot listen on a unix socket in {}: {error}", s.unix_socket_dir);
+                    if config.is_explicit("unix_socket_dir") || clients.is_empty() {
+                        return Err(message);
+                    }
+                    tracing::warn!("{message}");
+                }
+            }
+        }
+        if clients.is_empty() {
+            return Err("nowhere to listen on: set listen_addr or unix_socket_dir".into());
+        }
+        Ok(Self { clients, http: open_http(&config).await? })
+    }
+}
+
+/// The default port may be taken by another pooler on the same machine: that is worth a warning. One that was asked
+/// for must be had.
+async fn open_http(config: &Config) -> Result<Option<tokio::net::TcpListener>, Fatal> {
+    let s = &config.settings;
+    if s.http_port == 0 {
+        return Ok(None);
+    }
+    match http::bind(&s.http_listen_addr, s.http_port).await {
+        Ok(listener) => {
+            tracing::info!("serving /metrics on {}:{}", s.http_listen_addr, s.http_port);
+            Ok(Some(listener))
+        }
+        Err(error) => {
+            let message = format!("cannot serve /metrics on {}:{}: {error}", s.http_listen_addr, s.http_port);
+            if config.is_explicit("http_port") || config.is_explicit("http_listen_addr") {
+                return Err(message);
+            }
+            tracing::warn!("{message} (http_port = 0 turns it off)");
+            Ok(None)
+        }
+    }
+}
+
+/// Waits for signals and requests, and acts on them, until the end has come.
+async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
+    let (sender, mut requests) = mpsc::unbounded_channel();
+    let _ = shared.requests.set(sender);
+    let listen = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut quit = listen(SignalKind::quit())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let mut user1 = listen(SignalKind::user_defined1())?;
+    let mut user2 = listen(SignalKind::user_defined2())?;
+
+    let mut accepting: Vec<_> = doors
+        .clients
+        .into_iter()
+        .map(|listener| tokio::task::spawn_local(accept::run(Arc::clone(shared), listener)))
+        .collect();
+    if let Some(listener) = doors.http {
+        tokio::task::spawn_local(http::run(Arc::clone(shared), listener));
+    }
+    tokio::task::spawn_local(janitor::run(Arc::clone(shared)));
+    tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
+    tokio::task::spawn_local(statistics::run(Arc::clone(shared)));
+    tracing::info!("process up: {VERSION}, {} workers", shared.workers.len());
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    loop {
+        let shutdown = tokio::select! {
+            _ = terminate.recv() => Some(("SIGTERM", Shutdown::WaitForClients)),
+            _ = interrupt.recv() => Some(("SIGINT", Shutdown::WaitForServers)),
+            _ = quit.recv() => Some(("SIGQUIT", Shutdown::Immediate)),
+            _ = hangup.recv() => {
+                tracing::info!("got SIGHUP, re-reading config");
+                let _ = reload(shared);
+                None
+            }
+            _ = user1.recv() => {
+                tracing::info!("got SIGUSR1, pausing all activity");
+                if !shared.is_shutting_down() {
+                    shared.set_lifecycle(Lifecycle::Paused);
+                    pause::pause(shared, &shared.pools.databases());
+                }
+                None
+            }
+            _ = user2.recv() => {
+                if shared.is_shutting_down() {
+                    tracing::info!("got SIGUSR2 while shutting down, ignoring");
+                } else {
+                    tracing::info!("got SIGUSR2, continuing from SIGUSR1");
+                    shared.set_lifecycle(Lifecycle::Active);
+                    pause::resume(shared, &shared.pools.databases());
+                }
+                None
+            }
+            Some(request) = requests.recv() => match request {
+                Request::Reload(answer) => {
+                    let _ = answer.send(reload(shared));
+                    None
+                }
+                Request::Shutdown(how) => Some(("SHUTDOWN", how)),
+            },
+            () = tokio::time::sleep(POLL), if shared.is_shutting_down() => {
+                if is_over(shared) {
+                    tracing::info!("nobody is left, shutting down");
+                    break;
+                }
+                None
+            }
+        };
+        let Some((cause, how)) = shutdown else { continue };
+        if how == Shutdown::Immediate || (shared.is_shutting_down() && cause != "SHUTDOWN") {
+            tracing::info!("got {cause}, fast exit");
+            break;
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        // Dropping the listeners refuses new clients, so that a successor gets them.
+        accepting.drain(..).for_each(|task| task.abort());
+        wind_down(shared, cause, how);
+    }
+    accepting.drain(..).for_each(|task| task.abort());
+    // Aborted tasks are dropped, and with them the Unix socket's file, at the next turn of the runtime.
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+fn wind_down(shared: &Arc<Shared>, cause: &str, how: Shutdown) {
+    if how == Shutdown::WaitForClients {
+        tracing::info!("got {cause}, shutting down, waiting for all clients disconnect");
+        shared.set_lifecycle(Lifecycle::WaitForClients);
+    } else {
+        tracing::info!("got {cause}, shutting down, waiting for all servers connections to be released");
+        shared.set_lifecycle(Lifecycle::WaitForServers);
+        pause::pause(shared, &shared.pools.databases());
+    }
+}
+
+fn is_over(shared: &Shared) -> bool {
+    match shared.lifecycle() {
+        Lifecycle::WaitForClients => !shared.clients.iter().any(|client| !client.admin),
+        Lifecycle::WaitForServers => shared.servers.is_empty(),
+        Lifecycle::Active | Lifecycle::Paused => false,
+    }
+}
+
+/// Reads the configuration again. In case of an error everything stays as it was.
+fn reload(shared: &Arc<Shared>) -> Result<(), String> {
+    let current = shared.config.load_full();
+    let result = read_again(&current).map(|(config, accounts)| {
+        if let Err(error) = set_logging(&config) {
+            tracing::error!("{error}");
+        }
+        settings::apply(shared, config, Some(accounts));
+    });
+    if let Err(error) = &result {
+        tracing::error!("RELOAD failed: {error}");
+    }
+    result
+}
+
+fn read_again(current: &Config) -> Result<(Config, Accounts), String> {
+    let Loaded { mut config, warnings } = match &current.source {
+        Source::File(path) => model::load_file(&PathBuf::from(path)).map_err(|error| error.to_string())?,
+        Source::Environment => Loaded { config: current.clone(), warnings: Vec::new() },
+    };
+    let (accounts, warning) = config.accounts().map_err(|error| error.to_string())?;
+    for problem in warnings.iter().chain(&warning) {
+        tracing::warn!("{problem}");
+    }
+    // What only a restart can change keeps its value, so that SHOW CONFIG tells the truth.
+    for info in table::TABLE.iter().filter(|info| info.change == Change::Restart) {
+        let (old, new) = (current.settings.show(info.name), config.settings.show(info.name));
+        if let Some(old) = old.filter(|old| Some(old) != new.as_ref()) {
+            tracing::warn!("{} can be changed by a restart only", info.name);
+            let _ = config.settings.set(info.name, &old);
+        }
+    }
+    Ok((config, accounts))
+}

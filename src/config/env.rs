@@ -1,0 +1,347 @@
+//! Configuration by environment variables, for containers without a file. The dialects of the usual PgBouncer
+//! images are understood side by side; `docs/settings.md` lists the names.
+
+use std::collections::BTreeMap;
+
+use super::error::{ConfigError, Problem};
+use super::raw::{Item, Origin, Section};
+use super::settings;
+
+/// What the environment says.
+pub struct Found {
+    /// Settings and databases.
+    pub items: Vec<Item>,
+    /// Users and passwords.
+    pub passwords: Vec<(String, String)>,
+}
+
+/// Other names that images use for a setting.
+const ALIASES: &[(&str, &str)] = &[
+    ("PGBOUNCER_PORT", "listen_port"),
+    ("PGBOUNCER_PORT_NUMBER", "listen_port"),
+    ("PGBOUNCER_LISTEN_ADDRESS", "listen_addr"),
+    ("PGBOUNCER_BIND_ADDRESS", "listen_addr"),
+    ("PGBOUNCER_LOG_FILE", "logfile"),
+    ("PGBOUNCER_SOCKET_DIR", "unix_socket_dir"),
+    ("PGBOUNCER_SOCKET_MODE", "unix_socket_mode"),
+    ("PGBOUNCER_SOCKET_GROUP", "unix_socket_group"),
+];
+
+/// Variables that name one server, in families: host, port, user, password, database.
+const FAMILIES: &[[&str; 5]] = &[
+    ["POSTGRESQL_HOST", "POSTGRESQL_PORT", "POSTGRESQL_USERNAME", "POSTGRESQL_PASSWORD", "POSTGRESQL_DATABASE"],
+    ["DATABASES_HOST", "DATABASES_PORT", "DATABASES_USER", "DATABASES_PASSWORD", "DATABASES_DBNAME"],
+    ["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"],
+];
+
+/// Settings a container has when nothing else is said.
+const DEFAULTS: &[(&str, &str)] =
+    &[("listen_addr", "0.0.0.0"), ("auth_type", "scram-sha-256"), ("ignore_startup_parameters", "extra_float_digits")];
+
+/// Reads the environment; `None` if nothing in it says where a server is.
+pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Option<Found>, ConfigError> {
+    let mut reader = Reader { variables: variables.into_iter().collect(), items: Vec::new(), passwords: Vec::new() };
+    reader.follow_files()?;
+    reader.servers()?;
+    if reader.items.is_empty() {
+        return Ok(None);
+    }
+    reader.settings();
+    Ok(Some(Found { items: reader.items, passwords: reader.passwords }))
+}
+
+struct Reader {
+    variables: BTreeMap<String, String>,
+    items: Vec<Item>,
+    passwords: Vec<(String, String)>,
+}
+
+impl Reader {
+    /// `X_FILE` names a file that holds the value of `X`, unless it is a setting itself.
+    fn follow_files(&mut self) -> Result<(), ConfigError> {
+        let indirect: Vec<(String, String)> = self.variables.clone().into_iter().collect();
+        for (name, path) in indirect {
+            let Some(target) = name.strip_suffix("_FILE") else { continue };
+            if setting_of(&name).is_some() || !is_ours(target) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                let message = format!("cannot read \"{path}\": {error}");
+                ConfigError::one(Problem::at(&Origin::variable(&name), message))
+            })?;
+            self.variables.insert(target.to_owned(), text.trim_end_matches(['\r', '\n']).to_owned());
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn servers(&mut self) -> Result<(), ConfigError> {
+        for name in ["DATABASE_URL", "DATABASE_URLS", "POSTGRES_URL"] {
+            let Some(urls) = self.get(name).map(str::to_owned) else { continue };
+            // Several URLs are separated by commas, which a URL's host list has as well.
+            for url in urls.split(",postgres").enumerate().map(|(n, u)| if n == 0 { u.into() } else { format!("postgres{u}") }) {
+                let parsed = Url::parse(&url).map_err(|message| {
+                    let problem = Problem::at(&Origin::variable(name), message);
+                    ConfigError::one(problem.hint("the form is postgres://user:password@host:port/database"))
+                })?;
+                self.server(name, parsed);
+            }
+        }
+        for [host, port, user, password, database] in FAMILIES {
+            let Some(hosts) = self.get(host).map(str::to_owned) else { continue };
+            let text = |name: &&str| self.get(name).map(str::to_owned);
+            let parsed = Url {
+                hosts,
+                ports: text(port),
+                user: text(user),
+                password: text(password),
+                database: text(database).or(text(&"PGBOUNCER_DATABASE")),
+                parameters: Vec::new(),
+            };
+            self.server(host, parsed);
+        }
+        for number in 0.. {
+            let name = format!("PGBOUNCER_DSN_{number}");
+            let Some(dsn) = self.get(&name) else { break };
+            let origin = Origin::variable(&name);
+            let (key, value) = dsn.split_once('=').ok_or_else(|| {
+                ConfigError::one(Problem::at(&origin, "expected a line as in [databases]: name=host=… port=…"))
+            })?;
+            let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+            self.items.push(Item::Entry { section: Section::Databases, key, value, origin });
+        }
+        Ok(())
+    }
+
+    fn server(&mut self, variable: &str, url: Url) {
+        let origin = Origin::variable(variable);
+        let name = self.get("PGBOUNCER_DATABASE").map(str::to_owned).or(url.database.clone()).unwrap_or("*".into());
+        let mut pairs = vec![("host".to_owned(), url.hosts, origin.clone())];
+        let mut pair = |key: &str, value: Option<String>| {
+            pairs.extend(value.map(|value| (key.to_owned(), value, origin.clone())));
+        };
+        pair("port", url.ports);
+        pair("dbname", url.database.filter(|database| database != "*" && *database != name));
+        for (variable, key) in [
+            ("PGBOUNCER_CONNECT_QUERY", "connect_query"),
+            ("CLIENT_ENCODING", "client_encoding"),
+            ("TIMEZONE", "timezone"),
+            ("DATABASES_POOL_SIZE", "pool_size"),
+        ] {
+            pair(key, self.get(variable).map(str::to_owned));
+        }
+        for (key, value) in url.parameters {
+            match &*key {
+                "sslmode" => self.items.push(Item::Entry {
+                    section: Section::Pgbouncer,
+                    key: "server_tls_sslmode".into(),
+                    value,
+                    origin: origin.clone(),
+                }),
+                _ => pair(&key, Some(value)),
+            }
+        }
+        if let Some(user) = url.user {
+            if !self.variables.contains_key("PGBOUNCER_ADMIN_USERS") {
+                self.variables.insert("PGBOUNCER_ADMIN_USERS".into(), user.clone());
+            }
+            self.passwords.push((user, url.password.unwrap_or_default()));
+        }
+        self.items.push(Item::Table { section: Section::Databases, key: name, pairs, origin });
+    }
+
+    fn settings(&mut self) {
+        let entry = |key: &str, value: &str, variable: &str| Item::Entry {
+            section: Section::Pgbouncer,
+            key: key.to_owned(),
+            value: value.to_owned(),
+            origin: Origin::variable(variable),
+        };
+        let defaults = DEFAULTS.iter().map(|(key, value)| entry(key, value, "(default)"));
+        let given = self.variables.iter().filter_map(|(name, value)| {
+            let key = setting_of(name).or_else(|| bare_setting_of(name))?;
+            (!value.is_empty()).then(|| entry(key, value, name))
+        });
+        let unknown = self.variables.iter().filter_map(|(name, value)| {
+            let key = name.strip_prefix("PGBOUNCER_")?.to_ascii_lowercase();
+            // A misspelt setting must not be overlooked; what images themselves use must not be refused.
+            let near = settings::nearest(&key, settings::TABLE.iter().map(|info| info.name)).is_some();
+            (setting_of(name).is_none() && near && !is_image_variable(name)).then(|| entry(&key, value, name))
+        });
+        let all: Vec<Item> = defaults.chain(given).chain(unknown).collect();
+        // Explicit settings come first in the list only by name; what a URL said is overridden by them.
+        self.items.extend(all);
+    }
+}
+
+/// The setting that a variable with the prefix stands for.
+fn setting_of(name: &str) -> Option<&'static str> {
+    if let Some((_, setting)) = ALIASES.iter().find(|(alias, _)| *alias == name) {
+        return Some(setting);
+    }
+    let key = name.strip_prefix("PGBOUNCER_")?.to_ascii_lowercase();
+    settings::info(&key).map(|info| info.name)
+}
+
+/// … and one without it, as some images have them. `USER` belongs to the system.
+fn bare_setting_of(name: &str) -> Option<&'static str> {
+    let upper = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    if !upper || matches!(name, "USER" | "VERBOSE" | "SYSLOG") {
+        return None;
+    }
+    settings::info(&name.to_ascii_lowercase()).map(|info| info.name)
+}
+
+fn is_image_variable(name: &str) -> bool {
+    matches!(name, "PGBOUNCER_DATABASE" | "PGBOUNCER_USERLIST" | "PGBOUNCER_CONNECT_QUERY") || name.starts_with("PGBOUNCER_DSN_")
+}
+
+/// Whether a variable may be given by file.
+fn is_ours(name: &str) -> bool {
+    let families = FAMILIES.iter().flatten().any(|known| *known == name);
+    families || name.starts_with("PGBOUNCER_") || matches!(name, "DATABASE_URL" | "DATABASE_URLS" | "POSTGRES_URL")
+}
+
+/// A connection URL as libpq reads it, but for passwords: they may hold `/`, `+` and `=` as they are.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Url {
+    hosts: String,
+    ports: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+    database: Option<String>,
+    parameters: Vec<(String, String)>,
+}
+
+impl Url {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.trim().strip_prefix(scheme));
+        let rest = rest.ok_or("expected a URL that begins with postgres://")?;
+        let (account, rest) = rest.rsplit_once('@').map_or((None, rest), |(account, rest)| (Some(account), rest));
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let mut url = Self { database: Some(decode(database)).filter(|d| !d.is_empty()), ..Self::default() };
+        if let Some(account) = account {
+            let (user, password) = account.split_once(':').map_or((account, None), |(u, p)| (u, Some(p)));
+            url.user = Some(decode(user));
+            url.password = password.map(decode);
+        }
+        let mut ports = Vec::new();
+        let mut names = Vec::new();
+        for host in hosts.split(',') {
+            let bracketed = host.starts_with('[');
+            let end = if bracketed { host.find(']').ok_or("unclosed [ in host")? + 1 } else { host.find(':').unwrap_or(host.len()) };
+            let (name, port) = host.split_at(end);
+            names.push(decode(name.trim_start_matches('[').trim_end_matches(']')));
+            ports.push(port.strip_prefix(':').filter(|p| !p.is_empty()).unwrap_or("5432").to_owned());
+        }
+        if names.iter().any(String::is_empty) {
+            return Err("the URL names no host");
+        }
+        url.hosts = names.join(",");
+        url.ports = Some(ports.join(","));
+        for parameter in query.split('&').filter(|p| !p.is_empty()) {
+            let (key, value) = parameter.split_once('=').ok_or("expected key=value behind the ?")?;
+            url.parameters.push((decode(key), decode(value)));
+        }
+        Ok(url)
+    }
+}
+
+/// Replaces `%XX`; a `%` that is not followed by two hexadecimal digits stands for itself.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok());
+        let hex = hex.filter(|pair| pair.bytes().all(|b| b.is_ascii_hexdigit()));
+        match hex.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) if bytes[at] == b'%' => {
+                out.push(byte);
+                at += 3;
+            }
+            _ => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::load_env;
+
+    fn load(variables: &[(&str, &str)]) -> crate::config::Config {
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        load_env(variables).unwrap().unwrap().config
+    }
+
+    #[test]
+    fn a_url_is_enough() {
+        let config = load(&[("DATABASE_URL", "postgres://me:a/b+c=%41@db.example:5433/app"), ("HOME", "/root"), ("USER", "x")]);
+        assert_eq!(config.databases["app"].hosts(), [("db.example".into(), 5433)]);
+        assert_eq!(config.passwords, [("me".into(), "a/b+c=A".into())]);
+        assert_eq!(config.settings.admin_users, ["me"]);
+        assert_eq!(config.settings.listen_addr, "0.0.0.0");
+        assert_eq!(config.settings.user, "");
+    }
+
+    #[test]
+    fn dialects() {
+        let config = load(&[
+            ("POSTGRESQL_HOST", "pg"),
+            ("POSTGRESQL_USERNAME", "me"),
+            ("POSTGRESQL_PASSWORD", "secret"),
+            ("PGBOUNCER_DATABASE", "*"),
+            ("PGBOUNCER_PORT", "7000"),
+            ("PGBOUNCER_DEFAULT_POOL_SIZE", "30"),
+            ("PGBOUNCER_AUTH_TYPE", "md5"),
+        ]);
+        assert_eq!(config.fallback.as_ref().unwrap().hosts(), [("pg".into(), 5432)]);
+        assert_eq!((config.settings.listen_port, config.settings.default_pool_size), (7000, 30));
+        assert_eq!(config.settings.auth_type.to_owned(), crate::config::AuthType::Md5);
+
+        let config = load(&[("DB_HOST", "h"), ("DB_USER", "u"), ("DB_PASSWORD", "p"), ("POOL_MODE", "transaction")]);
+        assert!(config.fallback.is_some());
+        assert_eq!(config.settings.pool_mode, crate::config::PoolMode::Transaction);
+
+        let config = load(&[("PGBOUNCER_DSN_0", "a=host=x port=1"), ("PGBOUNCER_DSN_1", "b=host=y")]);
+        assert_eq!(config.databases.len(), 2);
+
+        let url = "postgres://u:p@a:1,b:2/x,postgresql://v:q@[::1]/y?sslmode=prefer";
+        let config = load(&[("DATABASE_URLS", url)]);
+        assert_eq!(config.databases["x"].hosts(), [("a".into(), 1), ("b".into(), 2)]);
+        assert_eq!(config.databases["y"].hosts(), [("::1".into(), 5432)]);
+    }
+
+    #[test]
+    fn values_may_come_from_files() {
+        let path = std::env::temp_dir().join(format!("pgweir-env-{}", std::process::id()));
+        std::fs::write(&path, "secret\n").unwrap();
+        let file = path.to_str().unwrap();
+        let config = load(&[("DB_HOST", "h"), ("DB_USER", "u"), ("DB_PASSWORD_FILE", file), ("PGBOUNCER_AUTH_FILE", "x")]);
+        assert_eq!(config.passwords, [("u".into(), "secret".into())]);
+        assert_eq!(config.settings.auth_file, "x");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn nothing_to_go_on_and_mistakes() {
+        let error = |name: &str, value: &str| {
+            let variables = [("DB_HOST", "h"), (name, value)].map(|(k, v)| (k.to_owned(), v.to_owned()));
+            load_env(variables).map(drop).unwrap_err().to_string()
+        };
+        assert!(load_env([("PGBOUNCER_POOL_MODE".to_owned(), "session".to_owned())]).unwrap().is_none());
+        assert!(error("DATABASE_URL", "mysql://x").contains("environment variable DATABASE_URL"));
+        assert!(error("PGBOUNCER_POOL_MODE", "x").contains("expected one of"));
+        assert!(error("PGBOUNCER_MAX_CLIENT_CON", "5").contains("did you mean max_client_conn?"));
+        assert!(error("DB_PASSWORD_FILE", "/nonexistent").contains("cannot read"));
+    }
+}

@@ -1,0 +1,447 @@
+//! The configuration in force: settings, databases, users, made of whatever a source says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{ConfigError, Problem};
+use super::raw::{Item, Origin, Section};
+use super::settings::{self, Settings, Status};
+use super::value::{AuthType, LoadBalance, PoolMode, TlsMode, Value};
+use super::{connstr, env, ini, toml};
+use crate::auth::exchange::Account;
+use crate::auth::secret::Secret;
+use crate::auth::userlist;
+
+/// Users and secrets.
+pub type Accounts = std::collections::HashMap<String, Arc<Account>>;
+
+/// The directory of PostgreSQL's socket for databases without a `host`.
+const DEFAULT_SOCKET_DIR: &str = "/tmp";
+
+/// A validated configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Global settings.
+    pub settings: Settings,
+    /// Names of the settings that the source gives.
+    pub explicit: BTreeSet<String>,
+    /// `[databases]` by name.
+    pub databases: BTreeMap<String, DatabaseConfig>,
+    /// `*` in `[databases]`: stands for any name not listed.
+    pub fallback: Option<DatabaseConfig>,
+    /// `[users]` by name.
+    pub users: BTreeMap<String, UserConfig>,
+    /// Users and passwords that the environment gives, besides those in `auth_file`.
+    pub passwords: Vec<(String, String)>,
+    /// Where all this comes from.
+    pub source: Source,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Variables of the environment.
+    #[default]
+    Environment,
+    /// A file.
+    File(PathBuf),
+}
+
+/// A configuration that can be used, and what its author should know about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Things accepted, but without the effect they seem to promise.
+    pub warnings: Vec<Problem>,
+}
+
+macro_rules! options {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $name { $($(#[$field_meta])* pub $field: Option<$kind>,)* }
+
+        impl $name {
+            /// Names of all keys.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
+
+            /// Sets a key; the error says what was expected. `None`: there is no such key.
+            fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
+                match key {
+                    $(stringify!($field) => Some(<$kind as Value>::parse(text).map(|value| self.$field = Some(value))),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+options! {
+    /// A line of `[databases]`. Keys that are not given are `None`: the global setting holds.
+    DatabaseConfig {
+        /// Hosts, in order.
+        host: Vec<String>,
+        /// Their ports: one for all, or one for each.
+        port: Vec<u16>,
+        /// Name on the server.
+        dbname: String,
+        /// User for all server connections of this database.
+        user: String,
+        /// … and its password.
+        password: String,
+        /// Not used in this version.
+        auth_user: String,
+        /// Not used in this version.
+        auth_dbname: String,
+        /// Not used in this version.
+        auth_query: String,
+        /// Startup parameter for servers.
+        client_encoding: String,
+        /// Startup parameter for servers.
+        datestyle: String,
+        /// Startup parameter for servers.
+        timezone: String,
+        /// Startup parameter for servers.
+        application_name: String,
+        /// Overrides `default_pool_size`.
+        pool_size: u32,
+        /// Overrides the global setting, as all that follow.
+        min_pool_size: u32,
+        /// …
+        reserve_pool_size: u32,
+        /// …
+        max_db_connections: u32,
+        /// …
+        max_db_client_connections: u32,
+        /// …
+        server_lifetime: Duration,
+        /// …
+        query_wait_timeout: Duration,
+        /// …
+        pool_mode: PoolMode,
+        /// How several hosts are used.
+        load_balance_hosts: LoadBalance,
+        /// Run on each new server connection.
+        connect_query: String,
+        /// Send reads to replicas.
+        read_write_split: bool,
+    }
+}
+
+options! {
+    /// A line of `[users]`.
+    UserConfig {
+        /// Overrides the database's, as `reserve_pool_size` does.
+        pool_size: u32,
+        /// …
+        reserve_pool_size: u32,
+        /// …
+        pool_mode: PoolMode,
+        /// Server connections of this user.
+        max_user_connections: u32,
+        /// Clients of this user.
+        max_user_client_connections: u32,
+        /// Overrides the global setting, as all that follow.
+        query_timeout: Duration,
+        /// …
+        query_wait_timeout: Duration,
+        /// …
+        idle_transaction_timeout: Duration,
+        /// …
+        transaction_timeout: Duration,
+        /// …
+        client_idle_timeout: Duration,
+    }
+}
+
+impl DatabaseConfig {
+    /// Hosts and their ports.
+    pub fn hosts(&self) -> Vec<(String, u16)> {
+        let socket_dir = [DEFAULT_SOCKET_DIR.to_owned()];
+        let hosts = self.host.as_deref().filter(|hosts| !hosts.is_empty()).unwrap_or(&socket_dir);
+        let ports = self.port.as_deref().unwrap_or(&[5432]);
+        let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(5432);
+        hosts.iter().enumerate().map(|(n, host)| (host.clone(), port(n))).collect()
+    }
+}
+
+impl Config {
+    /// Whether the source gives this setting.
+    pub fn is_explicit(&self, name: &str) -> bool {
+        self.explicit.contains(name)
+    }
+
+    /// The database a name stands for, and whether only `*` does.
+    pub fn database(&self, name: &str) -> Option<(&DatabaseConfig, bool)> {
+        self.databases.get(name).map(|found| (found, false)).or(self.fallback.as_ref().map(|found| (found, true)))
+    }
+
+    /// Reads users and secrets. A file that cannot be opened leaves those of the environment and is a warning, as in
+    /// PgBouncer; one that cannot be understood is an error.
+    pub fn accounts(&self) -> Result<(Accounts, Option<Problem>), ConfigError> {
+        let mut accounts: Accounts = Accounts::new();
+        let mut warning = None;
+        let file = &self.settings.auth_file;
+        if !file.is_empty() {
+            match std::fs::read(file) {
+                Ok(bytes) => {
+                    let users = userlist::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
+                        let origin = Origin::new(Path::new(file), error.line, error.column, "");
+                        let problem = Problem::at(&origin, error.message);
+                        ConfigError::one(problem.hint("each line is \"user\" \"password\", both in double quotes"))
+                    })?;
+                    accounts.extend(users.into_iter().map(|(name, secret)| (name, Arc::new(Account::new(secret)))));
+                }
+                Err(error) => warning = Some(Problem::general(format!("could not open auth_file {file}: {error}"))),
+            }
+        }
+        for (user, password) in &self.passwords {
+            accounts.insert(user.clone(), Arc::new(Account::new(Secret::parse(password))));
+        }
+        Ok((accounts, warning))
+    }
+}
+
+/// Reads a file: TOML if its name ends in `.toml`, else `pgbouncer.ini`.
+pub fn load_file(path: &Path) -> Result<Loaded, ConfigError> {
+    let is_toml = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
+    let items = if is_toml { toml::read(path)? } else { ini::read(path)? };
+    let mut loaded = build(items)?;
+    loaded.config.source = Source::File(path.to_owned());
+    loaded.config.settings.conffile = path.display().to_string();
+    Ok(loaded)
+}
+
+/// Reads the environment; `None` if nothing in it says where a server is.
+pub fn load_env(variables: impl IntoIterator<Item = (String, String)>) -> Result<Option<Loaded>, ConfigError> {
+    let Some(found) = env::read(variables)? else { return Ok(None) };
+    let mut loaded = build(found.items)?;
+    loaded.config.passwords = found.passwords;
+    Ok(Some(loaded))
+}
+
+/// Makes a configuration of what a source says. All problems are reported, not only the first.
+pub fn build(items: Vec<Item>) -> Result<Loaded, ConfigError> {
+    let mut builder = Builder::default();
+    for item in items {
+        builder.item(item);
+    }
+    builder.check();
+    if builder.problems.is_empty() {
+        Ok(Loaded { config: builder.config, warnings: builder.warnings })
+    } else {
+        Err(ConfigError(builder.problems))
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    config: Config,
+    origins: BTreeMap<String, Origin>,
+    warnings: Vec<Problem>,
+    problems: Vec<Problem>,
+}
+
+impl Builder {
+    fn item(&mut self, item: Item) {
+        match item {
+            Item::Reset => {
+                self.config.settings = Settings::default();
+                self.config.explicit.clear();
+                self.origins.clear();
+            }
+            Item::Entry { section: Section::Pgbouncer, key, value, origin } => self.setting(key, &value, &origin),
+            Item::Entry { section, key, value, origin } => match connstr::parse(&value) {
+                Ok(pairs) => {
+                    let pairs = pairs.into_iter().map(|(k, v)| (k, v, origin.clone())).collect();
+                    self.entity(section, key, pairs, &origin);
+                }
+                Err((at, expected)) => {
+                    let near: String = value.get(at..).unwrap_or_default().split('=').next().unwrap_or_default().into();
+                    self.problems.push(Problem::at(&origin, format!("{key}: {expected} near \"{}\"", near.trim())));
+                }
+            },
+            Item::Table { section: Section::Pgbouncer, key, origin, .. } => {
+                self.problems.push(Problem::at(&origin, format!("{key}: expected a value, not a table")));
+            }
+            Item::Table { section, key, pairs, origin } => self.entity(section, key, pairs, &origin),
+        }
+    }
+
+    fn setting(&mut self, key: String, value: &str, origin: &Origin) {
+        match self.config.settings.set(&key, value) {
+            None => self.unknown(&format!("unknown setting {key}"), &key, settings::TABLE.iter().map(|i| i.name), origin),
+            Some(Err(expected)) => {
+                self.problems.push(Problem::at(origin, format!("invalid value \"{value}\" for {key}: {expected}")));
+            }
+            Some(Ok(())) => {
+                self.config.explicit.insert(key.clone());
+                self.origins.insert(key, origin.clone());
+            }
+        }
+    }
+
+    fn unknown(&mut self, message: &str, key: &str, known: impl Iterator<Item = &'static str>, origin: &Origin) {
+        let problem = Problem::at(origin, message);
+        self.problems.push(match settings::nearest(key, known) {
+            Some(near) => problem.hint(format!("did you mean {near}?")),
+            None => problem,
+        });
+    }
+
+    fn entity(&mut self, section: Section, name: String, pairs: Vec<(String, String, Origin)>, origin: &Origin) {
+        match section {
+            Section::Databases => self.database(name, pairs, origin),
+            Section::Users => {
+                let mut user = UserConfig::default();
+                for (key, value, origin) in pairs {
+                    let set = user.set(&key, &value);
+                    self.outcome(set, &format!("user {name}"), &key, &value, UserConfig::KEYS, &origin);
+                }
+                self.config.users.insert(name, user);
+            }
+            Section::Peers => {
+                self.warnings.push(Problem::at(origin, format!("peer {name} is not used in this version")));
+            }
+            Section::Pgbouncer => {}
+        }
+    }
+
+    fn database(&mut self, name: String, pairs: Vec<(String, String, Origin)>, origin: &Origin) {
+        let mut database = DatabaseConfig::default();
+        for (key, value, origin) in pairs {
+            let key = if key == "reserve_pool" { "reserve_pool_size".to_owned() } else { key };
+            let set = database.set(&key, &value);
+            self.outcome(set, &format!("database {name}"), &key, &value, DatabaseConfig::KEYS, &origin);
+            if matches!(&*key, "auth_user" | "auth_dbname" | "auth_query") {
+                self.warnings.push(Problem::at(&origin, format!("{key} is not used in this version")));
+            }
+        }
+        let (hosts, ports) = (database.hosts().len(), database.port.as_ref().map_or(1, Vec::len));
+        if ports != 1 && ports != hosts {
+            self.problems.push(Problem::at(origin, format!("database {name} has {hosts} hosts but {ports} ports")));
+        }
+        if name == "pgbouncer" {
+            self.problems.push(Problem::at(origin, "database name \"pgbouncer\" is reserved"));
+        } else if name == "*" {
+            self.config.fallback = Some(database);
+        } else {
+            self.config.databases.insert(name, database);
+        }
+    }
+
+    fn outcome(
+        &mut self,
+        set: Option<Result<(), String>>,
+        of: &str,
+        key: &str,
+        value: &str,
+        known: &'static [&'static str],
+        origin: &Origin,
+    ) {
+        match set {
+            None => self.unknown(&format!("{of}: unknown key {key}"), key, known.iter().copied(), origin),
+            Some(Err(expected)) => {
+                // Nothing of a password is shown.
+                let shown = if key == "password" { "***" } else { value };
+                let problem = Problem::at(origin, format!("{of}: invalid value \"{shown}\" for {key}: {expected}"));
+                self.problems.push(problem);
+            }
+            Some(Ok(())) => {}
+        }
+    }
+
+    /// What can be said only when everything is known.
+    fn check(&mut self) {
+        let settings = &self.config.settings;
+        let mut refuse = |key: &str, message: &str, hint: &str| {
+            let problem = match self.origins.get(key) {
+                Some(origin) => Problem::at(origin, message),
+                None => Problem::general(message),
+            };
+            self.problems.push(problem.hint(hint.to_owned()));
+        };
+        let insists = |mode| matches!(mode, TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull);
+        let no_tls = "TLS is not supported in this version, and plain text is not what was asked for";
+        let hint = "use disable, allow or prefer, or keep TLS in front of the pooler";
+        if insists(settings.client_tls_sslmode) {
+            refuse("client_tls_sslmode", no_tls, hint);
+        }
+        if insists(settings.server_tls_sslmode) {
+            refuse("server_tls_sslmode", no_tls, hint);
+        }
+        if matches!(settings.auth_type, AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam) {
+            let hint = "use scram-sha-256, md5, plain, trust or any";
+            refuse("auth_type", "this auth_type is not supported in this version", hint);
+        }
+        let unused = self.origins.iter().filter(|(name, _)| {
+            let row = settings::info(name);
+            row.is_some_and(|row| row.status == Status::Pending && settings.show(name).as_deref() != Some(row.default))
+        });
+        let warnings = unused.map(|(name, origin)| Problem::at(origin, format!("{name} has no effect in this version")));
+        self.warnings.extend(warnings);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Loaded, ConfigError> {
+        build(ini::parse(text, Path::new("x.ini"))?)
+    }
+
+    #[test]
+    fn everything_is_found_in_its_place() {
+        let text = "[databases]\na = host=h1,h2 port=1,2 pool_size=7 read_write_split=1\nb=\n* = host=/run port=3\n\
+                    [users]\nme = pool_mode=session\n[pgbouncer]\nlisten_port = 7000\n";
+        let config = load(text).unwrap().config;
+        assert_eq!(config.databases["a"].hosts(), [("h1".into(), 1), ("h2".into(), 2)]);
+        assert_eq!(config.databases["b"].hosts(), [("/tmp".into(), 5432)]);
+        assert_eq!(config.database("zzz").unwrap().0.hosts(), [("/run".into(), 3)]);
+        assert!(config.database("zzz").unwrap().1);
+        assert_eq!(config.users["me"].pool_mode, Some(PoolMode::Session));
+        assert_eq!(config.settings.listen_port, 7000);
+        assert!(config.is_explicit("listen_port") && !config.is_explicit("http_port"));
+    }
+
+    #[test]
+    fn a_second_header_starts_anew() {
+        let config = load("[pgbouncer]\nlisten_port = 7000\n[pgbouncer]\nmax_client_conn = 5").unwrap().config;
+        assert_eq!((config.settings.listen_port, config.settings.max_client_conn), (6432, 5));
+        assert!(!config.is_explicit("listen_port"));
+    }
+
+    #[test]
+    fn all_problems_are_reported_with_place_and_hint() {
+        let text = "[pgbouncer]\nmax_client_con = 5\nlisten_port = x\n[databases]\na = hots=b\nb = host=a port=1,2\n\
+                    c = host\npgbouncer = host=x\n[users]\nu = pool_mode=what\n";
+        let error = load(text).unwrap_err();
+        let all = error.to_string();
+        assert_eq!(error.0.len(), 7, "{all}");
+        for expected in [
+            "x.ini:2:1: unknown setting max_client_con\n  | max_client_con = 5\n  | ^\n  = hint: did you mean max_client_conn?",
+            "x.ini:3:1: invalid value \"x\" for listen_port: expected",
+            "x.ini:5:1: database a: unknown key hots",
+            "did you mean host?",
+            "1 hosts but 2 ports",
+            "x.ini:7:1: c: expected key=value near \"host\"",
+            "is reserved",
+            "user u: invalid value \"what\" for pool_mode: expected one of session",
+        ] {
+            assert!(all.contains(expected), "{expected}\n---\n{all}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_or_said() {
+        assert!(load("[pgbouncer]\nclient_tls_sslmode = require").unwrap_err().to_string().contains("TLS"));
+        assert!(load("[pgbouncer]\nauth_type = hba").is_err());
+        let loaded = load("[pgbouncer]\nsyslog = 1\nserver_tls_sslmode = prefer\ndns_max_ttl = 15").unwrap();
+        let warnings: Vec<String> = loaded.warnings.iter().map(|w| w.message.clone()).collect();
+        assert_eq!(warnings, ["syslog has no effect in this version"]);
+    }
+}

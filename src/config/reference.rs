@@ -1,0 +1,71 @@
+//! Writes the reference documentation from the table of settings.
+
+use std::fmt::Write;
+
+use super::model::{DatabaseConfig, UserConfig};
+use super::settings::{Change, Status, TABLE};
+
+/// `docs/settings.md`.
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "# Settings\n\nMade from the table in `src/config/settings.rs`; a test keeps it current. Names, defaults and \
+         meanings are PgBouncer's, but for those marked **own**.\n\n| Setting | Kind | Default | Change | Meaning |\n\
+         |---|---|---|---|---|\n",
+    );
+    for info in TABLE {
+        let change = match info.change {
+            Change::Reload => "RELOAD, SET",
+            Change::Restart => "restart",
+        };
+        let note = match info.status {
+            Status::Works => String::new(),
+            Status::Accepted(instead) => format!(" *Accepted: {instead}.*"),
+            Status::Pending => " *No effect in this version.*".to_owned(),
+        };
+        let own = if OWN.contains(&info.name) { " **own**" } else { "" };
+        let default = if info.default.is_empty() { String::new() } else { format!("`{}`", info.default) };
+        let _ = writeln!(out, "| `{}`{own} | {} | {default} | {change} | {}{note} |", info.name, info.kind.trim(), info.doc);
+    }
+    let _ = writeln!(out, "\n## Keys of `[databases]`\n\n{}", list(DatabaseConfig::KEYS));
+    let _ = writeln!(out, "\n## Keys of `[users]`\n\n{}", list(UserConfig::KEYS));
+    out.push_str(ENVIRONMENT);
+    out
+}
+
+/// Settings PgBouncer does not have.
+const OWN: &[&str] =
+    &["http_listen_addr", "http_port", "log_format", "read_write_split", "topology_check_period", "workers"];
+
+const ENVIRONMENT: &str = "
+## Environment
+
+Read when no file is named and `/etc/pgbouncer/pgbouncer.ini` does not exist.
+
+* The server: `DATABASE_URL` (or `DATABASE_URLS`, `POSTGRES_URL`); or `DB_HOST`, `DB_PORT`, `DB_USER`, `DB_PASSWORD`, `DB_NAME`;
+  or `POSTGRESQL_HOST`, `POSTGRESQL_PORT`, `POSTGRESQL_USERNAME`, `POSTGRESQL_PASSWORD`, `POSTGRESQL_DATABASE`; or
+  `DATABASES_HOST` and its siblings; or lines of `[databases]` in `PGBOUNCER_DSN_0`, `PGBOUNCER_DSN_1`, …
+* Settings: `PGBOUNCER_<SETTING>`, or the setting's name in capitals.
+* Any of these with `_FILE` behind it names a file that holds the value.
+* Defaults that differ: `listen_addr=0.0.0.0`, `auth_type=scram-sha-256`, `ignore_startup_parameters=extra_float_digits`, and the
+  server's user is in `admin_users`.
+";
+
+fn list(keys: &[&str]) -> String {
+    keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `UPDATE_DOCS=1 cargo test` writes the file.
+    #[test]
+    fn the_documentation_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+        let expected = markdown();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &expected).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), expected, "run UPDATE_DOCS=1 cargo test");
+    }
+}

@@ -1,0 +1,296 @@
+//! What the configuration means for databases, users and pools; and how a changed one takes effect while all of them
+//! are in use.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use zeroize::Zeroizing;
+
+use super::pools::{Database, Pool, PoolSettings, User};
+use super::shared::Shared;
+use crate::auth::exchange::{Authenticated, Learned, Method};
+use crate::auth::secret::Secret;
+use crate::auth::server_login::{Credential, Password};
+use crate::config::model::Accounts;
+use crate::config::settings::{self, Change, Status};
+use crate::config::{AuthType, Config, DatabaseConfig, LoadBalance, UserConfig};
+use crate::error::{Refusal, sqlstate};
+use crate::pool::Sizes;
+use crate::route::cluster::{Balance, Cluster, Purpose};
+
+/// In the order of [`Pool::lanes`].
+pub const PURPOSES: [Purpose; 2] = [Purpose::Write, Purpose::Read];
+
+/// Puts a configuration in force. Databases that are no longer there lose their clients; servers that were opened with
+/// other parameters are closed as soon as nobody uses them.
+pub fn apply(shared: &Arc<Shared>, config: Config, accounts: Option<Accounts>) {
+    let config = Arc::new(config);
+    shared.config.store(Arc::clone(&config));
+    if let Some(accounts) = accounts {
+        shared.accounts.store(Arc::new(accounts));
+    }
+    shared.client_limit.set_max(config.settings.max_client_conn as usize);
+    for database in shared.pools.databases() {
+        match config.database(&database.name) {
+            Some((current, _)) => update_database(shared, &config, &database, current),
+            None => remove_database(shared, &database),
+        }
+    }
+    for (name, database) in &config.databases {
+        if shared.pools.database(name).is_none() {
+            add_database(shared, &config, name, database);
+        }
+    }
+    for user in shared.pools.users() {
+        set_user_limits(&config, &user);
+    }
+    for pool in shared.pools.all() {
+        update_pool(shared, &config, &pool);
+    }
+}
+
+fn add_database(shared: &Shared, config: &Config, name: &str, database: &DatabaseConfig) -> Arc<Database> {
+    let added = shared.pools.add_database(Database::new(name, database.clone(), cluster(config, database)));
+    set_database_limits(config, &added, database);
+    added
+}
+
+fn update_database(shared: &Arc<Shared>, config: &Config, database: &Arc<Database>, current: &DatabaseConfig) {
+    set_database_limits(config, database, current);
+    let before = database.config.load_full();
+    let split = splits(config, current);
+    let same_hosts = before.hosts() == current.hosts() && before.load_balance_hosts == current.load_balance_hosts;
+    if !same_hosts || database.cluster().split != split {
+        database.set_cluster(cluster(config, current));
+    }
+    if *before != *current {
+        database.config.store(Arc::new(current.clone()));
+        let login = |d: &DatabaseConfig| {
+            let d = d.clone();
+            let parameters = (d.client_encoding, d.datestyle, d.timezone, d.application_name, d.connect_query);
+            (d.host, d.port, d.dbname, d.user, d.password, parameters)
+        };
+        if login(&before) != login(current) {
+            tracing::info!("database {} has changed, its server connections are obsolete", database.name);
+            close_servers(shared, &database.name);
+        }
+    }
+}
+
+fn remove_database(shared: &Arc<Shared>, database: &Arc<Database>) {
+    tracing::info!("database {} is gone", database.name);
+    let reason = || Refusal::new(sqlstate::ADMIN_SHUTDOWN, "database removed");
+    let clients = shared.clients.iter().filter(|client| !client.admin && client.database == database.name);
+    clients.for_each(|client| client.kill(reason()));
+    close_servers(shared, &database.name);
+    for pool in shared.pools.remove_database(&database.name) {
+        for lane in pool.lanes() {
+            lane.refuse_all(&reason());
+            lane.take_idle(|_| true).into_iter().for_each(|server| server.close("database removed"));
+        }
+    }
+}
+
+fn update_pool(shared: &Arc<Shared>, config: &Config, pool: &Arc<Pool>) {
+    let settings = pool_settings(config, &pool.database, &pool.user);
+    pool.settings.store(Arc::new(settings));
+    let learned = matches!(pool.credential(), Credential::Keys(_));
+    let current = credential(shared, &pool.database, &pool.user);
+    // What a login has taught us is kept as long as nothing better is known.
+    if !(learned && matches!(current, Credential::VerifierOnly)) {
+        pool.set_credential(current);
+    }
+    for lane in pool.lanes() {
+        lane.retry_now();
+    }
+}
+
+/// Has each server connection of a database closed as soon as nobody uses it: idle ones now.
+pub fn close_servers(shared: &Arc<Shared>, database: &str) {
+    for server in shared.servers.iter().filter(|server| &*server.database == database) {
+        server.close_needed.store(true, Relaxed);
+    }
+    for pool in shared.pools.all().into_iter().filter(|pool| &*pool.database.name == database) {
+        for lane in pool.lanes() {
+            let idle = lane.take_idle(|server| server.info.close_needed.load(Relaxed));
+            idle.into_iter().for_each(|server| server.close("obsolete connection"));
+        }
+    }
+}
+
+/// A database by the name a client gave; made if only `*` covers it.
+pub fn database(shared: &Shared, name: &str) -> Option<Arc<Database>> {
+    if let Some(found) = shared.pools.database(name) {
+        return Some(found);
+    }
+    let config = shared.config.load_full();
+    let (database, _) = config.database(name)?;
+    Some(add_database(shared, &config, name, database))
+}
+
+/// The pool for a database and user.
+pub fn pool(shared: &Shared, database: &Arc<Database>, user: &Arc<User>) -> Arc<Pool> {
+    let config = shared.config.load_full();
+    set_user_limits(&config, user);
+    shared.pools.pool(shared.workers.len(), database, user, || {
+        (pool_settings(&config, database, user), credential(shared, database, user))
+    })
+}
+
+fn splits(config: &Config, database: &DatabaseConfig) -> bool {
+    database.read_write_split.unwrap_or(config.settings.read_write_split)
+}
+
+fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
+    let balance = match database.load_balance_hosts {
+        Some(LoadBalance::Disable) => Balance::Disable,
+        Some(LoadBalance::RoundRobin) | None => Balance::RoundRobin,
+    };
+    Cluster::new(database.hosts(), splits(config, database), balance)
+}
+
+fn set_database_limits(config: &Config, database: &Database, current: &DatabaseConfig) {
+    let settings = &config.settings;
+    database.servers.set_max(current.max_db_connections.unwrap_or(settings.max_db_connections) as usize);
+    database.clients.set_max(current.max_db_client_connections.unwrap_or(settings.max_db_client_connections) as usize);
+}
+
+fn set_user_limits(config: &Config, user: &User) {
+    let own = config.users.get(&*user.name);
+    let settings = &config.settings;
+    let limit = |value: Option<u32>, default: u32| value.unwrap_or(default) as usize;
+    user.servers.set_max(limit(own.and_then(|u| u.max_user_connections), settings.max_user_connections));
+    user.clients.set_max(limit(own.and_then(|u| u.max_user_client_connections), settings.max_user_client_connections));
+}
+
+/// What governs a pool: the user's settings before the database's before the global ones, as in PgBouncer.
+fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSettings {
+    let s = &config.settings;
+    let d = database.config.load_full();
+    let nobody = UserConfig::default();
+    let u = config.users.get(&*user.name).unwrap_or(&nobody);
+    let reserve = u.reserve_pool_size.or(d.reserve_pool_size).unwrap_or(s.reserve_pool_size) as usize;
+    let startup = [
+        ("client_encoding", &d.client_encoding),
+        ("datestyle", &d.datestyle),
+        ("timezone", &d.timezone),
+        ("application_name", &d.application_name),
+    ];
+    PoolSettings {
+        pool_mode: u.pool_mode.or(d.pool_mode).unwrap_or(s.pool_mode),
+        sizes: Sizes {
+            pool: u.pool_size.or(d.pool_size).unwrap_or(s.default_pool_size) as usize,
+            // Without a timeout the reserve is never tapped.
+            reserve: if s.reserve_pool_timeout.is_zero() { 0 } else { reserve },
+            reserve_timeout: s.reserve_pool_timeout,
+        },
+        min_pool_size: d.min_pool_size.unwrap_or(s.min_pool_size) as usize,
+        max_prepared_statements: s.max_prepared_statements as usize,
+        server_lifetime: d.server_lifetime.unwrap_or(s.server_lifetime),
+        server_idle_timeout: s.server_idle_timeout,
+        server_connect_timeout: s.server_connect_timeout,
+        server_login_retry: s.server_login_retry,
+        server_check_query: match s.server_check_query.as_str() {
+            "" => None,
+            "<empty>" => Some(";".to_owned()),
+            query => Some(query.to_owned()),
+        },
+        server_check_delay: s.server_check_delay,
+        server_reset_query: s.server_reset_query.clone(),
+        server_reset_query_always: s.server_reset_query_always,
+        connect_query: d.connect_query.clone().unwrap_or_default(),
+        read_write_split: splits(config, &d),
+        query_timeout: u.query_timeout.unwrap_or(s.query_timeout),
+        query_wait_timeout: u.query_wait_timeout.or(d.query_wait_timeout).unwrap_or(s.query_wait_timeout),
+        query_wait_notify: s.query_wait_notify,
+        idle_transaction_timeout: u.idle_transaction_timeout.unwrap_or(s.idle_transaction_timeout),
+        transaction_timeout: u.transaction_timeout.unwrap_or(s.transaction_timeout),
+        client_idle_timeout: u.client_idle_timeout.unwrap_or(s.client_idle_timeout),
+        dbname: d.dbname.clone().unwrap_or_else(|| database.name.to_string()),
+        startup_parameters: startup
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
+            .collect(),
+    }
+}
+
+/// What a pool logs in to servers with.
+fn credential(shared: &Shared, database: &Database, user: &User) -> Credential {
+    let config = database.config.load();
+    let password = |text: &str| Credential::Password(Password::new(Zeroizing::new(text.to_owned())));
+    if let Some(text) = &config.password {
+        return password(text);
+    }
+    let name = config.user.as_deref().unwrap_or(&user.name);
+    match shared.accounts.load().get(name).map(|account| &account.secret) {
+        None => Credential::None,
+        Some(Secret::Plain(text)) => password(text),
+        Some(Secret::Md5(hash)) => Credential::Md5(hash.clone()),
+        Some(Secret::Scram(_)) => Credential::VerifierOnly,
+    }
+}
+
+/// A login may have shown the password or the keys with which the server lets this user in, too.
+pub fn learn_credential(pool: &Pool, authenticated: Authenticated) {
+    let known = pool.credential();
+    let is_forced = pool.database.config.load().user.is_some();
+    let learned = match (authenticated.learned, known) {
+        _ if is_forced => return,
+        (_, Credential::Password(_)) | (Learned::Nothing, _) => return,
+        (Learned::Password(text), _) => Credential::Password(Password::new(text)),
+        // Keys are good for the salt they were made with: that of a stored verifier, not of one made up here.
+        (Learned::Keys(keys), Credential::VerifierOnly | Credential::Keys(_)) => Credential::Keys(keys),
+        (Learned::Keys(_), _) => return,
+    };
+    pool.set_credential(learned);
+}
+
+/// How clients prove who they are.
+pub fn method(auth_type: AuthType) -> Method {
+    match auth_type {
+        AuthType::Any => Method::Any,
+        AuthType::Trust => Method::Trust,
+        AuthType::Plain => Method::Plain,
+        AuthType::Md5 => Method::Md5,
+        // The others are refused when the configuration is read; SCRAM is the strictest of what is left.
+        AuthType::ScramSha256 | AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Scram,
+    }
+}
+
+/// Whether somebody may do everything at the console.
+pub fn is_admin(config: &Config, user: &str) -> bool {
+    config.settings.admin_users.iter().any(|name| name == user)
+}
+
+/// Whether somebody may look around at the console.
+pub fn is_stats_user(config: &Config, user: &str) -> bool {
+    config.settings.stats_users.iter().any(|name| name == user)
+}
+
+/// `SET key = value` at the console. The error is for the user to read.
+pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<(), Refusal> {
+    let refuse = |message: String| Refusal::new(sqlstate::INVALID_PARAMETER, message);
+    let Some(info) = settings::info(key) else {
+        let refusal = refuse(format!("unknown setting {key}"));
+        let near = settings::nearest(key, settings::TABLE.iter().map(|info| info.name));
+        return Err(match near {
+            Some(near) => refusal.hint(format!("Did you mean {near}?")),
+            None => refusal.hint("SHOW CONFIG lists the settings."),
+        });
+    };
+    if info.change == Change::Restart {
+        return Err(refuse(format!("{key} cannot be changed while running")).hint("Change the configuration file and restart."));
+    }
+    if info.status == Status::Pending {
+        return Err(Refusal::new(sqlstate::NOT_SUPPORTED, format!("{key} has no effect in this version")));
+    }
+    let mut config = Config::clone(&shared.config.load());
+    if let Some(Err(expected)) = config.settings.set(key, value) {
+        return Err(refuse(format!("invalid value \"{value}\" for {key}: {expected}")));
+    }
+    if key == "auth_type" && matches!(config.settings.auth_type, AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam) {
+        return Err(Refusal::new(sqlstate::NOT_SUPPORTED, format!("auth_type {value} is not supported in this version")));
+    }
+    apply(shared, config, None);
+    Ok(())
+}

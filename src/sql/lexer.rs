@@ -1,0 +1,242 @@
+//! Cuts a statement into tokens, as PostgreSQL's scanner does (`src/backend/parser/scan.l`), without making anything
+//! of them. Comments and blanks are skipped. HOT.
+
+use super::Dialect;
+
+/// A piece of a statement. Text is given as it stands, quotes included for none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    /// A keyword or an unquoted name, in the case it was written in.
+    Word(&'a [u8]),
+    /// A name in double quotes, without them; doubled quotes stay doubled.
+    Quoted(&'a [u8]),
+    /// A string, number or parameter.
+    Constant,
+    /// Any other character.
+    Other(u8),
+}
+
+/// The text ends inside a comment, string or name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unterminated;
+
+/// An iterator over tokens.
+#[derive(Clone)]
+pub(super) struct Lexer<'a> {
+    text: &'a [u8],
+    at: usize,
+    dialect: Dialect,
+}
+
+impl<'a> Lexer<'a> {
+    pub(super) fn new(text: &'a [u8], dialect: Dialect) -> Self {
+        Self { text, at: 0, dialect }
+    }
+
+    /// The next token; `None` at the end.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, Unterminated> {
+        self.skip_blanks()?;
+        let Some(&byte) = self.text.get(self.at) else { return Ok(None) };
+        let start = self.at;
+        self.at += 1;
+        Ok(Some(match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => return self.word(start).map(Some),
+            b'0'..=b'9' => self.number(),
+            b'.' if matches!(self.peek(0), Some(b'0'..=b'9')) => self.number(),
+            b'\'' => self.string(!self.dialect.standard_conforming_strings)?,
+            b'"' => self.quoted()?,
+            b'$' => self.dollar(start)?,
+            other => Token::Other(other),
+        }))
+    }
+
+    fn peek(&self, ahead: usize) -> Option<u8> {
+        self.text.get(self.at + ahead).copied()
+    }
+
+    fn skip_blanks(&mut self) -> Result<(), Unterminated> {
+        while let Some(&byte) = self.text.get(self.at) {
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\r' | 0x0c | 0x0b => self.at += 1,
+                b'-' if self.peek(1) == Some(b'-') => {
+                    let rest = &self.text[self.at..];
+                    self.at += rest.iter().position(|&b| b == b'\n' || b == b'\r').unwrap_or(rest.len());
+                }
+                b'/' if self.peek(1) == Some(b'*') => self.block_comment()?,
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Comments nest.
+    fn block_comment(&mut self) -> Result<(), Unterminated> {
+        let mut depth = 0;
+        loop {
+            match (self.peek(0), self.peek(1)) {
+                (Some(b'/'), Some(b'*')) => {
+                    depth += 1;
+                    self.at += 2;
+                }
+                (Some(b'*'), Some(b'/')) => {
+                    depth -= 1;
+                    self.at += 2;
+                    if depth == 0 {
+                        return Ok(());
+                    }
+                }
+                (Some(_), _) => self.at += 1,
+                (None, _) => return Err(Unterminated),
+            }
+        }
+    }
+
+    fn word(&mut self, start: usize) -> Result<Token<'a>, Unterminated> {
+        let rest = &self.text[self.at..];
+        let is_part = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'$' || *b >= 0x80;
+        self.at += rest.iter().position(|b| !is_part(b)).unwrap_or(rest.len());
+        let word = &self.text[start..self.at];
+        // A prefix makes what follows a string of another kind.
+        match (self.peek(0), word) {
+            (Some(b'\''), b"e" | b"E") => {
+                self.at += 1;
+                self.string(true)
+            }
+            (Some(b'\''), b"b" | b"B" | b"x" | b"X" | b"n" | b"N") => {
+                self.at += 1;
+                // N'…' is read with the rules of the dialect, the other two hold no backslashes.
+                self.string(!self.dialect.standard_conforming_strings && matches!(word, b"n" | b"N"))
+            }
+            (Some(b'&'), b"u" | b"U") if self.peek(1) == Some(b'\'') => {
+                self.at += 2;
+                self.string(false)
+            }
+            (Some(b'&'), b"u" | b"U") if self.peek(1) == Some(b'"') => {
+                self.at += 2;
+                // Escapes in it are not looked at, so it must not be taken for any known name.
+                self.quoted().map(|_| Token::Quoted(b"U&"))
+            }
+            _ => Ok(Token::Word(word)),
+        }
+    }
+
+    /// Close enough for a number: nothing that follows one directly can hide anything.
+    fn number(&mut self) -> Token<'a> {
+        while let Some(byte) = self.peek(0) {
+            let exponent = matches!(byte, b'+' | b'-') && matches!(self.text[self.at - 1], b'e' | b'E');
+            if !byte.is_ascii_alphanumeric() && byte != b'_' && byte != b'.' && !exponent {
+                break;
+            }
+            self.at += 1;
+        }
+        Token::Constant
+    }
+
+    fn string(&mut self, backslashes: bool) -> Result<Token<'a>, Unterminated> {
+        while let Some(byte) = self.peek(0) {
+            self.at += 1;
+            match byte {
+                b'\\' if backslashes => self.at += 1,
+                b'\'' if self.peek(0) == Some(b'\'') => self.at += 1,
+                b'\'' => return Ok(Token::Constant),
+                _ => {}
+            }
+        }
+        Err(Unterminated)
+    }
+
+    fn quoted(&mut self) -> Result<Token<'a>, Unterminated> {
+        let start = self.at;
+        while let Some(byte) = self.peek(0) {
+            self.at += 1;
+            if byte == b'"' {
+                if self.peek(0) != Some(b'"') {
+                    return Ok(Token::Quoted(&self.text[start..self.at - 1]));
+                }
+                self.at += 1;
+            }
+        }
+        Err(Unterminated)
+    }
+
+    /// `$1`, `$$…$$` or `$tag$…$tag$`.
+    fn dollar(&mut self, start: usize) -> Result<Token<'a>, Unterminated> {
+        if matches!(self.peek(0), Some(b'0'..=b'9')) {
+            return Ok(self.number());
+        }
+        let rest = &self.text[self.at..];
+        let is_tag = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
+        let len = rest.iter().position(|b| !is_tag(b)).unwrap_or(rest.len());
+        if rest.get(len) != Some(&b'$') {
+            return Ok(Token::Other(b'$'));
+        }
+        let body = start + len + 2;
+        let tag = &self.text[start..body];
+        let end = self.text[body..].windows(tag.len()).position(|window| window == tag).ok_or(Unterminated)?;
+        self.at = body + end + tag.len();
+        Ok(Token::Constant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tokens(text: &str) -> Result<String, Unterminated> {
+        tokens_of(text, Dialect::default())
+    }
+
+    fn tokens_of(text: &str, dialect: Dialect) -> Result<String, Unterminated> {
+        let mut lexer = Lexer::new(text.as_bytes(), dialect);
+        let mut out = Vec::new();
+        while let Some(token) = lexer.next()? {
+            out.push(match token {
+                Token::Word(word) => String::from_utf8_lossy(word).into_owned(),
+                Token::Quoted(name) => format!("\"{}\"", String::from_utf8_lossy(name)),
+                Token::Constant => "#".to_owned(),
+                Token::Other(byte) => char::from(byte).to_string(),
+            });
+        }
+        Ok(out.join(" "))
+    }
+
+    #[test]
+    fn words_names_and_constants() {
+        for (text, expected) in [
+            ("select a.b, \"c\"\"d\" from t$1", "select a . b , \"c\"\"d\" from t$1"),
+            ("'it''s' E'a\\'b' $1 1.5e-3 .5 0x1f 1_000", "# # # # # # #"),
+            ("$$ a ' $$ $x$ $$ ; $x$ $ a", "# # $ a"),
+            ("U&'x' u&\"y\" B'1' x'ff' N'z'", "# \"U&\" # # #"),
+            ("a--b\nc/* d /* e */ f */g", "a c g"),
+            ("été('x')", "été ( # )"),
+            ("1;2", "# ; #"),
+        ] {
+            assert_eq!(tokens(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn backslashes_depend_on_the_dialect() {
+        let old = Dialect { standard_conforming_strings: false };
+        assert_eq!(tokens("'a\\' b").unwrap(), "# b");
+        assert_eq!(tokens_of("'a\\' b' c", old).unwrap(), "# c");
+    }
+
+    #[test]
+    fn what_does_not_end_is_noticed() {
+        for text in ["'a", "\"a", "$$a", "$a$ $b$", "/* /* */", "E'\\'"] {
+            assert_eq!(tokens(text), Err(Unterminated), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_or_hangs(text: Vec<u8>) {
+            let mut lexer = Lexer::new(&text, Dialect::default());
+            while let Ok(Some(_)) = lexer.next() {}
+        }
+    }
+}
