@@ -24,7 +24,7 @@ impl Micros {
 impl Add<Duration> for Micros {
     type Output = Self;
     fn add(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(rhs.as_secs().saturating_mul(1_000_000)).saturating_add(rhs.subsec_micros().into()))
     }
 }
 
@@ -50,7 +50,8 @@ fn origin() -> &'static Origin {
 /// The monotonic time.
 pub fn now() -> Micros {
     let passed = Instant::now().duration_since(origin().monotonic);
-    Micros(1 + u64::try_from(passed.as_micros()).unwrap_or(u64::MAX - 1))
+    // as_micros() would compute with 128 bits.
+    Micros(1 + passed.as_secs() * 1_000_000 + u64::from(passed.subsec_micros()))
 }
 
 /// Seconds since 1970 of a moment on this clock, for columns such as `connect_time`.

@@ -131,7 +131,7 @@ fn resume(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
 /// RECONNECT: each server connection is closed as soon as nobody uses it.
 fn reconnect(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
     for database in databases(shared, name)? {
-        settings::close_servers(shared, &database.name);
+        settings::close_servers(shared, &database.name, "obsolete connection");
     }
     Ok(())
 }
@@ -160,7 +160,7 @@ async fn wait_close(shared: &Shared, name: Option<&str>) -> Result<(), Refusal> 
     let waited_for = databases(shared, name)?;
     let closing = || {
         shared.servers.iter().any(|server| {
-            server.close_needed.load(Relaxed) && waited_for.iter().any(|database| database.name == server.database)
+            server.close_needed.get().is_some() && waited_for.iter().any(|database| database.name == server.database)
         })
     };
     while closing() {

@@ -12,7 +12,7 @@ pub mod show;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
@@ -81,7 +81,7 @@ impl Console {
             state: AtomicU8::new(ClientState::Idle as u8),
             prepared: 0.into(),
             admin: true,
-            link: parking_lot::Mutex::new(None),
+            link: 0.into(),
             application_name: parking_lot::Mutex::default(),
             attention: false.into(),
             kill: parking_lot::Mutex::new(None),
@@ -95,6 +95,7 @@ impl Console {
 
     /// Serves the session until it ends.
     pub async fn run(mut self) {
+        self.shared.console.logins.fetch_add(1, Relaxed);
         let reason = match self.serve().await {
             Ok(()) => "client close request",
             Err(_) => "client unexpected eof",
@@ -121,6 +122,7 @@ impl Console {
                 b'Q' => {
                     self.info.requested.set(clock::now());
                     self.info.set_state(ClientState::Active);
+                    self.shared.console.queries.fetch_add(1, Relaxed);
                     let text = String::from_utf8_lossy(frontend::text(body)).into_owned();
                     self.query(&text, &mut out).await;
                     self.info.set_state(ClientState::Idle);

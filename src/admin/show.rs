@@ -269,7 +269,7 @@ fn client_row(shared: &Shared, client: &ClientInfo) -> Row {
         Some(address) => (address.ip().to_string(), address.port()),
         None => ("unix".to_owned(), shared.config.load().settings.listen_port),
     };
-    let link = client.link.lock().as_ref().map_or(String::new(), |server| pointer(server.id));
+    let link = client.link.load(Relaxed);
     vec![
         text("C"),
         text(&client.user),
@@ -286,7 +286,7 @@ fn client_row(shared: &Shared, client: &ClientInfo) -> Row {
         text(waited.subsec_micros()),
         text(0),
         text(pointer(client.id)),
-        Some(link),
+        Some(if link == 0 { String::new() } else { pointer(link) }),
         text(pid),
         text(""),
         text(&*client.application_name.lock()),
@@ -318,7 +318,7 @@ fn server_row(server: &ServerInfo) -> Row {
         text(clock::local_time(server.requested.get())),
         text(0),
         text(0),
-        text(u8::from(server.close_needed.load(Relaxed))),
+        text(u8::from(server.close_needed.get().is_some())),
         text(pointer(server.id)),
         Some(if link == 0 { String::new() } else { pointer(link) }),
         text(server.key.get().map_or(0, |key| key.pid)),

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -133,23 +132,33 @@ fn serve(config: Config, accounts: Accounts, pidfile: process::Pidfile) -> Resul
     let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(|_| Worker::new()).unzip();
     let shared = Arc::new(Shared::new(config.clone(), accounts, workers));
     settings::apply(&shared, config, None);
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    let runtime = worker::runtime().map_err(|error| format!("cannot start: {error}"))?;
     let result = runtime.block_on(async {
         let doors = Doors::open(&shared).await?;
-        for (index, inbox) in inboxes.into_iter().enumerate() {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || worker::run(&shared, index, inbox))
-                .map_err(|error| format!("cannot start a worker: {error}"))?;
-        }
+        start_workers(&shared, inboxes)?;
         control(&shared, doors).await
     });
     drop(pidfile);
     result?;
     // Workers may be in the middle of something; nobody waits for it any more.
     std::process::exit(0)
+}
+
+/// The first worker shares its thread with everything else there is to do, which is little. With one worker the process
+/// has one thread, for which the kernel and the C library take shortcuts: 2 % of the CPU per transaction.
+fn start_workers(shared: &Arc<Shared>, inboxes: Vec<Inbox>) -> Result<(), Fatal> {
+    for (index, inbox) in inboxes.into_iter().enumerate() {
+        let shared = Arc::clone(shared);
+        if index == 0 {
+            tokio::task::spawn_local(worker::serve(shared, index, inbox));
+        } else {
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || worker::run(shared, index, inbox))
+                .map_err(|error| format!("cannot start a worker: {error}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where clients and scrapers come in.

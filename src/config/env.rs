@@ -275,7 +275,6 @@ fn decode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::model::load_env;
 
     fn load(variables: &[(&str, &str)]) -> crate::config::Config {

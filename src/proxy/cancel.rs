@@ -7,12 +7,14 @@
 //! ignores the signal.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
 use super::info::{ClientInfo, ServerInfo};
 use super::shared::Shared;
+use super::worker;
 use crate::net::connect;
 use crate::wire::startup::CancelKey;
 use crate::wire::write;
@@ -20,13 +22,13 @@ use crate::wire::write;
 /// How long a server may take to act on a request before it is given up.
 const DELIVERY: Duration = Duration::from_secs(10);
 
-/// Passes a client's cancel request on. Nothing is answered, whatever comes of it.
-pub async fn request(shared: &Arc<Shared>, worker: usize, key: &CancelKey) {
+/// Passes a client's cancel request on, on the worker with this index. Nothing is answered, whatever comes of it.
+pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) {
     let Some(client) = shared.clients.get(&key.pid).map(|entry| Arc::clone(entry.value())) else { return };
     if !bool::from(client.key.secret.ct_eq(&key.secret)) {
         return;
     }
-    let Some(server) = mark(&client) else {
+    let Some(server) = mark(shared, &client) else {
         tracing::debug!("{client} cancel request for a client without a server");
         return;
     };
@@ -34,14 +36,19 @@ pub async fn request(shared: &Arc<Shared>, worker: usize, key: &CancelKey) {
     if let Err(error) = tokio::time::timeout(DELIVERY, deliver(shared, &server)).await.unwrap_or_else(|e| Err(e.into())) {
         tracing::warn!("{server} cancel request failed: {error}");
     }
-    unmark(shared, &server, worker);
+    unmark(shared, &server, index);
 }
 
 /// The client's server, which from now on nobody else gets until [`unmark`].
-fn mark(client: &ClientInfo) -> Option<Arc<ServerInfo>> {
-    let link = client.link.lock();
-    let server = Arc::clone(link.as_ref()?);
-    server.cancels.lock().in_flight += 1;
+fn mark(shared: &Shared, client: &ClientInfo) -> Option<Arc<ServerInfo>> {
+    let id = client.link.load(Relaxed);
+    let server = shared.servers.get(&id).map(|entry| Arc::clone(entry.value()))?;
+    let mut cancels = server.cancels.lock();
+    if client.link.load(Relaxed) != id {
+        return None;
+    }
+    cancels.in_flight += 1;
+    drop(cancels);
     Some(server)
 }
 
@@ -57,14 +64,15 @@ async fn deliver(shared: &Shared, server: &ServerInfo) -> std::io::Result<()> {
     Ok(())
 }
 
-fn unmark(shared: &Arc<Shared>, server: &ServerInfo, worker: usize) {
+fn unmark(shared: &Arc<Shared>, server: &ServerInfo, index: usize) {
     let mut cancels = server.cancels.lock();
     cancels.in_flight -= 1;
     if cancels.in_flight == 0 {
         let parked = cancels.parked.take();
         drop(cancels);
-        if let Some(server) = parked {
-            super::worker::give_back(shared, server, worker, false);
+        if let Some((server, reset)) = parked {
+            let pool = Arc::clone(server.pool());
+            worker::give_back(shared, &pool, server, index, reset);
         }
     }
 }

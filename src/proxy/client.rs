@@ -21,6 +21,7 @@ use super::pools::{Pool, PoolSettings};
 use super::relay::{self, Scratch};
 use super::server::Server;
 use super::shared::Shared;
+use super::worker::Load;
 use crate::clock::{self, Micros};
 use crate::config::PoolMode;
 use crate::error::{Refusal, sqlstate};
@@ -32,13 +33,12 @@ use crate::route::cluster::Purpose;
 use crate::route::router;
 use crate::session::forward::{self, ClientSession, Context as Walk, Idle, ServerFault, Stop};
 use crate::session::output::Output;
-use crate::sql::{self, Dialect};
 use crate::wire::write;
 
 /// A logged-in client.
 pub struct Client {
     shared: Arc<Shared>,
-    worker: usize,
+    load: Load,
     stream: Stream,
     info: Arc<ClientInfo>,
     pool: Arc<Pool>,
@@ -107,13 +107,13 @@ pub struct LoggedIn {
 
 impl Client {
     /// The task of a client, to be run on the worker whose runtime has its socket.
-    pub fn new(shared: Arc<Shared>, worker: usize, login: LoggedIn) -> Self {
-        let stats = Arc::clone(&login.pool.stats[worker]);
+    pub fn new(shared: Arc<Shared>, load: Load, login: LoggedIn) -> Self {
+        let stats = Arc::clone(&login.pool.stats[load.worker]);
         let settings = login.pool.settings.load_full();
         login.pool.clients.fetch_add(1, Relaxed);
         Self {
             shared,
-            worker,
+            load,
             stream: login.stream,
             info: login.info,
             pool: login.pool,
@@ -244,9 +244,8 @@ impl Client {
     }
 
     fn refresh_settings(&mut self) {
-        let current = self.pool.settings.load();
-        if !Arc::ptr_eq(&current, &self.settings) {
-            self.settings = Arc::clone(&current);
+        if self.settings.version != self.pool.settings_version.load(Relaxed) {
+            self.settings = self.pool.settings.load_full();
         }
     }
 
@@ -263,13 +262,13 @@ impl Client {
 
     /// An idle server that is in order.
     fn checkout(&self, purpose: Purpose) -> Option<Box<Server>> {
-        let mut scrap = [0; 512];
+        let mut scrap = [0; 64];
         loop {
-            let mut server = self.pool.lane(purpose).checkout(self.worker)?;
+            let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
             if let Err(reason) = server.drain_idle(&mut scrap) {
                 server.close(&reason);
-            } else if server.info.close_needed.load(Relaxed) {
-                server.close("database configuration changed");
+            } else if let Some(&reason) = server.info.close_needed.get() {
+                server.close(reason);
             } else {
                 return Some(server);
             }
@@ -279,7 +278,7 @@ impl Client {
     // === Waiting ===
 
     fn wait(&mut self, cx: &mut Context<'_>, purpose: Purpose, now: Micros) {
-        let worker = self.worker;
+        let worker = self.load.worker;
         let waiter = self.waiter.get_or_insert_with(|| Arc::new(Waiter::new(worker)));
         waiter.start(now, cx.waker());
         self.pool.lane(purpose).wait(Arc::clone(waiter));
@@ -288,7 +287,7 @@ impl Client {
         self.info.waiting_since.set(now);
         self.info.set_state(ClientState::Waiting);
         self.set_deadline(now);
-        self.pool.grow(&self.shared, purpose, self.worker, now);
+        self.pool.grow(&self.shared, purpose, self.load.worker, now);
     }
 
     fn waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, purpose: Purpose) -> Poll<Result<(), End>> {
@@ -309,7 +308,7 @@ impl Client {
         let waited = now.since(self.info.waiting_since.get());
         self.stats.wait_time.record(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         self.info.waiting_since.set(Micros(0));
-        let mut scrap = [0; 512];
+        let mut scrap = [0; 64];
         let mut server = server;
         let broken = server.drain_idle(&mut scrap).err();
         if let Some(reason) = broken {
@@ -346,7 +345,7 @@ impl Client {
     fn link(&mut self, mut server: Box<Server>, now: Micros) {
         self.phase = Phase::Linked;
         self.info.set_state(ClientState::Active);
-        *self.info.link.lock() = Some(Arc::clone(&server.info));
+        self.info.link.store(server.info.id, Relaxed);
         server.info.link.store(self.info.id, Relaxed);
         server.info.set_state(ServerState::Active);
         server.info.requested.set(now);
@@ -451,13 +450,12 @@ impl Client {
             return self.flush_server(cx);
         }
         let session_pooling = self.settings.pool_mode == PoolMode::Session;
-        let dialect = Dialect { standard_conforming_strings: self.session.parameters.standard_conforming_strings() };
         let walk = Walk {
             registry: &self.shared.statements,
             max_prepared: if session_pooling { 0 } else { self.settings.max_prepared_statements },
             exclusive: session_pooling,
             one_at_a_time: server.purpose == Purpose::Read,
-            classify: &|text| sql::classify(text, dialect),
+            classify: router::class,
         };
         let mut out = Output::new(bytes, &mut scratch.rewrite);
         let sent = forward::client_to_server(bytes, &mut self.session, &mut server.session, &walk, &mut out)?;
@@ -558,7 +556,7 @@ impl Client {
     fn unlink(&mut self) -> Box<Server> {
         let Some(mut server) = self.server.take() else { unreachable!("called with a server") };
         server.session.detach(&mut self.session);
-        *self.info.link.lock() = None;
+        self.info.link.store(0, Relaxed);
         server.info.link.store(0, Relaxed);
         server.info.prepared.store(server.session.statements.len() as u32, Relaxed);
         self.info.prepared.store(self.session.statements.len() as u32, Relaxed);
@@ -571,7 +569,7 @@ impl Client {
         server.idle_since = self.request_started;
         let reset = self.settings.pool_mode == PoolMode::Session || self.settings.server_reset_query_always;
         let reset = reset && !self.settings.server_reset_query.is_empty();
-        super::worker::give_back(&self.shared, server, self.worker, reset);
+        super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, reset);
     }
 
     /// The connection to the server broke.
@@ -579,7 +577,7 @@ impl Client {
         // What the server said before it went, such as 57P01, is on its way to the client.
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
         if let Some(server) = self.server.take() {
-            *self.info.link.lock() = None;
+            self.info.link.store(0, Relaxed);
             if self.hold && server.session.pipeline.only_ours() {
                 // The check query found it dead, and the client's request has not been sent: try another.
                 let purpose = server.purpose;
@@ -599,7 +597,7 @@ impl Client {
 
     fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
         if let Some(server) = self.server.take() {
-            *self.info.link.lock() = None;
+            self.info.link.store(0, Relaxed);
             server.close(&fault.to_string());
         }
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
@@ -625,6 +623,9 @@ impl Client {
 
     fn next_deadline(&self, now: Micros) -> Micros {
         let settings = &self.settings;
+        if !settings.has_timeouts && !matches!(self.phase, Phase::Waiting(_)) {
+            return Micros(0);
+        }
         let first = |limits: &[(Micros, Duration)]| {
             let due = limits.iter().filter(|(_, limit)| !limit.is_zero()).map(|(from, limit)| *from + *limit);
             due.min().unwrap_or(Micros(0))
@@ -716,7 +717,7 @@ impl Client {
         };
         if let Phase::Waiting(purpose) = self.phase {
             if let Some(server) = self.waiter.as_ref().and_then(|w| self.pool.lane(purpose).give_up(w)) {
-                super::worker::give_back(&self.shared, server, self.worker, false);
+                super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
             }
         }
         if self.server.is_some() {

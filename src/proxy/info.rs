@@ -2,8 +2,7 @@
 //! by the task, read by SHOW, KILL, cancel requests and the tick.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 
@@ -42,8 +41,9 @@ pub struct ClientInfo {
     pub prepared: AtomicU32,
     /// It is at the console.
     pub admin: bool,
-    /// The server it has; locked by whoever must not lose it, such as a cancel request.
-    pub link: Mutex<Option<Arc<ServerInfo>>>,
+    /// ID of the server it has, 0 if none. A client clears this before it takes the lock on [`ServerInfo::cancels`] to
+    /// give the server back: whoever holds that lock and still reads the ID here knows that the server is the client's.
+    pub link: AtomicU64,
     /// Its application_name at login.
     pub application_name: Mutex<Box<str>>,
     /// The task has to look at `kill` or at its deadlines.
@@ -149,8 +149,8 @@ pub struct ServerInfo {
     pub link: AtomicU64,
     /// Prepared statements it has.
     pub prepared: AtomicU32,
-    /// To be closed as soon as nobody uses it.
-    pub close_needed: AtomicBool,
+    /// Why it is to be closed as soon as nobody uses it.
+    pub close_needed: OnceLock<&'static str>,
     /// What cancels its query.
     pub key: OnceLock<CancelKey>,
     /// Cancel requests under way.
@@ -165,8 +165,8 @@ pub struct ServerInfo {
 pub struct Cancels {
     /// How many.
     pub in_flight: usize,
-    /// The server, if its client has finished with it meanwhile.
-    pub parked: Option<Box<Server>>,
+    /// The server, if its client has finished with it meanwhile, and whether it has to be reset.
+    pub parked: Option<(Box<Server>, bool)>,
 }
 
 /// What a server is doing, as `SHOW SERVERS` says it.

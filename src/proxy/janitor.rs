@@ -1,6 +1,7 @@
 //! The housekeeping that no client asks for: server connections that are too old, idle for too long or broken,
 //! pools that are too small, reserves to be tapped.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -20,11 +21,26 @@ pub async fn run(shared: Arc<Shared>) {
     for round in 0u64.. {
         interval.tick().await;
         let now = clock::now();
-        for pool in shared.pools.all() {
+        let pools = shared.pools.all();
+        end_lifetimes(&shared, &pools, now);
+        for pool in pools {
             tend(&shared, &pool, now);
         }
         if round % 32 == 0 {
             shared.statements.sweep();
+        }
+    }
+}
+
+/// Marks servers that have lived for `server_lifetime`, so that their clients close them when they have finished.
+fn end_lifetimes(shared: &Shared, pools: &[Arc<Pool>], now: Micros) {
+    let key = |database: &Arc<str>, user: &Arc<str>| (Arc::clone(database), Arc::clone(user));
+    let lifetimes: HashMap<_, _> =
+        pools.iter().map(|p| (key(&p.database.name, &p.user.name), p.settings.load().server_lifetime)).collect();
+    for server in shared.servers.iter() {
+        let lifetime = lifetimes.get(&key(&server.database, &server.pool_user));
+        if lifetime.is_some_and(|lifetime| now.since(server.connected) >= *lifetime) {
+            let _ = server.close_needed.set("server_lifetime");
         }
     }
 }
@@ -37,12 +53,12 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
         let mut scrap = [0; 512];
         let mut reasons = Vec::new();
         let taken = lane.take_idle(|server| {
-            let reason = if server.info.close_needed.load(Relaxed) || !server.fits_its_host() {
-                "database configuration changed".to_owned()
+            let reason = if let Some(reason) = server.info.close_needed.get() {
+                (*reason).to_owned()
+            } else if !server.fits_its_host() {
+                "host has another role now".to_owned()
             } else if let Err(reason) = server.drain_idle(&mut scrap) {
                 reason
-            } else if now.since(server.info.connected) >= settings.server_lifetime {
-                "server_lifetime".to_owned()
             } else if !settings.server_idle_timeout.is_zero()
                 && now.since(server.idle_since) >= settings.server_idle_timeout
                 && open > settings.min_pool_size

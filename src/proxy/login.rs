@@ -15,6 +15,7 @@ use super::client::{Client, LoggedIn};
 use super::info::{AtomicMicros, ClientInfo};
 use super::pools::{Database, Pool};
 use super::shared::{CONSOLE, PeerName, Shared};
+use super::worker::Load;
 use super::{cancel, settings};
 use crate::auth::exchange::{self, Account, Authenticated, Begin, Exchange, Progress};
 use crate::auth::scram::ChannelBinding;
@@ -34,15 +35,16 @@ use crate::wire::{frame, write};
 const MAX_PASSWORD: usize = 70_000;
 
 /// Serves an accepted connection until it is closed.
-pub async fn serve(shared: &Arc<Shared>, worker: usize, socket: OwnedFd, peer: Peer, local: Option<SocketAddr>) {
+pub async fn serve(shared: Arc<Shared>, load: Load, socket: OwnedFd, peer: Peer, local: Option<SocketAddr>) {
     let Ok(stream) = listener::adopt(socket, peer) else { return };
     if let Stream::Tcp(tcp) = &stream {
         let _ = shared.socket_options().apply(tcp);
     }
-    let newcomer = Newcomer { shared: Arc::clone(shared), worker, stream, peer, local, connected: clock::now(), id: shared.next_id() };
-    // The login needs much more memory than what comes after it: it must be gone by then.
-    match Box::pin(newcomer.log_in()).await {
-        Some(Entry::Client(login)) => Client::new(Arc::clone(shared), worker, *login).await,
+    let (id, worker) = (shared.next_id(), load.worker);
+    let newcomer = Newcomer { shared: Arc::clone(&shared), worker, stream, peer, local, connected: clock::now(), id };
+    match newcomer.log_in().await {
+        // A task of its own: the login needs much more memory than what comes after it.
+        Some(Entry::Client(login)) => drop(tokio::task::spawn_local(Client::new(shared, load, *login))),
         Some(Entry::Console(console)) => console.run().await,
         None => {}
     }
@@ -323,13 +325,13 @@ impl Newcomer {
         match tokio::time::timeout(limit, wait).await {
             Ok(Outcome::Granted(server)) => {
                 let parameters = Arc::clone(&server.session.parameters);
-                super::worker::give_back(&self.shared, server, self.worker, false);
+                super::worker::give_back(&self.shared, pool, server, self.worker, false);
                 Ok(parameters)
             }
             Ok(Outcome::Refused(refusal)) => Err(refusal),
             Err(_) => {
                 if let Some(server) = lane.give_up(&waiter) {
-                    super::worker::give_back(&self.shared, server, self.worker, false);
+                    super::worker::give_back(&self.shared, pool, server, self.worker, false);
                 }
                 Err(Refusal::new(sqlstate::CANNOT_CONNECT, "query_wait_timeout")
                     .detail("No connection to the server could be had in time."))
@@ -361,7 +363,7 @@ impl Newcomer {
                 state: AtomicU8::new(0),
                 prepared: 0.into(),
                 admin: false,
-                link: parking_lot::Mutex::new(None),
+                link: 0.into(),
                 application_name: parking_lot::Mutex::new(application_name.into()),
                 attention: false.into(),
                 kill: parking_lot::Mutex::new(None),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -94,6 +94,10 @@ pub struct PoolSettings {
     pub server_reset_query_always: bool,
     pub connect_query: String,
     pub read_write_split: bool,
+    /// Any of the timeouts is set that make a client's deadline while it does not wait for a server.
+    pub has_timeouts: bool,
+    /// Counts the versions of this pool's settings.
+    pub version: u64,
     pub query_timeout: Duration,
     pub query_wait_timeout: Duration,
     pub query_wait_notify: Duration,
@@ -113,8 +117,10 @@ pub struct Pool {
     pub database: Arc<Database>,
     /// The user clients logged in as.
     pub user: Arc<User>,
-    /// What governs it.
+    /// What governs it; replaced with [`Pool::set_settings`].
     pub settings: ArcSwap<PoolSettings>,
+    /// Version of the settings: cheaper to compare than the settings themselves.
+    pub settings_version: AtomicU64,
     lanes: [Arc<Lane<Box<Server>>>; 2],
     /// One set per worker.
     pub stats: Box<[Arc<Stats>]>,
@@ -136,6 +142,14 @@ impl Pool {
     /// Both lanes.
     pub fn lanes(&self) -> &[Arc<Lane<Box<Server>>>; 2] {
         &self.lanes
+    }
+
+    /// Replaces what governs it. Clients follow when they ask for a server the next time.
+    pub fn set_settings(&self, mut settings: PoolSettings) {
+        settings.version = self.settings.load().version + 1;
+        let version = settings.version;
+        self.settings.store(Arc::new(settings));
+        self.settings_version.store(version, Relaxed);
     }
 
     /// The user the pool logs in to servers as.
@@ -356,6 +370,7 @@ impl Pools {
             database: Arc::clone(database),
             user: Arc::clone(user),
             settings: ArcSwap::from_pointee(settings),
+            settings_version: AtomicU64::new(0),
             lanes: [Arc::new(Lane::new(workers)), Arc::new(Lane::new(workers))],
             stats: (0..workers).map(|_| Arc::default()).collect(),
             clients: AtomicUsize::new(0),

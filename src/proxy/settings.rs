@@ -2,7 +2,6 @@
 //! are in use.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use zeroize::Zeroizing;
 
@@ -72,7 +71,7 @@ fn update_database(shared: &Arc<Shared>, config: &Config, database: &Arc<Databas
         };
         if login(&before) != login(current) {
             tracing::info!("database {} has changed, its server connections are obsolete", database.name);
-            close_servers(shared, &database.name);
+            close_servers(shared, &database.name, "database configuration changed");
         }
     }
 }
@@ -82,7 +81,7 @@ fn remove_database(shared: &Arc<Shared>, database: &Arc<Database>) {
     let reason = || Refusal::new(sqlstate::ADMIN_SHUTDOWN, "database removed");
     let clients = shared.clients.iter().filter(|client| !client.admin && client.database == database.name);
     clients.for_each(|client| client.kill(reason()));
-    close_servers(shared, &database.name);
+    close_servers(shared, &database.name, "database removed");
     for pool in shared.pools.remove_database(&database.name) {
         for lane in pool.lanes() {
             lane.refuse_all(&reason());
@@ -93,7 +92,7 @@ fn remove_database(shared: &Arc<Shared>, database: &Arc<Database>) {
 
 fn update_pool(shared: &Arc<Shared>, config: &Config, pool: &Arc<Pool>) {
     let settings = pool_settings(config, &pool.database, &pool.user);
-    pool.settings.store(Arc::new(settings));
+    pool.set_settings(settings);
     let learned = matches!(pool.credential(), Credential::Keys(_));
     let current = credential(shared, &pool.database, &pool.user);
     // What a login has taught us is kept as long as nothing better is known.
@@ -106,14 +105,14 @@ fn update_pool(shared: &Arc<Shared>, config: &Config, pool: &Arc<Pool>) {
 }
 
 /// Has each server connection of a database closed as soon as nobody uses it: idle ones now.
-pub fn close_servers(shared: &Arc<Shared>, database: &str) {
+pub fn close_servers(shared: &Arc<Shared>, database: &str, reason: &'static str) {
     for server in shared.servers.iter().filter(|server| &*server.database == database) {
-        server.close_needed.store(true, Relaxed);
+        let _ = server.close_needed.set(reason);
     }
     for pool in shared.pools.all().into_iter().filter(|pool| &*pool.database.name == database) {
         for lane in pool.lanes() {
-            let idle = lane.take_idle(|server| server.info.close_needed.load(Relaxed));
-            idle.into_iter().for_each(|server| server.close("obsolete connection"));
+            let idle = lane.take_idle(|server| server.info.close_needed.get().is_some());
+            idle.into_iter().for_each(|server| server.close(reason));
         }
     }
 }
@@ -176,7 +175,14 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         ("timezone", &d.timezone),
         ("application_name", &d.application_name),
     ];
+    let query_timeout = u.query_timeout.unwrap_or(s.query_timeout);
+    let idle_transaction_timeout = u.idle_transaction_timeout.unwrap_or(s.idle_transaction_timeout);
+    let transaction_timeout = u.transaction_timeout.unwrap_or(s.transaction_timeout);
+    let client_idle_timeout = u.client_idle_timeout.unwrap_or(s.client_idle_timeout);
+    let timeouts = [query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout];
     PoolSettings {
+        version: 0,
+        has_timeouts: timeouts.iter().any(|timeout| !timeout.is_zero()),
         pool_mode: u.pool_mode.or(d.pool_mode).unwrap_or(s.pool_mode),
         sizes: Sizes {
             pool: u.pool_size.or(d.pool_size).unwrap_or(s.default_pool_size) as usize,
@@ -200,12 +206,12 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         server_reset_query_always: s.server_reset_query_always,
         connect_query: d.connect_query.clone().unwrap_or_default(),
         read_write_split: splits(config, &d),
-        query_timeout: u.query_timeout.unwrap_or(s.query_timeout),
+        query_timeout,
         query_wait_timeout: u.query_wait_timeout.or(d.query_wait_timeout).unwrap_or(s.query_wait_timeout),
         query_wait_notify: s.query_wait_notify,
-        idle_transaction_timeout: u.idle_transaction_timeout.unwrap_or(s.idle_transaction_timeout),
-        transaction_timeout: u.transaction_timeout.unwrap_or(s.transaction_timeout),
-        client_idle_timeout: u.client_idle_timeout.unwrap_or(s.client_idle_timeout),
+        idle_transaction_timeout,
+        transaction_timeout,
+        client_idle_timeout,
         dbname: d.dbname.clone().unwrap_or_else(|| database.name.to_string()),
         startup_parameters: startup
             .into_iter()

@@ -211,7 +211,7 @@ impl Shared {
             state: AtomicU8::new(0),
             link: AtomicU64::new(0),
             prepared: 0.into(),
-            close_needed: false.into(),
+            close_needed: OnceLock::new(),
             key: OnceLock::new(),
             cancels: Cancels::default().into(),
             application_name: Mutex::default(),

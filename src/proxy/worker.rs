@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 
 use super::info::{ClientInfo, ServerState};
-use super::pools::Slot;
+use super::login;
+use super::pools::{Pool, Slot};
 use super::server::{self, ConnectError, Server};
 use super::shared::Shared;
 use crate::clock::{self, Micros};
@@ -35,6 +36,19 @@ pub struct Worker {
     pub load: AtomicUsize,
     /// Its clients, for the tick.
     clients: Mutex<Vec<Arc<ClientInfo>>>,
+}
+
+/// One connection in a worker's [`Worker::load`], until dropped.
+pub struct Load {
+    shared: Arc<Shared>,
+    /// The worker's index.
+    pub worker: usize,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.workers[self.worker].load.fetch_sub(1, Relaxed);
+    }
 }
 
 /// The receiving end, until the thread runs.
@@ -85,14 +99,19 @@ impl Worker {
     }
 }
 
-/// Runs a worker until the process ends.
-pub fn run(shared: &Arc<Shared>, index: usize, inbox: Inbox) -> std::io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
-    runtime.block_on(serve(Arc::clone(shared), index, inbox));
+/// The runtime of a thread.
+pub fn runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}
+
+/// Runs a worker on its own thread until the process ends.
+pub fn run(shared: Arc<Shared>, index: usize, inbox: Inbox) -> std::io::Result<()> {
+    runtime()?.block_on(serve(shared, index, inbox));
     Ok(())
 }
 
-async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
+/// Runs a worker on the thread it is called on.
+pub async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
     let ticking = Arc::clone(&shared);
     tokio::task::spawn_local(async move {
         let mut interval = tokio::time::interval(TICK);
@@ -106,10 +125,8 @@ async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
         let shared = Arc::clone(&shared);
         match job {
             Job::Client(socket, peer, local) => {
-                tokio::task::spawn_local(async move {
-                    super::login::serve(&shared, index, socket, peer, local).await;
-                    shared.workers[index].load.fetch_sub(1, Relaxed);
-                });
+                let load = Load { shared: Arc::clone(&shared), worker: index };
+                tokio::task::spawn_local(login::serve(shared, load, socket, peer, local));
             }
             Job::Connect(slot) => {
                 tokio::task::spawn_local(async move { connect(&shared, index, slot).await });
@@ -153,7 +170,7 @@ fn backoff(failures: u32, retry: Duration) -> Duration {
 
 fn report_failure(
     shared: &Arc<Shared>,
-    pool: &Arc<super::pools::Pool>,
+    pool: &Arc<Pool>,
     purpose: Purpose,
     worker: usize,
     error: &ConnectError,
@@ -173,37 +190,45 @@ fn report_failure(
     }
 }
 
-/// Gives a settled server back to its pool, closes it, or has it reset first.
-pub fn give_back(shared: &Arc<Shared>, server: Box<Server>, worker: usize, reset: bool) {
+/// Gives a settled server back to its pool, closes it, or has it reset first. HOT.
+#[inline]
+pub fn give_back(shared: &Arc<Shared>, pool: &Arc<Pool>, server: Box<Server>, worker: usize, reset: bool) {
+    let being_canceled = server.info.cancels.lock().in_flight > 0;
+    if being_canceled {
+        park(shared, pool, server, worker, reset);
+    } else if reset {
+        server.info.set_state(ServerState::Tested);
+        let shared = Arc::clone(shared);
+        tokio::task::spawn_local(async move { self::reset(&shared, server, worker).await });
+    } else {
+        put_back(pool, server, worker);
+    }
+}
+
+/// Keeps a server until the cancel requests that are on their way to it have arrived.
+#[cold]
+fn park(shared: &Arc<Shared>, pool: &Arc<Pool>, server: Box<Server>, worker: usize, reset: bool) {
     let info = Arc::clone(&server.info);
     let mut cancels = info.cancels.lock();
     if cancels.in_flight > 0 {
         info.set_state(ServerState::BeingCanceled);
-        cancels.parked = Some(server);
-        return;
+        cancels.parked = Some((server, reset));
+    } else {
+        // The last one has arrived this very moment. No other can come: no client is linked to this server any more.
+        drop(cancels);
+        give_back(shared, pool, server, worker, reset);
     }
-    drop(cancels);
-    if reset {
-        info.set_state(ServerState::Tested);
-        let shared = Arc::clone(shared);
-        tokio::task::spawn_local(async move { self::reset(&shared, server, worker).await });
-        return;
-    }
-    put_back(server, worker);
 }
 
 /// Puts a server back that nobody else may have a claim on.
-fn put_back(server: Box<Server>, worker: usize) {
-    let pool = Arc::clone(server.pool());
-    let info = Arc::clone(&server.info);
-    let now = server.idle_since;
-    if info.close_needed.load(Relaxed) || !server.fits_its_host() {
-        return server.close("database configuration changed");
+fn put_back(pool: &Pool, server: Box<Server>, worker: usize) {
+    if let Some(&reason) = server.info.close_needed.get() {
+        return server.close(reason);
     }
-    if now.since(info.connected) >= pool.settings.load().server_lifetime {
-        return server.close("server_lifetime");
+    if !server.fits_its_host() {
+        return server.close("host has another role now");
     }
-    info.set_state(ServerState::Idle);
+    server.info.set_state(ServerState::Idle);
     if let Some(unwanted) = pool.lane(server.purpose).put_back(worker, server) {
         unwanted.close("paused");
     }
@@ -215,7 +240,8 @@ async fn reset(shared: &Arc<Shared>, mut server: Box<Server>, worker: usize) {
     match server.run(&query).await {
         Ok(_) => {
             server.session.statements.clear();
-            give_back(shared, server, worker, false);
+            let pool = Arc::clone(server.pool());
+            give_back(shared, &pool, server, worker, false);
         }
         Err(error) => server.close(&format!("server_reset_query failed: {error}")),
     }

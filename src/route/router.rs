@@ -6,18 +6,23 @@
 
 use crate::route::cluster::Purpose;
 use crate::session::forward::ClientSession;
+use crate::session::parameters::Parameters;
 use crate::sql::{self, Class, Dialect};
 use crate::wire::frame::peek;
 use crate::wire::frontend;
 
 /// What the batch at the start of `buf` needs.
 pub fn purpose(buf: &[u8], client: &ClientSession) -> Purpose {
-    let dialect = Dialect { standard_conforming_strings: client.parameters.standard_conforming_strings() };
-    if is_read(buf, client, dialect).unwrap_or(false) { Purpose::Read } else { Purpose::Write }
+    if is_read(buf, client).unwrap_or(false) { Purpose::Read } else { Purpose::Write }
+}
+
+/// The class of a statement that a client with these parameters has sent.
+pub fn class(text: &[u8], parameters: &Parameters) -> Class {
+    sql::classify(text, Dialect { standard_conforming_strings: parameters.standard_conforming_strings() })
 }
 
 /// `None`: something in the batch is missing or not understood.
-fn is_read(mut buf: &[u8], client: &ClientSession, dialect: Dialect) -> Option<bool> {
+fn is_read(mut buf: &[u8], client: &ClientSession) -> Option<bool> {
     if !is_ascii_safe(client) && !buf.is_ascii() {
         return None;
     }
@@ -29,9 +34,9 @@ fn is_read(mut buf: &[u8], client: &ClientSession, dialect: Dialect) -> Option<b
             return None;
         }
         match frame.tag {
-            b'Q' if first => return Some(may_go_to_replica(sql::classify(frontend::text(frame.body), dialect))),
+            b'Q' if first => return Some(may_go_to_replica(class(frontend::text(frame.body), &client.parameters))),
             b'P' => {
-                let class = sql::classify(frontend::parse(frame.body).ok()?.text(), dialect);
+                let class = class(frontend::parse(frame.body).ok()?.text(), &client.parameters);
                 if !may_go_to_replica(class) {
                     return Some(false);
                 }

@@ -78,7 +78,7 @@ pub struct Context<'a> {
     /// elsewhere.
     pub one_at_a_time: bool,
     /// Classifies a statement when it is first prepared.
-    pub classify: &'a dyn Fn(&[u8]) -> Class,
+    pub classify: fn(&[u8], &Parameters) -> Class,
 }
 
 /// Why a walk ended.
@@ -383,7 +383,8 @@ impl Walk<'_> {
         if self.client.statements.get(parse.name).is_some() {
             return Err(already_prepared(parse.name));
         }
-        let classify = || (self.context.classify)(parse.text());
+        let parameters = &self.client.parameters;
+        let classify = || (self.context.classify)(parse.text(), parameters);
         let statement = self.context.registry.intern(parse.text_and_types, classify);
         self.sent.client_parses += 1;
         self.client.statements.insert(parse.name, Arc::clone(&statement));

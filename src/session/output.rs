@@ -22,12 +22,17 @@ impl<'a> Output<'a> {
     /// Keeps `input[from..to]`.
     #[inline]
     pub fn keep(&mut self, from: usize, to: usize) {
-        if self.copied {
-            self.scratch.extend_from_slice(&self.input[from..to]);
-        } else if self.start == self.end {
-            (self.start, self.end) = (from, to);
-        } else if self.end == from {
+        if !self.copied && self.end == from {
             self.end = to;
+        } else {
+            self.keep_apart(from, to);
+        }
+    }
+
+    /// Not right behind what was kept before.
+    fn keep_apart(&mut self, from: usize, to: usize) {
+        if !self.copied && self.start == self.end {
+            (self.start, self.end) = (from, to);
         } else {
             let input = self.input;
             self.insert().extend_from_slice(&input[from..to]);

@@ -30,7 +30,7 @@ impl Link {
             max_prepared: self.max_prepared,
             exclusive: false,
             one_at_a_time: self.one_at_a_time,
-            classify: &|_| Class::default(),
+            classify: |_, _| Class::default(),
         };
         let mut scratch = Vec::new();
         let mut out = Output::new(&self.from_client, &mut scratch);
