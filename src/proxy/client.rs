@@ -73,8 +73,8 @@ enum Phase {
 enum End {
     /// The client closed the connection, in one way or another.
     Gone(&'static str),
-    /// It is told why.
-    Refused(Refusal),
+    /// It is told why. Boxed, because results travel up the stack on every transaction and this one never.
+    Refused(Box<Refusal>),
 }
 
 impl From<io::Error> for End {
@@ -85,7 +85,7 @@ impl From<io::Error> for End {
 
 impl From<Refusal> for End {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+        Self::Refused(Box::new(refusal))
     }
 }
 

@@ -1,0 +1,66 @@
+//! A cancel request stops the query of its client, and never another one.
+
+use std::time::Duration;
+
+use crate::support::raw::{Raw, error, query};
+use crate::support::{PASSWORD, Pooler, USER, run};
+
+async fn cancel(port: u16, key: &(u32, Vec<u8>)) {
+    let mut raw = Raw::connect(port).await;
+    let body = [&80_877_102u32.to_be_bytes()[..], &key.0.to_be_bytes(), &key.1].concat();
+    raw.send(&[&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat()).await;
+    assert_eq!(raw.receive().await, None);
+}
+
+#[test]
+fn a_request_stops_its_own_query() {
+    let pooler = Pooler::start("default_pool_size = 2");
+    run(async {
+        for version in [3 << 16, 3 << 16 | 2] {
+            let parameters = [("user", USER), ("database", "app")];
+            let mut a = Raw::log_in_with(pooler.port, version, &parameters, PASSWORD).await.unwrap();
+            let mut b = pooler.raw().await;
+            a.send(&query("SELECT pg_sleep(20)")).await;
+            b.send(&query("SELECT pg_sleep(0.7), 'undisturbed'")).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            cancel(pooler.port, &a.key).await;
+            assert_eq!(error(&a.until_ready().await).field('C'), "57014");
+            assert!(b.until_ready().await.iter().any(|m| m.tag == 'D' && m.values()[1] == "undisturbed"));
+            assert_eq!(a.value("SELECT 1").await, "1");
+        }
+    });
+}
+
+#[test]
+fn wrong_keys_and_idle_clients_have_no_effect() {
+    let pooler = Pooler::start("default_pool_size = 1");
+    run(async {
+        let (mut a, idle) = (pooler.raw().await, pooler.raw().await);
+        a.send(&query("SELECT pg_sleep(1), 'undisturbed'")).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut wrong = a.key.clone();
+        wrong.1[0] ^= 1;
+        cancel(pooler.port, &wrong).await;
+        cancel(pooler.port, &(a.key.0 ^ 1, a.key.1.clone())).await;
+        // This client has no server: the one server is somebody else's.
+        cancel(pooler.port, &idle.key).await;
+        assert!(a.until_ready().await.iter().any(|m| m.tag == 'D' && m.values()[1] == "undisturbed"));
+    });
+}
+
+#[test]
+fn a_query_that_waits_is_cancelled_without_a_server() {
+    let pooler = Pooler::start("default_pool_size = 1");
+    run(async {
+        let mut holder = pooler.raw().await;
+        holder.rows("BEGIN").await;
+        let mut waiting = pooler.raw().await;
+        waiting.send(&query("SELECT 1")).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancel(pooler.port, &waiting.key).await;
+        let error = waiting.receive().await.unwrap();
+        assert_eq!((error.tag, error.field('C').as_str()), ('E', "57014"));
+        holder.rows("COMMIT").await;
+        assert_eq!(pooler.figure("SHOW POOLS", "app", "sv_active").await, 0);
+    });
+}

@@ -1,0 +1,114 @@
+//! Files, the environment, RELOAD.
+
+use nix::sys::signal::Signal;
+
+use crate::support::raw::Raw;
+use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, exe, free_port, run, unprivileged};
+
+#[test]
+fn every_sample_is_valid() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "ini" || e == "toml") {
+            let loaded = pgweir::config::model::load_file(&path).unwrap_or_else(|error| panic!("{error}"));
+            assert!(loaded.warnings.is_empty(), "{}: {:?}", path.display(), loaded.warnings);
+            assert!(!loaded.config.databases.is_empty() || loaded.config.fallback.is_some());
+            count += 1;
+        }
+    }
+    assert!(count >= 3);
+    for file in ["docker/pgbouncer.ini", "k8s/base/pgbouncer.ini"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        pgweir::config::model::load_file(&path).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn toml_serves_as_well() {
+    let dir = Pooler::new_dir();
+    let port = free_port();
+    let text = format!(
+        "[pgbouncer]\nlisten_addr = \"127.0.0.1\"\nlisten_port = {port}\nunix_socket_dir = \"\"\nhttp_port = 0\n\
+         auth_type = \"scram-sha-256\"\nauth_file = \"{}/userlist.txt\"\npool_mode = \"transaction\"\n\
+         [databases.app]\nhost = \"127.0.0.1\"\nport = {}\n",
+        dir.display(),
+        cluster().primary
+    );
+    std::fs::write(dir.join("pgweir.toml"), text).unwrap();
+    let mut child = unprivileged(exe().to_str().unwrap()).arg("-q").arg(dir.join("pgweir.toml")).spawn().unwrap();
+    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    run(async { assert_eq!(Raw::log_in(port, "app").await.value("SELECT 1").await, "1") });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_environment_is_enough() {
+    let port = free_port();
+    let password = PASSWORD.replace(' ', "%20");
+    let mut child = unprivileged(exe().to_str().unwrap())
+        .env("DATABASE_URL", format!("postgres://{USER}:{password}@127.0.0.1:{}/app", cluster().primary))
+        .env("PGBOUNCER_LISTEN_PORT", port.to_string())
+        .env("PGBOUNCER_POOL_MODE", "transaction")
+        .env("PGBOUNCER_UNIX_SOCKET_DIR", cluster().dir.to_str().unwrap())
+        .env("PGBOUNCER_HTTP_PORT", "0")
+        .arg("-q")
+        .spawn()
+        .unwrap();
+    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    run(async {
+        assert_eq!(Raw::log_in(port, "app").await.value("SELECT current_database()").await, "app");
+        Raw::log_in(port, "pgbouncer").await.rows("SHOW POOLS").await;
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn reload_changes_what_it_can() {
+    let pooler = Pooler::start("");
+    let port = cluster().primary;
+    run(async {
+        let mut raw = pooler.raw().await;
+        let backend = raw.value("SELECT pg_backend_pid()").await;
+        let databases = format!("app = host=127.0.0.1 port={port}\nnew = host=127.0.0.1 port={port} dbname=app\n");
+        pooler.rewrite(&databases, "default_pool_size = 7");
+        pooler.signal(Signal::SIGHUP);
+        eventually("the new database", || pooler.log().contains("re-reading config"));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert_eq!(Raw::log_in(pooler.port, "new").await.value("SELECT 1").await, "1");
+        assert_eq!(pooler.console("SHOW default_pool_size").await, [["7"]]);
+        // What did not change was left alone.
+        assert_eq!(raw.value("SELECT pg_backend_pid()").await, backend);
+        // Other parameters make servers obsolete.
+        pooler.rewrite(&format!("app = host=127.0.0.1 port={port} timezone=CET\n"), "");
+        pooler.console("RELOAD").await;
+        assert_ne!(raw.value("SELECT pg_backend_pid()").await, backend);
+        let parameters = [("user", USER), ("database", "new")];
+        assert!(Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.is_err());
+        // A mistake changes nothing and is told.
+        pooler.rewrite("app = hots=127.0.0.1\n", "");
+        let error = Raw::log_in(pooler.port, "pgbouncer").await.error("RELOAD").await;
+        assert_eq!(error.field('C'), "F0000");
+        assert!(error.field('D').contains("pgweir.ini:2:1: database app: unknown key hots"), "{error:?}");
+        assert_eq!(raw.value("SELECT 1").await, "1");
+    });
+}
+
+#[test]
+fn a_database_that_is_gone_takes_its_clients_along() {
+    let port = cluster().primary;
+    let both = format!("app = host=127.0.0.1 port={port}\nold = host=127.0.0.1 port={port} dbname=app\n");
+    let pooler = Pooler::with_databases(&both, "");
+    run(async {
+        let mut old = Raw::log_in(pooler.port, "old").await;
+        assert_eq!(old.value("SELECT 1").await, "1");
+        let mut stays = pooler.raw().await;
+        pooler.rewrite(&format!("app = host=127.0.0.1 port={port}\n"), "");
+        pooler.console("RELOAD").await;
+        assert_eq!(old.receive().await.unwrap().field('C'), "57P01");
+        assert_eq!(stays.value("SELECT 1").await, "1");
+    });
+}

@@ -1,0 +1,87 @@
+//! The HTTP listener.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use crate::support::raw::query;
+use crate::support::{Pooler, free_port, run};
+
+fn get(port: u16, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_page_has_the_exporters_names_and_is_sound() {
+    let http = free_port();
+    let pooler = Pooler::start(&format!("http_port = {http}\ndefault_pool_size = 1"));
+    run(async {
+        let mut raw = pooler.raw().await;
+        raw.rows("BEGIN").await;
+        let mut waiting = pooler.raw().await;
+        waiting.send(&query("SELECT 1")).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let page = get(http, "GET /metrics");
+        assert!(page.contains("\npgbouncer_pools_client_waiting_connections{database=\"app\",user=\"app\"} 1\n"), "{page}");
+        raw.rows("COMMIT").await;
+        waiting.until_ready().await;
+    });
+    let page = get(http, "GET /metrics");
+    for sample in [
+        "pgbouncer_up 1",
+        "pgbouncer_stats_queries_pooled_total{database=\"app\"} 3",
+        "pgbouncer_stats_sql_transactions_pooled_total{database=\"app\"} 2",
+        "pgbouncer_pools_server_idle_connections{database=\"app\",user=\"app\"} 1",
+        "pgweir_client_wait_seconds_count{database=\"app\",user=\"app\"} 1",
+        "pgweir_transaction_seconds_count{database=\"app\",user=\"app\"} 2",
+        "pgbouncer_config_max_client_connections 100",
+    ] {
+        assert!(page.contains(&format!("\n{sample}\n")), "{sample}\n{page}");
+    }
+    let body = page.split("\r\n\r\n").nth(1).unwrap();
+    let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    match promtool {
+        Ok(mut promtool) => {
+            promtool.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+            let output = promtool.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && said.is_empty(), "{said}");
+        }
+        Err(error) => println!("SKIPPED: promtool: {error}"),
+    }
+}
+
+#[test]
+fn probes_and_mistakes() {
+    let http = free_port();
+    let pooler = Pooler::start(&format!("http_port = {http}"));
+    assert!(get(http, "GET /livez").starts_with("HTTP/1.1 200 "));
+    assert!(get(http, "GET /readyz?x").starts_with("HTTP/1.1 200 "));
+    assert!(get(http, "HEAD /readyz").ends_with("\r\n\r\n"));
+    assert!(get(http, "GET /nothing").starts_with("HTTP/1.1 404 "));
+    assert!(get(http, "POST /metrics").starts_with("HTTP/1.1 405 "));
+    run(async {
+        let mut raw = pooler.raw().await;
+        raw.rows("BEGIN").await;
+        let _ = pooler.console("SHUTDOWN WAIT_FOR_CLIENTS").await;
+    });
+    drop(TcpStream::connect(("127.0.0.1", http)));
+}
+
+#[test]
+fn a_port_that_was_asked_for_must_be_had() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = Pooler::new_dir();
+    let settings = format!("http_port = {}", taken.local_addr().unwrap().port());
+    std::fs::write(dir.join("pgweir.ini"), Pooler::ini(&dir, free_port(), "", &settings)).unwrap();
+    let output = crate::support::unprivileged(crate::support::exe().to_str().unwrap())
+        .arg(dir.join("pgweir.ini"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot serve /metrics"), "{output:?}");
+}

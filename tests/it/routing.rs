@@ -1,0 +1,137 @@
+//! Reads go to the replica, everything else to the primary, whatever order they are listed in.
+
+use crate::support::raw::{Raw, bind, execute, parse, query, sync};
+use crate::support::{Pooler, cluster, eventually, run};
+
+/// The replica comes first: roles are asked, not assumed.
+fn pooler() -> Pooler {
+    let (primary, replica) = (cluster().primary, cluster().replica);
+    let databases =
+        format!("app = host=127.0.0.1,127.0.0.1 port={replica},{primary} read_write_split=1\n");
+    let pooler = Pooler::with_databases(&databases, "topology_check_period = 0.2");
+    run(async { pooler.raw().await.rows("CREATE TABLE IF NOT EXISTS routed (a int); SELECT 1").await });
+    cluster().catch_up();
+    eventually("both roles are known", || {
+        let hosts = run(pooler.console("SHOW HOSTS"));
+        hosts.iter().any(|h| h[3] == "replica") && hosts.iter().any(|h| h[3] == "primary")
+    });
+    pooler
+}
+
+async fn counts(pooler: &Pooler) -> (i64, i64) {
+    let hosts = pooler.console("SHOW HOSTS").await;
+    let sum = |role: &str, column: usize| hosts.iter().filter(|h| h[3] == role).map(|h| h[column].parse::<i64>().unwrap()).sum();
+    assert_eq!(sum("replica", 7), 0, "no write is ever counted on a replica: {hosts:?}");
+    (sum("replica", 6), sum("primary", 7))
+}
+
+#[test]
+fn statements_go_where_they_belong() {
+    let pooler = pooler();
+    run(async {
+        let mut raw = pooler.raw().await;
+        for (sql, is_read) in [
+            ("SELECT 1", true),
+            ("SELECT count(*) FROM routed", true),
+            ("TABLE routed", true),
+            ("COPY routed TO STDOUT", true),
+            ("EXPLAIN SELECT * FROM routed", true),
+            ("WITH r AS (SELECT 1) SELECT * FROM r", true),
+            ("INSERT INTO routed VALUES (1)", false),
+            ("WITH w AS (INSERT INTO routed VALUES (1) RETURNING a) SELECT * FROM w", false),
+            ("SELECT * FROM routed FOR UPDATE", false),
+            ("SELECT pg_advisory_xact_lock(1)", false),
+            ("SELECT txid_current()", false),
+            ("SELECT pg_is_in_recovery()", false),
+            ("SHOW transaction_read_only", false),
+            ("SET work_mem = '1MB'", false),
+            ("SELECT 1; INSERT INTO routed VALUES (2)", false),
+            ("gibberish", false),
+        ] {
+            let before = counts(&pooler).await;
+            raw.send(&query(sql)).await;
+            raw.until_ready().await;
+            let after = counts(&pooler).await;
+            let expected = if is_read { (before.0 + 1, before.1) } else { (before.0, before.1 + 1) };
+            assert_eq!(after, expected, "{sql}");
+        }
+    });
+}
+
+#[test]
+fn transactions_stay_where_they_began() {
+    let pooler = pooler();
+    run(async {
+        let mut raw = pooler.raw().await;
+        let port = "SELECT pg_is_in_recovery()";
+        raw.rows("BEGIN READ ONLY").await;
+        assert_eq!(raw.value(port).await, "t");
+        assert_eq!(raw.error("INSERT INTO routed VALUES (1)").await.field('C'), "25006");
+        raw.rows("ROLLBACK").await;
+        for begin in ["BEGIN", "BEGIN READ WRITE", "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"] {
+            raw.rows(begin).await;
+            assert_eq!(raw.value(port).await, "f", "{begin}");
+            raw.rows("COMMIT").await;
+        }
+    });
+}
+
+#[test]
+fn the_extended_protocol_and_prepared_statements_are_routed_too() {
+    let pooler = pooler();
+    run(async {
+        let mut raw = pooler.raw().await;
+        assert_eq!(raw.tags(&[parse("r", "SELECT count(*) FROM routed"), sync()].concat()).await, "1Z");
+        assert_eq!(raw.tags(&[parse("w", "INSERT INTO routed VALUES (7)"), sync()].concat()).await, "1Z");
+        for _ in 0..5 {
+            let before = counts(&pooler).await;
+            assert_eq!(raw.tags(&[bind("r"), execute(), sync()].concat()).await, "2DCZ");
+            assert_eq!(raw.tags(&[bind("w"), execute(), sync()].concat()).await, "2CZ");
+            let after = counts(&pooler).await;
+            assert_eq!(after, (before.0 + 1, before.1 + 1));
+        }
+        // Both in one batch: where the write belongs.
+        let before = counts(&pooler).await;
+        assert_eq!(raw.tags(&[bind("r"), execute(), bind("w"), execute(), sync()].concat()).await, "2DC2CZ");
+        // A pipeline of batches, alternating.
+        let batch = [bind("r"), execute(), sync(), bind("w"), execute(), sync()].concat();
+        raw.send(&batch.repeat(10)).await;
+        for n in 0..20 {
+            let tags: String = raw.until_ready().await.iter().map(|m| m.tag).collect();
+            assert_eq!(tags, if n % 2 == 0 { "2DCZ" } else { "2CZ" });
+        }
+        let after = counts(&pooler).await;
+        assert!(after.1 >= before.1 + 11, "{before:?} {after:?}");
+        // The unnamed statement, parsed in a batch of its own.
+        assert_eq!(raw.tags(&[parse("", "INSERT INTO routed VALUES (8)"), sync()].concat()).await, "1Z");
+        assert_eq!(raw.tags(&[bind(""), execute(), sync()].concat()).await, "2CZ");
+    });
+}
+
+#[test]
+fn several_hosts_without_the_setting_are_what_they_are_in_pgbouncer() {
+    let (primary, replica) = (cluster().primary, cluster().replica);
+    let databases = format!("app = host=127.0.0.1,127.0.0.1 port={primary},{replica} pool_size=2\n");
+    let pooler = Pooler::with_databases(&databases, "");
+    run(async {
+        let (mut a, mut b) = (pooler.raw().await, pooler.raw().await);
+        a.rows("BEGIN").await;
+        b.rows("BEGIN").await;
+        let ports = [a.value("SELECT pg_is_in_recovery()").await, b.value("SELECT pg_is_in_recovery()").await];
+        assert_ne!(ports[0], ports[1], "round-robin");
+    });
+}
+
+#[test]
+fn without_a_usable_replica_the_primary_reads() {
+    let dead = crate::support::free_port();
+    let databases =
+        format!("app = host=127.0.0.1,127.0.0.1 port={dead},{} read_write_split=1\n", cluster().primary);
+    let pooler = Pooler::with_databases(&databases, "topology_check_period = 0.2");
+    run(async {
+        let mut raw = Raw::log_in(pooler.port, "app").await;
+        for _ in 0..5 {
+            assert_eq!(raw.value("SELECT 1").await, "1");
+        }
+    });
+}

@@ -1,0 +1,169 @@
+//! The pooler under test: the real program, as its user would start it.
+
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio_postgres::{Client, NoTls};
+
+use super::raw::Raw;
+use super::{PASSWORD, USER, cluster, free_port, unprivileged};
+
+pub struct Pooler {
+    pub port: u16,
+    pub dir: PathBuf,
+    child: Child,
+}
+
+/// The program, where a user without privileges can start it.
+pub fn exe() -> &'static PathBuf {
+    static EXE: OnceLock<PathBuf> = OnceLock::new();
+    EXE.get_or_init(|| {
+        let copy = cluster().dir.join("pgweir");
+        std::fs::copy(env!("CARGO_BIN_EXE_pgweir"), &copy).unwrap();
+        copy
+    })
+}
+
+impl Pooler {
+    /// A pooler in transaction mode with the database `app` on the primary; `settings` are lines of `[pgbouncer]` that
+    /// come last, and may be followed by other sections.
+    pub fn start(settings: &str) -> Self {
+        let databases = format!("app = host=127.0.0.1 port={}\n", cluster().primary);
+        Self::with_databases(&databases, settings)
+    }
+
+    pub fn with_databases(databases: &str, settings: &str) -> Self {
+        let port = free_port();
+        let dir = Self::new_dir();
+        let ini = Self::ini(&dir, port, databases, settings);
+        std::fs::write(dir.join("pgweir.ini"), ini).unwrap();
+        Self::launch(port, dir)
+    }
+
+    /// The configuration that [`Pooler::start`] makes.
+    pub fn ini(dir: &std::path::Path, port: u16, databases: &str, settings: &str) -> String {
+        let dir = dir.display();
+        format!(
+            "[databases]\n{databases}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {dir}\n\
+             auth_type = scram-sha-256\nauth_file = {dir}/userlist.txt\nadmin_users = {USER}\nstats_users = other\n\
+             pool_mode = transaction\nhttp_port = 0\nlogfile = {dir}/log\n{settings}\n"
+        )
+    }
+
+    /// A folder that the pooler can write to, with a userlist in it.
+    pub fn new_dir() -> PathBuf {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let dir = cluster().dir.join(format!("pooler-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        assert!(unprivileged("mkdir").arg(&dir).status().unwrap().success());
+        let users = format!(
+            "\"{USER}\" \"{PASSWORD}\"\n\"other\" \"other\"\n\"trusted\" \"\"\n\"md5user\" \"md5 secret\"\n\"plainuser\" \"plain secret\"\n"
+        );
+        std::fs::write(dir.join("userlist.txt"), users).unwrap();
+        dir
+    }
+
+    pub fn launch(port: u16, dir: PathBuf) -> Self {
+        let ini = dir.join("pgweir.ini");
+        let child = unprivileged(exe().to_str().unwrap())
+            .arg("-q")
+            .arg(&ini)
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(dir.join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut pooler = Self { port, dir, child };
+        let start = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(pooler.child.try_wait().unwrap().is_none(), "did not start: {}", pooler.stderr());
+            assert!(start.elapsed() < Duration::from_secs(10), "does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        pooler
+    }
+
+    /// Replaces the configuration file; it takes effect with RELOAD.
+    pub fn rewrite(&self, databases: &str, settings: &str) {
+        std::fs::write(self.dir.join("pgweir.ini"), Self::ini(&self.dir, self.port, databases, settings)).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for the process to end by itself.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// A driver's connection to a database, as the user of all tests.
+    pub async fn connect(&self, database: &str) -> Client {
+        self.try_connect(&format!("user={USER} password='{PASSWORD}' dbname={database}")).await.unwrap()
+    }
+
+    pub async fn try_connect(&self, parameters: &str) -> Result<Client, tokio_postgres::Error> {
+        let parameters = format!("host=127.0.0.1 port={} {parameters}", self.port);
+        let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// A raw connection, logged in.
+    pub async fn raw(&self) -> Raw {
+        Raw::log_in(self.port, "app").await
+    }
+
+    /// Runs a console command; rows as text.
+    pub async fn console(&self, command: &str) -> Vec<Vec<String>> {
+        let mut raw = Raw::log_in(self.port, "pgbouncer").await;
+        raw.rows(command).await
+    }
+
+    /// One figure of a row of SHOW that begins with `key`.
+    pub async fn figure(&self, show: &str, key: &str, column: &str) -> i64 {
+        let mut raw = Raw::log_in(self.port, "pgbouncer").await;
+        let (columns, rows) = raw.table(show).await;
+        let at = columns.iter().position(|(name, _)| name == column).unwrap_or_else(|| panic!("no {column} in {columns:?}"));
+        rows.iter().find(|row| row[0] == key).map_or(0, |row| row[at].parse().unwrap())
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.signal(Signal::SIGQUIT);
+            let _ = self.child.wait();
+        }
+        assert!(!self.stderr().contains("panicked") && !self.log().contains("panicked"), "{}", self.stderr());
+    }
+}

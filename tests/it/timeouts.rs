@@ -1,0 +1,78 @@
+//! What may not last for ever.
+
+use std::time::{Duration, Instant};
+
+use crate::support::raw::query;
+use crate::support::{Pooler, eventually, run};
+
+#[test]
+fn each_timeout_ends_the_session_with_its_own_code() {
+    for (setting, before, statement, code) in [
+        ("query_timeout = 0.5", "", "SELECT pg_sleep(20)", "57014"),
+        ("idle_transaction_timeout = 0.5", "BEGIN", "", "25P03"),
+        ("transaction_timeout = 0.5", "BEGIN", "SELECT pg_sleep(20)", "25P04"),
+        ("transaction_timeout = 0.5", "BEGIN", "", "25P04"),
+        ("client_idle_timeout = 0.5", "", "", "57P05"),
+    ] {
+        let pooler = Pooler::start(setting);
+        run(async {
+            let mut raw = pooler.raw().await;
+            if !before.is_empty() {
+                raw.rows(before).await;
+            }
+            let start = Instant::now();
+            if !statement.is_empty() {
+                raw.send(&query(statement)).await;
+            }
+            let error = raw.receive().await.unwrap();
+            assert_eq!((error.tag, error.field('C').as_str()), ('E', code), "{setting}: {error:?}");
+            assert!(start.elapsed() > Duration::from_millis(450) && start.elapsed() < Duration::from_secs(3), "{setting}");
+            assert_eq!(raw.receive().await, None);
+            // The server was not given to anybody else in that state.
+            assert_eq!(pooler.raw().await.value("SELECT pg_current_xact_id_if_assigned() IS NULL").await, "t");
+        });
+    }
+}
+
+#[test]
+fn activity_starts_the_clock_again() {
+    let pooler = Pooler::start("client_idle_timeout = 1\nidle_transaction_timeout = 1\nquery_timeout = 1");
+    run(async {
+        let mut raw = pooler.raw().await;
+        for statement in ["SELECT pg_sleep(0.6)", "BEGIN", "SELECT pg_sleep(0.6)", "SELECT pg_sleep(0.6)", "COMMIT"] {
+            raw.rows(statement).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert_eq!(raw.value("SELECT 1").await, "1");
+    });
+}
+
+#[test]
+fn nobody_waits_longer_than_query_wait_timeout() {
+    let pooler = Pooler::start("default_pool_size = 1\nquery_wait_timeout = 0.6");
+    run(async {
+        let mut holder = pooler.raw().await;
+        holder.rows("BEGIN").await;
+        let mut raw = pooler.raw().await;
+        let error = raw.error("SELECT 1").await;
+        assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("53300", "query_wait_timeout"));
+        holder.rows("COMMIT").await;
+        assert_eq!(pooler.raw().await.value("SELECT 1").await, "1");
+    });
+}
+
+#[test]
+fn a_server_that_is_not_there_is_tried_again_until_somebody_gives_up() {
+    let port = crate::support::free_port();
+    let databases = format!("app = host=127.0.0.1 port={port}\n");
+    let pooler = Pooler::with_databases(&databases, "query_wait_timeout = 1");
+    run(async {
+        let start = Instant::now();
+        let parameters = [("user", crate::support::USER), ("database", "app")];
+        let refused = crate::support::Raw::log_in_with(pooler.port, 3 << 16, &parameters, crate::support::PASSWORD).await;
+        let error = refused.err().unwrap();
+        assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("08001", "query_wait_timeout"));
+        assert!(start.elapsed() > Duration::from_millis(900));
+    });
+    eventually("attempts", || pooler.log().matches("connect failed").count() >= 3);
+}
