@@ -41,10 +41,10 @@ Usage:
   pgweir [OPTION]... [CONFIG_FILE]
   pgweir healthcheck [CONFIG_FILE]
 
-CONFIG_FILE is a pgbouncer.ini, or the same settings as a .toml file. Without it
-/etc/pgbouncer/pgbouncer.ini is read if it exists, else the environment: a server
-from DATABASE_URL (postgres://user:password@host:port/database), settings from
-PGBOUNCER_<SETTING>.
+CONFIG_FILE is a pgbouncer.ini, or the same settings as a .toml file. Without
+it /etc/pgbouncer/pgbouncer.ini is read if it exists, else the environment:
+a server from DATABASE_URL (postgres://user:password@host:port/database),
+settings from PGBOUNCER_<SETTING>.
 
 Options:
   -d, --daemon         run in background (as a daemon)
@@ -56,8 +56,8 @@ Options:
   -h, --help           show this help, then exit
 
 Signals:
-  TERM  no new clients, end when the last one has left; a second one ends at once
-  INT   no new queries, end when no server is in use; a second one ends at once
+  TERM  no new clients, end when the last one has left; a second one: at once
+  INT   no new queries, end when no server is in use; a second one: at once
   QUIT  end at once
   HUP   read the configuration again
   USR1  pause; USR2 resume

@@ -84,6 +84,7 @@ impl Console {
             link: 0.into(),
             application_name: parking_lot::Mutex::default(),
             attention: false.into(),
+            cancelled: false.into(),
             kill: parking_lot::Mutex::new(None),
             deadline: AtomicMicros::default(),
             waker: OnceLock::new(),

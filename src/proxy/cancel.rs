@@ -30,6 +30,8 @@ pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) {
     }
     let Some(server) = mark(shared, &client) else {
         tracing::debug!("{client} cancel request for a client without a server");
+        client.cancelled.store(true, Relaxed);
+        client.wake();
         return;
     };
     tracing::debug!("{client} cancel request for {server}");

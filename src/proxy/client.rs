@@ -54,6 +54,8 @@ pub struct Client {
     waiter: Option<Arc<Waiter<Box<Server>>>>,
     /// The parameters were not accepted by any server yet.
     untried_parameters: bool,
+    /// The server has been asked something of ours first: nothing of the client's has been sent to it yet.
+    preparing: bool,
     /// Nothing is sent to the server until it has answered everything so far.
     hold: bool,
     notified: bool,
@@ -126,6 +128,7 @@ impl Client {
             server: None,
             waiter: None,
             untried_parameters: login.untried_parameters,
+            preparing: false,
             hold: false,
             notified: false,
             request_started: Micros(0),
@@ -355,15 +358,14 @@ impl Client {
         if let Some(query) = &settings.server_check_query {
             if now.since(server.idle_since) > settings.server_check_delay {
                 server.session.ask(query.as_bytes(), &mut server.pending);
-                self.hold = true;
+                self.preparing = true;
             }
         }
         if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending) {
-            self.hold |= self.untried_parameters;
+            self.preparing |= self.untried_parameters;
         }
         self.untried_parameters = false;
         self.server = Some(server);
-        self.set_deadline(now);
     }
 
     fn linked(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
@@ -398,14 +400,15 @@ impl Client {
                 self.phase = Phase::Idle;
                 return Poll::Ready(Ok(()));
             };
-            if self.hold && server.session.pipeline.is_empty() {
-                self.hold = false;
+            let waits = self.hold || self.preparing;
+            if waits && server.session.pipeline.is_empty() {
+                (self.hold, self.preparing) = (false, false);
                 progress = true;
                 let bytes = std::mem::take(&mut self.carry);
                 let sent = self.send(cx, scratch, &bytes);
                 scratch.recycle(bytes);
                 sent?;
-            } else if !self.hold && server.pending.is_empty() {
+            } else if !waits && server.pending.is_empty() {
                 match relay::receive(cx, &mut self.stream, read) {
                     Poll::Ready(Ok(Some(n))) => {
                         progress = true;
@@ -429,7 +432,6 @@ impl Client {
                 let now = clock::now();
                 self.request_started = now;
                 self.info.requested.set(now);
-                self.set_deadline(now);
             }
         }
         if self.carry.is_empty() {
@@ -445,7 +447,7 @@ impl Client {
     /// Passes a client's bytes on; what cannot go yet stays in `carry`.
     fn send(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<(), End> {
         let Some(server) = &mut self.server else { return Ok(()) };
-        if self.hold {
+        if self.preparing {
             self.carry = scratch.vector(bytes);
             return self.flush_server(cx);
         }
@@ -468,6 +470,9 @@ impl Client {
         self.carry = scratch.vector(&bytes[sent.consumed..]);
         self.count(&sent);
         self.hold = sent.stop == Stop::Hold;
+        if self.settings.has_timeouts {
+            self.set_deadline(self.request_started);
+        }
         if sent.stop == Stop::Terminate {
             return Err(End::Gone("client close request"));
         }
@@ -542,6 +547,9 @@ impl Client {
     /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**
     fn release_if_settled(&mut self) {
         let Some(server) = &self.server else { return };
+        if self.preparing {
+            return;
+        }
         let pipeline = &server.session.pipeline;
         let quiet = server.pending.is_empty() && server.carry.is_empty() && !self.session.is_mid_frame();
         if pipeline.is_tainted() && pipeline.is_empty() && pipeline.status() == b'I' && quiet {
@@ -561,7 +569,7 @@ impl Client {
         server.info.prepared.store(server.session.statements.len() as u32, Relaxed);
         self.info.prepared.store(self.session.statements.len() as u32, Relaxed);
         self.info.set_state(ClientState::Idle);
-        self.hold = false;
+        (self.hold, self.preparing) = (false, false);
         server
     }
 
@@ -578,11 +586,11 @@ impl Client {
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
         if let Some(server) = self.server.take() {
             self.info.link.store(0, Relaxed);
-            if self.hold && server.session.pipeline.only_ours() {
+            if self.preparing && server.session.pipeline.only_ours() {
                 // The check query found it dead, and the client's request has not been sent: try another.
                 let purpose = server.purpose;
                 server.close("server conn crashed?");
-                self.hold = false;
+                self.preparing = false;
                 let now = clock::now();
                 match self.checkout(purpose) {
                     Some(server) => self.link(server, now),
@@ -668,6 +676,9 @@ impl Client {
         if let Some(reason) = self.info.kill.lock().take() {
             return Err(reason.into());
         }
+        if self.info.cancelled.swap(false, Relaxed) {
+            self.stop_waiting(cx)?;
+        }
         let deadline = self.info.deadline.get();
         let now = clock::now();
         if deadline.0 == 0 || now < deadline {
@@ -708,6 +719,30 @@ impl Client {
         }
     }
 
+    /// A cancel request came while the client was in the queue: its request ends there. Anything it has sent behind
+    /// that request is dealt with as usual.
+    fn stop_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Phase::Waiting(purpose) = self.phase else { return Ok(()) };
+        // A request that is not complete yet is none that could be cancelled.
+        let Some(end) = forward::batch_len(&self.carry) else { return Ok(()) };
+        self.leave_queue(purpose);
+        self.phase = Phase::Idle;
+        self.info.set_state(ClientState::Idle);
+        self.info.waiting_since.set(Micros(0));
+        self.carry.drain(..end);
+        let mut answer = Vec::new();
+        write::error(&mut answer, &Refusal::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request"));
+        write::ready_for_query(&mut answer, b'I');
+        relay::send(cx, &mut self.stream, &mut self.pending, &answer)?;
+        Ok(())
+    }
+
+    fn leave_queue(&self, purpose: Purpose) {
+        if let Some(server) = self.waiter.as_ref().and_then(|w| self.pool.lane(purpose).give_up(w)) {
+            super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
+        }
+    }
+
     // === The end ===
 
     fn finish(&mut self, cx: &mut Context<'_>, end: End) {
@@ -716,9 +751,7 @@ impl Client {
             End::Refused(refusal) => (refusal.reason(), Some(refusal)),
         };
         if let Phase::Waiting(purpose) = self.phase {
-            if let Some(server) = self.waiter.as_ref().and_then(|w| self.pool.lane(purpose).give_up(w)) {
-                super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
-            }
+            self.leave_queue(purpose);
         }
         if self.server.is_some() {
             let quiet = self.carry.is_empty() && !self.session.is_mid_frame();

@@ -48,6 +48,8 @@ pub struct ClientInfo {
     pub application_name: Mutex<Box<str>>,
     /// The task has to look at `kill` or at its deadlines.
     pub attention: AtomicBool,
+    /// A cancel request came while it was waiting.
+    pub cancelled: AtomicBool,
     /// Somebody wants it closed: why.
     pub kill: Mutex<Option<crate::error::Refusal>>,
     /// The task wants attention when this is over; 0: never.

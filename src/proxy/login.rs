@@ -366,6 +366,7 @@ impl Newcomer {
                 link: 0.into(),
                 application_name: parking_lot::Mutex::new(application_name.into()),
                 attention: false.into(),
+            cancelled: false.into(),
                 kill: parking_lot::Mutex::new(None),
                 deadline: AtomicMicros::default(),
                 waker: OnceLock::new(),

@@ -163,6 +163,21 @@ impl ClientSession {
     }
 }
 
+/// Length of the first batch in `buf`: a simple query or call, or everything up to Sync. `None` if it is not complete.
+pub fn batch_len(buf: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let frame = peek(&buf[at..]).ok()??;
+        at += frame.len;
+        if at > buf.len() {
+            return None;
+        }
+        if matches!(frame.tag, b'Q' | b'S' | b'F') {
+            return Some(at);
+        }
+    }
+}
+
 /// What comes first from a client that has no server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -296,6 +311,7 @@ pub fn client_to_server(
             Step::Wait => break,
             Step::Terminate => {
                 walk.sent.stop = Stop::Terminate;
+                at += frame.available();
                 break;
             }
         }

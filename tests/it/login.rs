@@ -228,7 +228,7 @@ fn parameters_of_the_server_are_relayed_and_those_of_the_client_heeded() {
             ("options", "-c DateStyle=German -c search_path=x"),
         ];
         let mut raw = Raw::log_in_with(pooler.port, V3_0, &parameters, PASSWORD).await.unwrap();
-        assert!(raw.parameter("server_version").parse::<f32>().is_ok_and(|version| version >= 14.0) , "{:?}", raw.parameters);
+        assert!(raw.parameter("server_version").split('.').next().is_some_and(|major| major.parse::<u8>().is_ok()), "{:?}", raw.parameters);
         assert_eq!(raw.value("SHOW application_name").await, "it's me");
         assert!(raw.value("SHOW DateStyle").await.starts_with("German"));
 
@@ -258,8 +258,8 @@ fn unknown_users_take_the_same_steps() {
             let mut raw = Raw::connect(pooler.port).await;
             raw.send(&startup(V3_0, &[("user", user), ("database", "app")])).await;
             assert_eq!(raw.receive().await.unwrap().body[..4], [0, 0, 0, 10]);
-            let hello = b"SCRAM-SHA-256\0\0\0\0\x12n,,n=,r=abcdefghijk";
-            raw.send(&message(b'p', &[&hello[..14], &18u32.to_be_bytes(), &hello[18..]].concat())).await;
+            let hello = b"SCRAM-SHA-256\0\0\0\0\x13n,,n=,r=abcdefghijk";
+            raw.send(&message(b'p', &[&hello[..14], &19u32.to_be_bytes(), &hello[18..]].concat())).await;
             let challenge = String::from_utf8(raw.receive().await.unwrap().body[4..].to_vec()).unwrap();
             let parts: Vec<String> = challenge.split(',').map(str::to_owned).collect();
             assert_eq!(parts[2], "i=4096", "{challenge}");

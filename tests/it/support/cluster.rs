@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::{PASSWORD, USER, free_port, unprivileged, unprivileged_user};
 
-pub struct Cluster {
-    pub dir: PathBuf,
-    pub primary: u16,
-    pub replica: u16,
+pub(crate) struct Cluster {
+    pub(crate) dir: PathBuf,
+    pub(crate) primary: u16,
+    pub(crate) replica: u16,
     bin: PathBuf,
     /// Stops everything and removes the directory when this process ends, however it ends: its standard input closes.
     _guardian: Child,
 }
 
 /// The cluster of this run.
-pub fn cluster() -> &'static Cluster {
+pub(crate) fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(Cluster::start)
 }
@@ -96,12 +96,12 @@ impl Cluster {
 
     /// Runs SQL as the superuser, with psql over the Unix socket, and returns what it prints.
     #[track_caller]
-    pub fn admin(&self, port: u16, sql: &str) -> String {
+    pub(crate) fn admin(&self, port: u16, sql: &str) -> String {
         self.admin_in("postgres", port, sql)
     }
 
     #[track_caller]
-    pub fn admin_in(&self, database: &str, port: u16, sql: &str) -> String {
+    pub(crate) fn admin_in(&self, database: &str, port: u16, sql: &str) -> String {
         let output = Command::new(self.bin.join("psql"))
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql])
             .args(["-h", self.dir.to_str().unwrap(), "-p", &port.to_string()])
@@ -112,12 +112,12 @@ impl Cluster {
     }
 
     /// A program of PostgreSQL's.
-    pub fn program(&self, name: &str) -> Command {
+    pub(crate) fn program(&self, name: &str) -> Command {
         Command::new(self.bin.join(name))
     }
 
     /// Waits until the replica has replayed all there is.
-    pub fn catch_up(&self) {
+    pub(crate) fn catch_up(&self) {
         let start = Instant::now();
         let lsn = self.admin(self.primary, "SELECT pg_current_wal_lsn()");
         while self.admin(self.replica, &format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'")) != "t" {

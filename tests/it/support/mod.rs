@@ -2,7 +2,7 @@
 
 mod cluster;
 mod pooler;
-pub mod raw;
+pub(crate) mod raw;
 
 use std::future::Future;
 use std::net::TcpListener;
@@ -10,16 +10,16 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-pub use cluster::cluster;
-pub use pooler::{Pooler, exe};
-pub use raw::Raw;
+pub(crate) use cluster::cluster;
+pub(crate) use pooler::{Pooler, exe};
+pub(crate) use raw::Raw;
 
 /// User and password of all tests; owner of the database `app`.
-pub const USER: &str = "app";
-pub const PASSWORD: &str = "app secret";
+pub(crate) const USER: &str = "app";
+pub(crate) const PASSWORD: &str = "app secret";
 
 /// A port nobody listens on. Below the range that the kernel hands out by itself, so that it stays free.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = u16::try_from(std::process::id() % 100).unwrap() * 90;
     loop {
@@ -31,7 +31,7 @@ pub fn free_port() -> u16 {
 }
 
 /// A command run as a user without privileges: PostgreSQL refuses to run as root, and so does the pooler.
-pub fn unprivileged(program: &str) -> Command {
+pub(crate) fn unprivileged(program: &str) -> Command {
     if !nix::unistd::geteuid().is_root() {
         return Command::new(program);
     }
@@ -41,20 +41,20 @@ pub fn unprivileged(program: &str) -> Command {
     command
 }
 
-pub fn unprivileged_user() -> nix::unistd::User {
+pub(crate) fn unprivileged_user() -> nix::unistd::User {
     let named = |name| nix::unistd::User::from_name(name).ok().flatten();
     named("postgres").or_else(|| named("nobody")).expect("a user without privileges")
 }
 
 /// Runs something asynchronous to its end, half a minute at most.
-pub fn run<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), future).await.expect("hangs") })
 }
 
 /// Waits until `condition` holds, ten seconds at most.
 #[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(10), "waited in vain: {what}");

@@ -13,14 +13,14 @@ use tokio_postgres::{Client, NoTls};
 use super::raw::Raw;
 use super::{PASSWORD, USER, cluster, free_port, unprivileged};
 
-pub struct Pooler {
-    pub port: u16,
-    pub dir: PathBuf,
+pub(crate) struct Pooler {
+    pub(crate) port: u16,
+    pub(crate) dir: PathBuf,
     child: Child,
 }
 
 /// The program, where a user without privileges can start it.
-pub fn exe() -> &'static PathBuf {
+pub(crate) fn exe() -> &'static PathBuf {
     static EXE: OnceLock<PathBuf> = OnceLock::new();
     EXE.get_or_init(|| {
         let copy = cluster().dir.join("pgweir");
@@ -32,12 +32,12 @@ pub fn exe() -> &'static PathBuf {
 impl Pooler {
     /// A pooler in transaction mode with the database `app` on the primary; `settings` are lines of `[pgbouncer]` that
     /// come last, and may be followed by other sections.
-    pub fn start(settings: &str) -> Self {
+    pub(crate) fn start(settings: &str) -> Self {
         let databases = format!("app = host=127.0.0.1 port={}\n", cluster().primary);
         Self::with_databases(&databases, settings)
     }
 
-    pub fn with_databases(databases: &str, settings: &str) -> Self {
+    pub(crate) fn with_databases(databases: &str, settings: &str) -> Self {
         let port = free_port();
         let dir = Self::new_dir();
         let ini = Self::ini(&dir, port, databases, settings);
@@ -46,7 +46,7 @@ impl Pooler {
     }
 
     /// The configuration that [`Pooler::start`] makes.
-    pub fn ini(dir: &std::path::Path, port: u16, databases: &str, settings: &str) -> String {
+    pub(crate) fn ini(dir: &std::path::Path, port: u16, databases: &str, settings: &str) -> String {
         let dir = dir.display();
         format!(
             "[databases]\n{databases}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {dir}\n\
@@ -56,7 +56,7 @@ impl Pooler {
     }
 
     /// A folder that the pooler can write to, with a userlist in it.
-    pub fn new_dir() -> PathBuf {
+    pub(crate) fn new_dir() -> PathBuf {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let dir = cluster().dir.join(format!("pooler-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         assert!(unprivileged("mkdir").arg(&dir).status().unwrap().success());
@@ -67,7 +67,7 @@ impl Pooler {
         dir
     }
 
-    pub fn launch(port: u16, dir: PathBuf) -> Self {
+    pub(crate) fn launch(port: u16, dir: PathBuf) -> Self {
         let ini = dir.join("pgweir.ini");
         let child = unprivileged(exe().to_str().unwrap())
             .arg("-q")
@@ -89,29 +89,29 @@ impl Pooler {
     }
 
     /// Replaces the configuration file; it takes effect with RELOAD.
-    pub fn rewrite(&self, databases: &str, settings: &str) {
+    pub(crate) fn rewrite(&self, databases: &str, settings: &str) {
         std::fs::write(self.dir.join("pgweir.ini"), Self::ini(&self.dir, self.port, databases, settings)).unwrap();
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         std::fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id().try_into().unwrap()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
     /// Waits for the process to end by itself.
     #[track_caller]
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -122,16 +122,16 @@ impl Pooler {
         }
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// A driver's connection to a database, as the user of all tests.
-    pub async fn connect(&self, database: &str) -> Client {
+    pub(crate) async fn connect(&self, database: &str) -> Client {
         self.try_connect(&format!("user={USER} password='{PASSWORD}' dbname={database}")).await.unwrap()
     }
 
-    pub async fn try_connect(&self, parameters: &str) -> Result<Client, tokio_postgres::Error> {
+    pub(crate) async fn try_connect(&self, parameters: &str) -> Result<Client, tokio_postgres::Error> {
         let parameters = format!("host=127.0.0.1 port={} {parameters}", self.port);
         let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await?;
         tokio::spawn(connection);
@@ -139,18 +139,18 @@ impl Pooler {
     }
 
     /// A raw connection, logged in.
-    pub async fn raw(&self) -> Raw {
+    pub(crate) async fn raw(&self) -> Raw {
         Raw::log_in(self.port, "app").await
     }
 
     /// Runs a console command; rows as text.
-    pub async fn console(&self, command: &str) -> Vec<Vec<String>> {
+    pub(crate) async fn console(&self, command: &str) -> Vec<Vec<String>> {
         let mut raw = Raw::log_in(self.port, "pgbouncer").await;
         raw.rows(command).await
     }
 
     /// One figure of a row of SHOW that begins with `key`.
-    pub async fn figure(&self, show: &str, key: &str, column: &str) -> i64 {
+    pub(crate) async fn figure(&self, show: &str, key: &str, column: &str) -> i64 {
         let mut raw = Raw::log_in(self.port, "pgbouncer").await;
         let (columns, rows) = raw.table(show).await;
         let at = columns.iter().position(|(name, _)| name == column).unwrap_or_else(|| panic!("no {column} in {columns:?}"));

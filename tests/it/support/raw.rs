@@ -10,30 +10,30 @@ use tokio::net::TcpStream;
 
 use super::{PASSWORD, USER};
 
-pub struct Raw {
-    pub stream: TcpStream,
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
     /// What BackendKeyData said: process ID and secret.
-    pub key: (u32, Vec<u8>),
-    pub parameters: Vec<(String, String)>,
+    pub(crate) key: (u32, Vec<u8>),
+    pub(crate) parameters: Vec<(String, String)>,
 }
 
 /// A message from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    pub tag: char,
-    pub body: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) tag: char,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Message {
     /// A field of an ErrorResponse or NoticeResponse.
-    pub fn field(&self, field: char) -> String {
+    pub(crate) fn field(&self, field: char) -> String {
         let fields = self.body.split(|&b| b == 0);
         let found = fields.filter_map(|f| f.split_first()).find(|(tag, _)| char::from(**tag) == field);
         found.map(|(_, text)| String::from_utf8_lossy(text).into_owned()).unwrap_or_default()
     }
 
     /// The values of a DataRow.
-    pub fn values(&self) -> Vec<String> {
+    pub(crate) fn values(&self) -> Vec<String> {
         let mut rest = &self.body[2..];
         let mut values = Vec::new();
         while let Some((len, after)) = rest.split_first_chunk::<4>() {
@@ -44,52 +44,52 @@ impl Message {
         values
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).trim_end_matches('\0').to_owned()
     }
 }
 
 /// Builds messages.
-pub fn build(write: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
+pub(crate) fn build(write: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
     let mut buf = BytesMut::new();
     write(&mut buf);
     buf.to_vec()
 }
 
-pub fn query(sql: &str) -> Vec<u8> {
+pub(crate) fn query(sql: &str) -> Vec<u8> {
     build(|buf| frontend::query(sql, buf).unwrap())
 }
 
-pub fn parse(name: &str, sql: &str) -> Vec<u8> {
+pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
     build(|buf| frontend::parse(name, sql, [], buf).unwrap())
 }
 
-pub fn bind(statement: &str) -> Vec<u8> {
+pub(crate) fn bind(statement: &str) -> Vec<u8> {
     message(b'B', &[b"\0", statement.as_bytes(), b"\0\0\0\0\0\0\0"].concat())
 }
 
-pub fn describe(statement: &str) -> Vec<u8> {
+pub(crate) fn describe(statement: &str) -> Vec<u8> {
     build(|buf| frontend::describe(b'S', statement, buf).unwrap())
 }
 
-pub fn execute() -> Vec<u8> {
+pub(crate) fn execute() -> Vec<u8> {
     build(|buf| frontend::execute("", 0, buf).unwrap())
 }
 
-pub fn close(statement: &str) -> Vec<u8> {
+pub(crate) fn close(statement: &str) -> Vec<u8> {
     build(|buf| frontend::close(b'S', statement, buf).unwrap())
 }
 
-pub fn sync() -> Vec<u8> {
+pub(crate) fn sync() -> Vec<u8> {
     build(frontend::sync)
 }
 
-pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
     [&[tag][..], &len, body].concat()
 }
 
-pub fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut body = version.to_be_bytes().to_vec();
     for (name, value) in parameters {
         body.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
@@ -99,25 +99,25 @@ pub fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
 }
 
 impl Raw {
-    pub async fn connect(port: u16) -> Self {
+    pub(crate) async fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, key: (0, Vec::new()), parameters: Vec::new() }
     }
 
-    pub async fn log_in(port: u16, database: &str) -> Self {
+    pub(crate) async fn log_in(port: u16, database: &str) -> Self {
         Self::log_in_with(port, 3 << 16, &[("user", USER), ("database", database)], PASSWORD).await.unwrap()
     }
 
     /// Logs in; the ErrorResponse if that fails.
-    pub async fn log_in_with(port: u16, version: u32, parameters: &[(&str, &str)], password: &str) -> Result<Self, Message> {
+    pub(crate) async fn log_in_with(port: u16, version: u32, parameters: &[(&str, &str)], password: &str) -> Result<Self, Message> {
         let mut raw = Self::connect(port).await;
         raw.send(&startup(version, parameters)).await;
         raw.authenticate(parameters[0].1, password).await?;
         Ok(raw)
     }
 
-    pub async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), Message> {
+    pub(crate) async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), Message> {
         let mut scram = None;
         loop {
             let message = self.receive().await.expect("closed during login");
@@ -158,16 +158,16 @@ impl Raw {
         }
     }
 
-    pub fn parameter(&self, name: &str) -> &str {
+    pub(crate) fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
     }
 
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
     /// The next message; `None` if the connection was closed.
-    pub async fn receive(&mut self) -> Option<Message> {
+    pub(crate) async fn receive(&mut self) -> Option<Message> {
         let mut header = [0; 5];
         let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read_exact(&mut header)).await;
         read.expect("no message for 20 s").ok()?;
@@ -178,7 +178,7 @@ impl Raw {
     }
 
     /// Messages up to and including ReadyForQuery, or to the end of the connection.
-    pub async fn until_ready(&mut self) -> Vec<Message> {
+    pub(crate) async fn until_ready(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
         while let Some(message) = self.receive().await {
             let ready = message.tag == 'Z';
@@ -191,19 +191,19 @@ impl Raw {
     }
 
     /// Sends bytes; the tags of what comes back up to ReadyForQuery.
-    pub async fn tags(&mut self, bytes: &[u8]) -> String {
+    pub(crate) async fn tags(&mut self, bytes: &[u8]) -> String {
         self.send(bytes).await;
         self.until_ready().await.iter().map(|message| message.tag).collect()
     }
 
     /// Runs a simple query; its rows.
     #[track_caller]
-    pub fn rows<'a>(&'a mut self, sql: &'a str) -> impl Future<Output = Vec<Vec<String>>> + 'a {
+    pub(crate) fn rows<'a>(&'a mut self, sql: &'a str) -> impl Future<Output = Vec<Vec<String>>> + 'a {
         async move { self.table(sql).await.1 }
     }
 
     /// … and its columns: name and type.
-    pub async fn table(&mut self, sql: &str) -> (Vec<(String, u32)>, Vec<Vec<String>>) {
+    pub(crate) async fn table(&mut self, sql: &str) -> (Vec<(String, u32)>, Vec<Vec<String>>) {
         self.send(&query(sql)).await;
         let messages = self.until_ready().await;
         assert!(messages.iter().all(|m| m.tag != 'E'), "{sql}: {}", error(&messages).field('M'));
@@ -213,19 +213,19 @@ impl Raw {
     }
 
     /// The first value of the first row.
-    pub async fn value(&mut self, sql: &str) -> String {
+    pub(crate) async fn value(&mut self, sql: &str) -> String {
         self.rows(sql).await.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default()
     }
 
     /// The error a simple query ends with.
-    pub async fn error(&mut self, sql: &str) -> Message {
+    pub(crate) async fn error(&mut self, sql: &str) -> Message {
         self.send(&query(sql)).await;
         error(&self.until_ready().await)
     }
 }
 
 /// The error among messages.
-pub fn error(messages: &[Message]) -> Message {
+pub(crate) fn error(messages: &[Message]) -> Message {
     messages.iter().find(|m| m.tag == 'E').cloned().unwrap_or_else(|| panic!("no error in {messages:?}"))
 }
 
