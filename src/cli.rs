@@ -78,7 +78,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
             Short('u') | Long("user") => options.user = Some(parser.value()?.to_string_lossy().into_owned()),
             Short('V') | Long("version") => return Ok(Command::Version),
             Short('h') | Long("help") => return Ok(Command::Help),
-            Value(word) if word == "healthcheck" && !healthcheck && options == Options::default() => healthcheck = true,
+            Value(word) if word == "healthcheck" && !healthcheck && options == Options::default() => {
+                healthcheck = true
+            }
             Value(file) if options.file.is_none() => options.file = Some(file.into()),
             other => return Err(other.unexpected()),
         }

@@ -24,7 +24,11 @@ impl Micros {
 impl Add<Duration> for Micros {
     type Output = Self;
     fn add(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_add(rhs.as_secs().saturating_mul(1_000_000)).saturating_add(rhs.subsec_micros().into()))
+        Self(
+            self.0
+                .saturating_add(rhs.as_secs().saturating_mul(1_000_000))
+                .saturating_add(rhs.subsec_micros().into()),
+        )
     }
 }
 

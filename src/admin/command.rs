@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use super::parse::{self, Command};
 use crate::error::{Refusal, sqlstate};
+use crate::proxy::info::ClientInfo;
 use crate::proxy::pools::Database;
-use crate::proxy::{pause, settings};
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
+use crate::proxy::{pause, settings};
 use crate::wire::write;
 
 /// How often a command that waits looks whether it is done.
 const POLL: Duration = Duration::from_millis(20);
 
-pub(super) async fn execute(shared: &Arc<Shared>, command: Command, out: &mut Vec<u8>) -> Result<(), Refusal> {
+pub(super) async fn execute(
+    shared: &Arc<Shared>,
+    command: Command,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let tag = match command {
         Command::Show(_) => "SHOW",
         Command::Set(key, value) => {
@@ -46,7 +51,7 @@ pub(super) async fn execute(shared: &Arc<Shared>, command: Command, out: &mut Ve
             "RECONNECT"
         }
         Command::Kill(name) => {
-            kill(shared, name.as_deref())?;
+            kill(shared, name.as_deref()).await?;
             "KILL"
         }
         Command::KillClient(id) => {
@@ -77,7 +82,8 @@ async fn reload(shared: &Shared) -> Result<(), Refusal> {
     let (answer, done) = tokio::sync::oneshot::channel();
     let sent = shared.requests.get().is_some_and(|requests| requests.send(Request::Reload(answer)).is_ok());
     let failed = |why: String| {
-        Refusal::new(sqlstate::CONFIG_FILE_ERROR, "RELOAD failed, see logs for additional details").detail(why)
+        Refusal::new(sqlstate::CONFIG_FILE_ERROR, "RELOAD failed, see logs for additional details")
+            .detail(why)
     };
     if !sent {
         return Err(failed("nobody reads the configuration".into()));
@@ -137,14 +143,22 @@ fn reconnect(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
 }
 
 /// KILL: clients and servers are closed at once.
-fn kill(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
+async fn kill(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
     let killed = databases(shared, name)?;
-    for client in shared.clients.iter() {
-        if !client.admin && killed.iter().any(|database| database.name == client.database) {
-            client.kill(Refusal::new(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect").log("admin forced disconnect"));
-        }
+    let is_meant =
+        |client: &ClientInfo| !client.admin && killed.iter().any(|database| database.name == client.database);
+    for client in shared.clients.iter().filter(|client| is_meant(client)) {
+        client.kill(Refusal::new(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect"));
     }
-    reconnect(shared, name)
+    reconnect(shared, name)?;
+    // They go by themselves, at once; whoever looks after this command must not see them any more.
+    for _ in 0..50 {
+        if !shared.clients.iter().any(|client| is_meant(&client)) {
+            break;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 fn kill_client(shared: &Shared, id: &str) -> Result<(), Refusal> {
@@ -160,7 +174,8 @@ async fn wait_close(shared: &Shared, name: Option<&str>) -> Result<(), Refusal> 
     let waited_for = databases(shared, name)?;
     let closing = || {
         shared.servers.iter().any(|server| {
-            server.close_needed.get().is_some() && waited_for.iter().any(|database| database.name == server.database)
+            server.close_needed.get().is_some()
+                && waited_for.iter().any(|database| database.name == server.database)
         })
     };
     while closing() {

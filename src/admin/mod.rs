@@ -9,18 +9,18 @@ mod parse;
 mod prometheus;
 pub mod show;
 
-use std::net::SocketAddr;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
-use crate::net::listener::Peer;
 use crate::net::stream::Stream;
-use crate::proxy::info::{AtomicMicros, ClientInfo, ClientState};
+use crate::pool::limits::Permit;
+use crate::proxy::info::{ClientInfo, ClientState};
+use crate::proxy::login::ConsoleLogin;
 use crate::proxy::shared::Shared;
-use crate::wire::startup::CancelKey;
 use crate::wire::{frame, frontend, write};
 use parse::Command;
 
@@ -38,64 +38,25 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("integer_datetimes", "on"),
 ];
 
+/// Serves a console session until it ends.
+pub fn serve(shared: Arc<Shared>, login: ConsoleLogin) -> Pin<Box<dyn Future<Output = ()>>> {
+    let ConsoleLogin { stream, info, is_admin, greeting, permits } = login;
+    Box::pin(Console { shared, stream, info, is_admin, greeting, _permits: permits }.run())
+}
+
 /// Somebody at the console.
-pub struct Console {
+struct Console {
     shared: Arc<Shared>,
     stream: Stream,
     info: Arc<ClientInfo>,
     /// Otherwise it may only look.
     is_admin: bool,
     greeting: Vec<u8>,
+    _permits: [Permit; 2],
 }
 
 impl Console {
-    /// A console session; `greeting` is what the login still has to send.
-    #[expect(clippy::too_many_arguments, reason = "each is a different fact about one login")]
-    pub fn new(
-        shared: Arc<Shared>,
-        worker: usize,
-        stream: Stream,
-        peer: Peer,
-        local: Option<SocketAddr>,
-        id: u64,
-        user: String,
-        is_admin: bool,
-        greeting: Vec<u8>,
-    ) -> Self {
-        let pid = loop {
-            let pid = u32::from_be_bytes(shared.entropy()) & 0x7fff_ffff;
-            if !shared.clients.contains_key(&pid) {
-                break pid;
-            }
-        };
-        let info = Arc::new(ClientInfo {
-            id,
-            key: CancelKey { pid, secret: shared.entropy::<4>().into() },
-            database: "pgbouncer".into(),
-            user: user.into(),
-            peer,
-            local,
-            connected: clock::now(),
-            requested: AtomicMicros::default(),
-            waiting_since: AtomicMicros::default(),
-            state: AtomicU8::new(ClientState::Idle as u8),
-            prepared: 0.into(),
-            admin: true,
-            link: 0.into(),
-            application_name: parking_lot::Mutex::default(),
-            attention: false.into(),
-            cancelled: false.into(),
-            kill: parking_lot::Mutex::new(None),
-            deadline: AtomicMicros::default(),
-            waker: OnceLock::new(),
-        });
-        shared.clients.insert(pid, Arc::clone(&info));
-        let _ = worker;
-        Self { shared, stream, info, is_admin, greeting }
-    }
-
-    /// Serves the session until it ends.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         self.shared.console.logins.fetch_add(1, Relaxed);
         let reason = match self.serve().await {
             Ok(()) => "client close request",
@@ -131,14 +92,20 @@ impl Console {
                 b'X' => return Ok(()),
                 b'S' => write::ready_for_query(&mut out, b'I'),
                 b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => {
-                    let refusal = Refusal::new(sqlstate::NOT_SUPPORTED, "the console speaks the simple query protocol only")
-                        .hint("psql does; with JDBC use preferQueryMode=simple.");
+                    let refusal = Refusal::new(
+                        sqlstate::NOT_SUPPORTED,
+                        "the console speaks the simple query protocol only",
+                    )
+                    .hint("psql does; with JDBC use preferQueryMode=simple.");
                     write::error(&mut out, &refusal);
                     self.skip_to_sync(&mut message).await?;
                     write::ready_for_query(&mut out, b'I');
                 }
                 other => {
-                    write::fatal(&mut out, &Refusal::protocol(format!("unexpected message {:?}", char::from(other))));
+                    write::fatal(
+                        &mut out,
+                        &Refusal::protocol(format!("unexpected message {:?}", char::from(other))),
+                    );
                     return self.stream.write_all(&out).await;
                 }
             }

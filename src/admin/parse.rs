@@ -35,7 +35,10 @@ impl Command {
 
 /// Settings of a session that drivers set on every connection; they mean nothing at the console.
 pub(super) fn is_greeting(key: &str) -> bool {
-    matches!(key, "extra_float_digits" | "client_encoding" | "application_name" | "datestyle" | "client_min_messages")
+    matches!(
+        key,
+        "extra_float_digits" | "client_encoding" | "application_name" | "datestyle" | "client_min_messages"
+    )
 }
 
 /// Splits a query string at semicolons; empty statements are dropped.
@@ -83,12 +86,14 @@ pub(super) fn parse(text: &str) -> Result<Command, Refusal> {
         "kill" => Command::Kill(at_most_one()?),
         "kill_client" => Command::KillClient(one()?),
         "wait_close" => Command::WaitClose(at_most_one()?),
-        "shutdown" => Command::Shutdown(match at_most_one()?.map(|how| how.to_ascii_lowercase()).as_deref() {
-            None => Shutdown::Immediate,
-            Some("wait_for_servers") => Shutdown::WaitForServers,
-            Some("wait_for_clients") => Shutdown::WaitForClients,
-            Some(_) => return Err(invalid()),
-        }),
+        "shutdown" => {
+            Command::Shutdown(match at_most_one()?.map(|how| how.to_ascii_lowercase()).as_deref() {
+                None => Shutdown::Immediate,
+                Some("wait_for_servers") => Shutdown::WaitForServers,
+                Some("wait_for_clients") => Shutdown::WaitForClients,
+                Some(_) => return Err(invalid()),
+            })
+        }
         _ => return Err(invalid()),
     })
 }
@@ -150,13 +155,18 @@ mod tests {
     #[test]
     fn commands_are_read() {
         assert_eq!(parse("Show Stats_Totals"), Ok(Command::Show("stats_totals".into())));
-        assert_eq!(parse("SET default_pool_size=7"), Ok(Command::Set("default_pool_size".into(), "7".into())));
+        assert_eq!(
+            parse("SET default_pool_size=7"),
+            Ok(Command::Set("default_pool_size".into(), "7".into()))
+        );
         assert_eq!(parse("set x = 'it''s; me'"), Ok(Command::Set("x".into(), "it's; me".into())));
         assert_eq!(parse("set x = ''"), Ok(Command::Set("x".into(), String::new())));
         assert_eq!(parse("PAUSE \"My Db\""), Ok(Command::Pause(Some("My Db".into()))));
         assert_eq!(parse("kill"), Ok(Command::Kill(None)));
         assert_eq!(parse("shutdown WAIT_FOR_CLIENTS"), Ok(Command::Shutdown(Shutdown::WaitForClients)));
-        for wrong in ["select 1", "set x", "set x 1", "pause a b", "shutdown now", "enable", "reload x", "set x = 'y"] {
+        for wrong in
+            ["select 1", "set x", "set x 1", "pause a b", "shutdown now", "enable", "reload x", "set x = 'y"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -171,8 +181,17 @@ mod tests {
     fn only_looking_is_harmless() {
         let harmless = ["show users", "set extra_float_digits = 3"];
         let not = [
-            "set max_client_conn = 1", "reload", "pause", "resume", "disable a", "enable a", "reconnect", "kill",
-            "kill_client 1", "wait_close", "shutdown",
+            "set max_client_conn = 1",
+            "reload",
+            "pause",
+            "resume",
+            "disable a",
+            "enable a",
+            "reconnect",
+            "kill",
+            "kill_client 1",
+            "wait_close",
+            "shutdown",
         ];
         for (commands, expected) in [(&harmless[..], true), (&not[..], false)] {
             for command in commands {

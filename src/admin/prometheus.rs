@@ -38,9 +38,21 @@ fn process(shared: &Shared, page: &mut Page) {
         ("pgbouncer_used_clients", "Clients that are logged in.", clients),
         ("pgbouncer_login_clients", "Clients that are logging in.", connected.saturating_sub(clients)),
         ("pgbouncer_used_servers", "Server connections.", shared.servers.len()),
-        ("pgbouncer_config_max_client_connections", "Setting max_client_conn.", config.settings.max_client_conn as usize),
-        ("pgbouncer_config_max_user_connections", "Setting max_user_connections.", config.settings.max_user_connections as usize),
-        ("pgweir_prepared_statements", "Distinct prepared statements of all clients.", shared.statements.len()),
+        (
+            "pgbouncer_config_max_client_connections",
+            "Setting max_client_conn.",
+            config.settings.max_client_conn as usize,
+        ),
+        (
+            "pgbouncer_config_max_user_connections",
+            "Setting max_user_connections.",
+            config.settings.max_user_connections as usize,
+        ),
+        (
+            "pgweir_prepared_statements",
+            "Distinct prepared statements of all clients.",
+            shared.statements.len(),
+        ),
     ] {
         page.metric(name, "gauge", help);
         page.sample(name, &[], value as f64);
@@ -58,10 +70,16 @@ fn databases(shared: &Shared, page: &mut Page) {
         ("pgbouncer_databases_reserve_pool", "Additional server connections per pool.", |d, s| {
             d.config.load().reserve_pool_size.unwrap_or(s.reserve_pool_size).into()
         }),
-        ("pgbouncer_databases_max_connections", "Largest number of server connections.", |d, _| d.servers.max() as f64),
+        ("pgbouncer_databases_max_connections", "Largest number of server connections.", |d, _| {
+            d.servers.max() as f64
+        }),
         ("pgbouncer_databases_current_connections", "Server connections.", |d, _| d.servers.current() as f64),
-        ("pgbouncer_databases_paused", "Whether the database is paused.", |d, _| f64::from(u8::from(d.paused.load(Relaxed)))),
-        ("pgbouncer_databases_disabled", "Whether the database is disabled.", |d, _| f64::from(u8::from(d.disabled.load(Relaxed)))),
+        ("pgbouncer_databases_paused", "Whether the database is paused.", |d, _| {
+            f64::from(u8::from(d.paused.load(Relaxed)))
+        }),
+        ("pgbouncer_databases_disabled", "Whether the database is disabled.", |d, _| {
+            f64::from(u8::from(d.disabled.load(Relaxed)))
+        }),
     ];
     let all = shared.pools.databases();
     for (name, help, figure) in figures {
@@ -86,16 +104,26 @@ fn stats(shared: &Shared, page: &mut Page) {
     type Figure = fn(&Totals) -> f64;
     let figures: [(&str, &str, Figure); 12] = [
         ("pgbouncer_stats_queries_pooled_total", "Queries.", |t| t.queries as f64),
-        ("pgbouncer_stats_queries_duration_seconds_total", "Time spent on queries.", |t| seconds(t.query_time)),
+        ("pgbouncer_stats_queries_duration_seconds_total", "Time spent on queries.", |t| {
+            seconds(t.query_time)
+        }),
         ("pgbouncer_stats_received_bytes_total", "Bytes received from clients.", |t| t.received as f64),
         ("pgbouncer_stats_sent_bytes_total", "Bytes sent to clients.", |t| t.sent as f64),
-        ("pgbouncer_stats_client_wait_seconds_total", "Time clients waited for a server.", |t| seconds(t.wait_time.sum)),
+        ("pgbouncer_stats_client_wait_seconds_total", "Time clients waited for a server.", |t| {
+            seconds(t.wait_time.sum)
+        }),
         ("pgbouncer_stats_sql_transactions_pooled_total", "Transactions.", |t| t.transactions as f64),
-        ("pgbouncer_stats_server_in_transaction_seconds_total", "Time spent in transactions.", |t| seconds(t.transaction_time.sum)),
-        ("pgbouncer_stats_client_parses_total", "Parse messages of named statements from clients.", |t| t.client_parses as f64),
+        ("pgbouncer_stats_server_in_transaction_seconds_total", "Time spent in transactions.", |t| {
+            seconds(t.transaction_time.sum)
+        }),
+        ("pgbouncer_stats_client_parses_total", "Parse messages of named statements from clients.", |t| {
+            t.client_parses as f64
+        }),
         ("pgbouncer_stats_server_parses_total", "… and those sent to servers.", |t| t.server_parses as f64),
         ("pgbouncer_stats_binds_total", "Bind messages of named statements.", |t| t.binds as f64),
-        ("pgweir_stats_server_assignments_total", "Times a server was given to a client.", |t| t.assignments as f64),
+        ("pgweir_stats_server_assignments_total", "Times a server was given to a client.", |t| {
+            t.assignments as f64
+        }),
         ("pgweir_stats_client_logins_total", "Successful logins.", |t| t.logins as f64),
     ];
     let all = shared.database_totals();
@@ -110,22 +138,39 @@ fn stats(shared: &Shared, page: &mut Page) {
 fn pools(shared: &Shared, page: &mut Page) {
     type Figure = fn(&PoolLoad) -> f64;
     let figures: [(&str, &str, Figure); 12] = [
-        ("pgbouncer_pools_client_active_connections", "Clients that do not wait.", |l| l.clients_active as f64),
-        ("pgbouncer_pools_client_waiting_connections", "Clients waiting for a server.", |l| l.clients_waiting as f64),
+        ("pgbouncer_pools_client_active_connections", "Clients that do not wait.", |l| {
+            l.clients_active as f64
+        }),
+        ("pgbouncer_pools_client_waiting_connections", "Clients waiting for a server.", |l| {
+            l.clients_waiting as f64
+        }),
         ("pgbouncer_pools_client_active_cancel_connections", "Cancel requests being passed on.", |_| 0.0),
         ("pgbouncer_pools_client_waiting_cancel_connections", "Cancel requests waiting.", |_| 0.0),
-        ("pgbouncer_pools_server_active_connections", "Servers linked to a client.", |l| l.servers_active as f64),
-        ("pgbouncer_pools_server_active_cancel_connections", "Servers passing on a cancel request.", |_| 0.0),
-        ("pgbouncer_pools_server_being_canceled_connections", "Servers kept back while a cancel request is under way.", |l| {
-            l.servers_being_canceled as f64
+        ("pgbouncer_pools_server_active_connections", "Servers linked to a client.", |l| {
+            l.servers_active as f64
         }),
+        ("pgbouncer_pools_server_active_cancel_connections", "Servers passing on a cancel request.", |_| 0.0),
+        (
+            "pgbouncer_pools_server_being_canceled_connections",
+            "Servers kept back while a cancel request is under way.",
+            |l| l.servers_being_canceled as f64,
+        ),
         ("pgbouncer_pools_server_idle_connections", "Idle servers.", |l| l.servers_idle as f64),
-        ("pgbouncer_pools_server_used_connections", "Idle servers due for a check: always 0, they are checked in use.", |_| 0.0),
+        (
+            "pgbouncer_pools_server_used_connections",
+            "Idle servers due for a check: always 0, they are checked in use.",
+            |_| 0.0,
+        ),
         ("pgbouncer_pools_server_testing_connections", "Servers being reset.", |l| l.servers_tested as f64),
-        ("pgbouncer_pools_server_login_connections", "Servers being logged in to.", |l| l.servers_login as f64),
-        ("pgbouncer_pools_client_maxwait_seconds", "How long the longest waiting client has waited.", |l| l.max_wait.as_secs_f64()),
+        ("pgbouncer_pools_server_login_connections", "Servers being logged in to.", |l| {
+            l.servers_login as f64
+        }),
+        ("pgbouncer_pools_client_maxwait_seconds", "How long the longest waiting client has waited.", |l| {
+            l.max_wait.as_secs_f64()
+        }),
     ];
-    let all: Vec<_> = shared.pools.all().into_iter().map(|pool| (PoolLoad::of(shared, &pool), pool)).collect();
+    let all: Vec<_> =
+        shared.pools.all().into_iter().map(|pool| (PoolLoad::of(shared, &pool), pool)).collect();
     for (name, help, figure) in figures {
         page.metric(name, "gauge", help);
         for (load, pool) in &all {
@@ -142,7 +187,11 @@ fn histograms(shared: &Shared, page: &mut Page) {
     ] {
         page.metric(name, "histogram", help);
         for (totals, pool) in &all {
-            let histogram = if name == "pgweir_client_wait_seconds" { &totals.wait_time } else { &totals.transaction_time };
+            let histogram = if name == "pgweir_client_wait_seconds" {
+                &totals.wait_time
+            } else {
+                &totals.transaction_time
+            };
             page.histogram(name, &[("database", &pool.database.name), ("user", &pool.user.name)], histogram);
         }
     }
@@ -151,10 +200,18 @@ fn histograms(shared: &Shared, page: &mut Page) {
 fn hosts(shared: &Shared, page: &mut Page) {
     type Figure = fn(&crate::route::cluster::Host) -> f64;
     let figures: [(&str, &str, &str, Figure); 5] = [
-        ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |h| h.reads.load(Relaxed) as f64),
-        ("pgweir_host_writes_total", "counter", "Transactions that may write.", |h| h.writes.load(Relaxed) as f64),
-        ("pgweir_host_server_connections", "gauge", "Connections to the host.", |h| h.servers.load(Relaxed) as f64),
-        ("pgweir_host_up", "gauge", "Whether the host could be reached.", |h| f64::from(u8::from(h.is_reachable()))),
+        ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |h| {
+            h.reads.load(Relaxed) as f64
+        }),
+        ("pgweir_host_writes_total", "counter", "Transactions that may write.", |h| {
+            h.writes.load(Relaxed) as f64
+        }),
+        ("pgweir_host_server_connections", "gauge", "Connections to the host.", |h| {
+            h.servers.load(Relaxed) as f64
+        }),
+        ("pgweir_host_up", "gauge", "Whether the host could be reached.", |h| {
+            f64::from(u8::from(h.is_reachable()))
+        }),
         ("pgweir_host_is_replica", "gauge", "Whether the host says it is a standby.", |h| {
             f64::from(u8::from(h.role() == Role::Replica))
         }),

@@ -69,7 +69,8 @@ pub(super) fn answer(shared: &Shared, what: &str, out: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
-const PEER_POOLS: &[&str] = &["peer_id", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"];
+const PEER_POOLS: &[&str] =
+    &["peer_id", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"];
 
 /// `s`: text, `i`: integer, `q`: bigint, `N`: numeric.
 fn table(out: &mut Vec<u8>, types: &str, names: &[&'static str], rows: impl IntoIterator<Item = Row>) {
@@ -117,15 +118,43 @@ fn config(shared: &Shared, out: &mut Vec<u8>) {
 
 fn databases(shared: &Shared, out: &mut Vec<u8>) {
     const NAMES: &[&str] = &[
-        "name", "host", "port", "database", "force_user", "pool_size", "min_pool_size", "reserve_pool_size",
-        "server_lifetime", "pool_mode", "load_balance_hosts", "max_connections", "current_connections",
-        "max_client_connections", "current_client_connections", "paused", "disabled",
+        "name",
+        "host",
+        "port",
+        "database",
+        "force_user",
+        "pool_size",
+        "min_pool_size",
+        "reserve_pool_size",
+        "server_lifetime",
+        "pool_mode",
+        "load_balance_hosts",
+        "max_connections",
+        "current_connections",
+        "max_client_connections",
+        "current_client_connections",
+        "paused",
+        "disabled",
     ];
     let config = shared.config.load();
     let own = vec![
-        text("pgbouncer"), None, text(config.settings.listen_port), text("pgbouncer"), text("pgbouncer"), text(2), text(0),
-        text(0), text(config.settings.server_lifetime.as_secs()), text("statement"), None, text(0), text(0), text(0),
-        text(0), text(0), text(0),
+        text("pgbouncer"),
+        None,
+        text(config.settings.listen_port),
+        text("pgbouncer"),
+        text("pgbouncer"),
+        text(2),
+        text(0),
+        text(0),
+        text(config.settings.server_lifetime.as_secs()),
+        text("statement"),
+        None,
+        text(0),
+        text(0),
+        text(shared.console.clients.max()),
+        text(shared.console.clients.current()),
+        text(0),
+        text(0),
     ];
     let rows = shared.pools.databases().into_iter().map(|database| database_row(shared, &database));
     table(out, "ssissiiiissiiiiii", NAMES, rows.chain([own]));
@@ -158,9 +187,23 @@ fn database_row(shared: &Shared, database: &Database) -> Row {
 
 fn pools(shared: &Shared, out: &mut Vec<u8>) {
     const NAMES: &[&str] = &[
-        "database", "user", "cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active",
-        "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us",
-        "pool_mode", "load_balance_hosts",
+        "database",
+        "user",
+        "cl_active",
+        "cl_waiting",
+        "cl_active_cancel_req",
+        "cl_waiting_cancel_req",
+        "sv_active",
+        "sv_active_cancel",
+        "sv_being_canceled",
+        "sv_idle",
+        "sv_used",
+        "sv_tested",
+        "sv_login",
+        "maxwait",
+        "maxwait_us",
+        "pool_mode",
+        "load_balance_hosts",
     ];
     let at_console = shared.clients.iter().filter(|client| client.admin).count();
     let mut own: Row = vec![text("pgbouncer"), text("pgbouncer"), text(at_console)];
@@ -223,7 +266,7 @@ impl PoolLoad {
         }
         load.clients_active = pool.clients.load(Relaxed).saturating_sub(load.clients_waiting);
         for server in shared.servers.iter() {
-            if server.database == pool.database.name && server.pool_user == pool.user.name {
+            if server.database == pool.database.name && server.user == pool.user.name {
                 match server.state() {
                     ServerState::Active => load.servers_active += 1,
                     ServerState::Idle => load.servers_idle += 1,
@@ -239,14 +282,33 @@ impl PoolLoad {
 }
 
 const SOCKET: &[&str] = &[
-    "type", "user", "database", "replication", "state", "addr", "port", "local_addr", "local_port", "connect_time",
-    "request_time", "wait", "wait_us", "close_needed", "ptr", "link", "remote_pid", "tls", "application_name",
-    "prepared_statements", "id",
+    "type",
+    "user",
+    "database",
+    "replication",
+    "state",
+    "addr",
+    "port",
+    "local_addr",
+    "local_port",
+    "connect_time",
+    "request_time",
+    "wait",
+    "wait_us",
+    "close_needed",
+    "ptr",
+    "link",
+    "remote_pid",
+    "tls",
+    "application_name",
+    "prepared_statements",
+    "id",
 ];
 const SOCKET_TYPES: &str = "ssssssisissiiississii";
 
 fn clients(shared: &Shared) -> Vec<Row> {
-    let mut clients: Vec<Arc<ClientInfo>> = shared.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
+    let mut clients: Vec<Arc<ClientInfo>> =
+        shared.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
     clients.sort_by_key(|client| client.id);
     clients.iter().map(|client| client_row(shared, client)).collect()
 }
@@ -296,7 +358,8 @@ fn client_row(shared: &Shared, client: &ClientInfo) -> Row {
 }
 
 fn servers(shared: &Shared) -> Vec<Row> {
-    let mut servers: Vec<Arc<ServerInfo>> = shared.servers.iter().map(|entry| Arc::clone(entry.value())).collect();
+    let mut servers: Vec<Arc<ServerInfo>> =
+        shared.servers.iter().map(|entry| Arc::clone(entry.value())).collect();
     servers.sort_by_key(|server| server.id);
     servers.iter().map(|server| server_row(server)).collect()
 }
@@ -330,7 +393,8 @@ fn server_row(server: &ServerInfo) -> Row {
 }
 
 fn sockets(shared: &Shared, out: &mut Vec<u8>) {
-    const BUFFERS: &[&str] = &["recv_pos", "pkt_pos", "pkt_remain", "send_pos", "send_remain", "pkt_avail", "send_avail"];
+    const BUFFERS: &[&str] =
+        &["recv_pos", "pkt_pos", "pkt_remain", "send_pos", "send_remain", "pkt_avail", "send_avail"];
     let names = [SOCKET, BUFFERS].concat();
     let types = format!("{SOCKET_TYPES}iiiiiii");
     let rows = clients(shared).into_iter().chain(servers(shared)).map(|mut row| {
@@ -369,11 +433,18 @@ fn hosts(shared: &Shared, out: &mut Vec<u8>) {
 
 fn users(shared: &Shared, out: &mut Vec<u8>) {
     const NAMES: &[&str] = &[
-        "name", "pool_size", "reserve_pool_size", "pool_mode", "max_user_connections", "current_connections",
-        "max_user_client_connections", "current_client_connections",
+        "name",
+        "pool_size",
+        "reserve_pool_size",
+        "pool_mode",
+        "max_user_connections",
+        "current_connections",
+        "max_user_client_connections",
+        "current_client_connections",
     ];
     let config = shared.config.load();
-    let live: BTreeMap<String, _> = shared.pools.users().into_iter().map(|user| (user.name.to_string(), user)).collect();
+    let live: BTreeMap<String, _> =
+        shared.pools.users().into_iter().map(|user| (user.name.to_string(), user)).collect();
     let accounts = shared.accounts.load();
     let names: BTreeSet<&String> = accounts.keys().chain(config.users.keys()).chain(live.keys()).collect();
     let rows = names.into_iter().map(|name| {
@@ -418,10 +489,20 @@ fn lists(shared: &Shared, out: &mut Vec<u8>) {
 
 /// What is allocated in numbers worth mentioning.
 fn memory(shared: &Shared) -> Vec<Row> {
-    let row = |name: &str, size: usize, used: usize| vec![text(name), text(size), text(used), text(0), text(size * used)];
+    let row = |name: &str, size: usize, used: usize| {
+        vec![text(name), text(size), text(used), text(0), text(size * used)]
+    };
     vec![
-        row("client", size_of::<crate::proxy::client::Client>() + size_of::<ClientInfo>(), shared.clients.len()),
-        row("server", size_of::<crate::proxy::server::Server>() + size_of::<ServerInfo>(), shared.servers.len()),
+        row(
+            "client",
+            size_of::<crate::proxy::client::Client>() + size_of::<ClientInfo>(),
+            shared.clients.len(),
+        ),
+        row(
+            "server",
+            size_of::<crate::proxy::server::Server>() + size_of::<ServerInfo>(),
+            shared.servers.len(),
+        ),
         row("prepared_statement", size_of::<crate::session::prepared::Statement>(), shared.statements.len()),
     ]
 }
@@ -438,26 +519,59 @@ fn state(shared: &Shared, out: &mut Vec<u8>) {
 }
 
 const STATS: [&str; 12] = [
-    "server_assignment_count", "xact_count", "query_count", "received", "sent", "xact_time", "query_time", "wait_time",
-    "client_parse_count", "server_parse_count", "bind_count", "client_login_count",
+    "server_assignment_count",
+    "xact_count",
+    "query_count",
+    "received",
+    "sent",
+    "xact_time",
+    "query_time",
+    "wait_time",
+    "client_parse_count",
+    "server_parse_count",
+    "bind_count",
+    "client_login_count",
 ];
 
 fn totals_of(t: &Totals) -> [u64; 12] {
     [
-        t.assignments, t.transactions, t.queries, t.received, t.sent, t.transaction_time.sum, t.query_time,
-        t.wait_time.sum, t.client_parses, t.server_parses, t.binds, t.logins,
+        t.assignments,
+        t.transactions,
+        t.queries,
+        t.received,
+        t.sent,
+        t.transaction_time.sum,
+        t.query_time,
+        t.wait_time.sum,
+        t.client_parses,
+        t.server_parses,
+        t.binds,
+        t.logins,
     ]
 }
 
 fn averages_of(a: &Average) -> [u64; 12] {
     [
-        a.assignments, a.transactions, a.queries, a.received, a.sent, a.transaction_time, a.query_time, a.wait_time,
-        a.client_parses, a.server_parses, a.binds, a.logins,
+        a.assignments,
+        a.transactions,
+        a.queries,
+        a.received,
+        a.sent,
+        a.transaction_time,
+        a.query_time,
+        a.wait_time,
+        a.client_parses,
+        a.server_parses,
+        a.binds,
+        a.logins,
     ]
 }
 
 /// One row per database: its name and the numbers that `numbers` takes of it.
-fn per_database<const N: usize>(shared: &Shared, numbers: impl Fn(&Totals, &Average) -> [u64; N]) -> Vec<Row> {
+fn per_database<const N: usize>(
+    shared: &Shared,
+    numbers: impl Fn(&Totals, &Average) -> [u64; N],
+) -> Vec<Row> {
     let now = clock::now();
     let averages = shared.averages.lock();
     let row = |(name, totals): (Arc<str>, Totals)| {
@@ -469,11 +583,31 @@ fn per_database<const N: usize>(shared: &Shared, numbers: impl Fn(&Totals, &Aver
 
 fn stats(shared: &Shared, out: &mut Vec<u8>) {
     const NAMES: [&str; 25] = [
-        "database", "total_server_assignment_count", "total_xact_count", "total_query_count", "total_received",
-        "total_sent", "total_xact_time", "total_query_time", "total_wait_time", "total_client_parse_count",
-        "total_server_parse_count", "total_bind_count", "total_client_login_count", "avg_server_assignment_count",
-        "avg_xact_count", "avg_query_count", "avg_recv", "avg_sent", "avg_xact_time", "avg_query_time", "avg_wait_time",
-        "avg_client_parse_count", "avg_server_parse_count", "avg_bind_count", "avg_client_login_count",
+        "database",
+        "total_server_assignment_count",
+        "total_xact_count",
+        "total_query_count",
+        "total_received",
+        "total_sent",
+        "total_xact_time",
+        "total_query_time",
+        "total_wait_time",
+        "total_client_parse_count",
+        "total_server_parse_count",
+        "total_bind_count",
+        "total_client_login_count",
+        "avg_server_assignment_count",
+        "avg_xact_count",
+        "avg_query_count",
+        "avg_recv",
+        "avg_sent",
+        "avg_xact_time",
+        "avg_query_time",
+        "avg_wait_time",
+        "avg_client_parse_count",
+        "avg_server_parse_count",
+        "avg_bind_count",
+        "avg_client_login_count",
     ];
     let rows = per_database::<24>(shared, |totals, average| {
         let mut all = [0; 24];

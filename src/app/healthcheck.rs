@@ -14,7 +14,8 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub(super) fn run(config: &Config) -> Result<(), Fatal> {
     let s = &config.settings;
     if s.http_port != 0 {
-        let answer = ask(&s.http_listen_addr, s.http_port, b"GET /readyz HTTP/1.1\r\nHost: pgweir\r\n\r\n", 12)?;
+        let answer =
+            ask(&s.http_listen_addr, s.http_port, b"GET /readyz HTTP/1.1\r\nHost: pgweir\r\n\r\n", 12)?;
         return if answer == b"HTTP/1.1 200" { Ok(()) } else { Err("not ready".into()) };
     }
     // SSLRequest: every PostgreSQL server answers with one byte.
@@ -28,7 +29,11 @@ fn ask(listen_addr: &str, port: u16, question: &[u8], answer: usize) -> Result<V
         host => host,
     };
     let failed = |error: std::io::Error| format!("{host}:{port}: {error}");
-    let address = (host, port).to_socket_addrs().map_err(failed)?.next().ok_or_else(|| format!("{host}: no address"))?;
+    let address = (host, port)
+        .to_socket_addrs()
+        .map_err(failed)?
+        .next()
+        .ok_or_else(|| format!("{host}: no address"))?;
     let mut stream = TcpStream::connect_timeout(&address, LIMIT).map_err(failed)?;
     stream.set_read_timeout(Some(LIMIT)).map_err(failed)?;
     stream.write_all(question).map_err(failed)?;

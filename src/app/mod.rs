@@ -17,6 +17,7 @@ use crate::cli::{self, Command, Options};
 use crate::config::model::{self, Accounts};
 use crate::config::settings::{self as table, Change};
 use crate::config::{Config, Loaded, Source};
+use crate::error::{Refusal, sqlstate};
 use crate::logging;
 use crate::net::listener::{self, Listener};
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
@@ -40,7 +41,9 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Help => say(cli::HELP),
         Command::Version => say(&format!("{VERSION}\n")),
-        Command::Healthcheck(file) => load(file.as_deref()).and_then(|loaded| healthcheck::run(&loaded.config)),
+        Command::Healthcheck(file) => {
+            load(file.as_deref()).and_then(|loaded| healthcheck::run(&loaded.config))
+        }
         Command::Run(options) => run(&options),
     };
     match result {
@@ -67,7 +70,8 @@ fn load(file: Option<&Path>) -> Result<Loaded, Fatal> {
     let usual = Path::new(USUAL_FILE);
     if let Some(file) = file.or_else(|| usual.exists().then_some(usual)) {
         let mut loaded = model::load_file(file).map_err(|error| error.to_string())?;
-        let ignored: Vec<String> = std::env::vars().map(|(name, _)| name).filter(|n| n.starts_with("PGBOUNCER_")).collect();
+        let ignored: Vec<String> =
+            std::env::vars().map(|(name, _)| name).filter(|n| n.starts_with("PGBOUNCER_")).collect();
         if !ignored.is_empty() {
             let message = format!("{} is the configuration, ignoring {}", file.display(), ignored.join(", "));
             loaded.warnings.push(crate::config::error::Problem::general(message));
@@ -131,6 +135,7 @@ fn serve(config: Config, accounts: Accounts, pidfile: process::Pidfile) -> Resul
     };
     let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(|_| Worker::new()).unzip();
     let shared = Arc::new(Shared::new(config.clone(), accounts, workers));
+    let _ = shared.serve_console.set(crate::admin::serve);
     settings::apply(&shared, config, None);
     let runtime = worker::runtime().map_err(|error| format!("cannot start: {error}"))?;
     let result = runtime.block_on(async {
@@ -172,7 +177,8 @@ impl Doors {
         let config = shared.config.load_full();
         let s = &config.settings;
         let mut clients = Vec::new();
-        let addresses = listener::resolve(&s.listen_addr).await.map_err(|error| format!("listen_addr: {error}"))?;
+        let addresses =
+            listener::resolve(&s.listen_addr).await.map_err(|error| format!("listen_addr: {error}"))?;
         for ip in addresses {
             let address = (ip, s.listen_port).into();
             match listener::tcp(address, s.listen_backlog, s.so_reuseport) {
@@ -323,6 +329,11 @@ fn wind_down(shared: &Arc<Shared>, cause: &str, how: Shutdown) {
         tracing::info!("got {cause}, shutting down, waiting for all servers connections to be released");
         shared.set_lifecycle(Lifecycle::WaitForServers);
         pause::pause(shared, &shared.pools.databases());
+        // Nobody in the queue will get a server any more.
+        let refusal = Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down");
+        shared.pools.all().iter().flat_map(|pool| pool.lanes()).for_each(|lane| {
+            lane.refuse_all(&refusal);
+        });
     }
 }
 

@@ -57,10 +57,16 @@ impl Pidfile {
         }
         let path = PathBuf::from(path);
         let old = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
-        if let Some(pid) = old.filter(|pid| *pid > 0 && *pid != std::process::id().cast_signed()) {
-            let alive = !matches!(nix::sys::signal::kill(unistd::Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH));
+        if let Some(pid) = old.filter(|pid| *pid > 0 && *pid != unistd::getpid().as_raw()) {
+            let alive = !matches!(
+                nix::sys::signal::kill(unistd::Pid::from_raw(pid), None),
+                Err(nix::errno::Errno::ESRCH)
+            );
             if alive {
-                return Err(format!("pidfile {} exists, another instance running? (process {pid})", path.display()));
+                return Err(format!(
+                    "pidfile {} exists, another instance running? (process {pid})",
+                    path.display()
+                ));
             }
         }
         std::fs::write(&path, format!("{}\n", std::process::id()))
@@ -86,6 +92,9 @@ pub(super) fn raise_file_limit(settings: &Settings) {
     }
     let needed = u64::from(settings.max_client_conn) + 100;
     if hard < needed {
-        tracing::warn!("max_client_conn = {} needs more than the {hard} open files allowed (ulimit -n)", settings.max_client_conn);
+        tracing::warn!(
+            "max_client_conn = {} needs more than the {hard} open files allowed (ulimit -n)",
+            settings.max_client_conn
+        );
     }
 }

@@ -33,7 +33,8 @@ impl Account {
         match &self.secret {
             Secret::Scram(verifier) => Some(verifier.clone()),
             Secret::Plain(password) => {
-                let derive = || Verifier::new(password, &scram::server::mock_salt(user, mock_key), iterations);
+                let derive =
+                    || Verifier::new(password, &scram::server::mock_salt(user, mock_key), iterations);
                 Some(self.derived.get_or_init(derive).clone())
             }
             Secret::Md5(_) => None,
@@ -166,9 +167,18 @@ pub struct Exchange(State);
 enum State {
     /// The answer was known from the start.
     Decided(bool),
-    Plain { secret: Option<Secret>, user: String },
-    Md5 { stored: Option<String>, salt: [u8; 4] },
-    Sasl { server: Server, plus_offered: bool },
+    Plain {
+        secret: Option<Secret>,
+        user: String,
+    },
+    Md5 {
+        stored: Option<String>,
+        salt: [u8; 4],
+    },
+    Sasl {
+        server: Server,
+        plus_offered: bool,
+    },
     Proof(Challenged),
 }
 
@@ -198,7 +208,9 @@ impl Exchange {
                 let verifier = begin.account.and_then(|a| a.verifier(begin.user, begin.mock_key, iterations));
                 let server = match verifier {
                     Some(verifier) => Server::new(verifier, begin.binding, begin.entropy),
-                    None => Server::mock(begin.user, begin.mock_key, iterations, begin.binding, begin.entropy),
+                    None => {
+                        Server::mock(begin.user, begin.mock_key, iterations, begin.binding, begin.entropy)
+                    }
                 };
                 (Self(State::Sasl { server, plus_offered }), Some(AuthRequest::Sasl { plus: plus_offered }))
             }
@@ -226,7 +238,10 @@ impl Exchange {
                 if right && stored.is_some() {
                     accept(Learned::Nothing)
                 } else {
-                    reject(FailureKind::Password, if stored.is_some() { "wrong password" } else { "no such user" })
+                    reject(
+                        FailureKind::Password,
+                        if stored.is_some() { "wrong password" } else { "no such user" },
+                    )
                 }
             }
             State::Sasl { server, plus_offered } => sasl_first(server, plus_offered, body),
@@ -255,7 +270,9 @@ fn sasl_first(server: Server, plus_offered: bool, body: &[u8]) -> Progress {
         return reject(FailureKind::Sasl, "client chose a SASL mechanism that was not offered");
     }
     match server.first(message, plus) {
-        Ok((challenged, text)) => Progress::Continue(Exchange(State::Proof(challenged)), AuthRequest::SaslContinue(text)),
+        Ok((challenged, text)) => {
+            Progress::Continue(Exchange(State::Proof(challenged)), AuthRequest::SaslContinue(text))
+        }
         Err(reason) => reject(FailureKind::Sasl, reason),
     }
 }
@@ -268,9 +285,13 @@ fn password(body: &[u8]) -> Option<&str> {
 
 fn check_plain(secret: Option<&Secret>, user: &str, sent: &str) -> Progress {
     let right = match secret {
-        Some(Secret::Plain(password)) => !sent.is_empty() && bool::from(password.as_bytes().ct_eq(sent.as_bytes())),
+        Some(Secret::Plain(password)) => {
+            !sent.is_empty() && bool::from(password.as_bytes().ct_eq(sent.as_bytes()))
+        }
         Some(Secret::Md5(hash)) => bool::from(hash.as_bytes().ct_eq(md5::stored(sent, user).as_bytes())),
-        Some(Secret::Scram(verifier)) => Verifier::new(sent, &verifier.salt, verifier.iterations) == *verifier,
+        Some(Secret::Scram(verifier)) => {
+            Verifier::new(sent, &verifier.salt, verifier.iterations) == *verifier
+        }
         None => false,
     };
     if right {
@@ -319,14 +340,16 @@ mod tests {
                 None => {}
                 Some(AuthRequest::CleartextPassword) => body = [password.as_bytes(), b"\0"].concat(),
                 Some(AuthRequest::Md5Password(salt)) => {
-                    body = postgres_protocol::authentication::md5_hash(b"me", password.as_bytes(), salt).into_bytes();
+                    body = postgres_protocol::authentication::md5_hash(b"me", password.as_bytes(), salt)
+                        .into_bytes();
                     body.push(0);
                 }
                 Some(AuthRequest::Sasl { plus }) => {
                     assert!(!plus);
                     let (client, first) = Client::new(&ChannelBinding::None, [9; NONCE]);
                     scram = Some(client);
-                    body = [b"SCRAM-SHA-256\0", &(first.len() as u32).to_be_bytes()[..], first.as_bytes()].concat();
+                    body = [b"SCRAM-SHA-256\0", &(first.len() as u32).to_be_bytes()[..], first.as_bytes()]
+                        .concat();
                 }
                 Some(AuthRequest::SaslContinue(ref text)) => {
                     let client = scram.take().unwrap();
@@ -358,7 +381,12 @@ mod tests {
             (Method::Scram, &*scram, true),
         ] {
             let account = account(secret);
-            assert_eq!(log_in(method, Some(&account), "secret").is_ok(), possible, "{method:?} {:?}", account.secret);
+            assert_eq!(
+                log_in(method, Some(&account), "secret").is_ok(),
+                possible,
+                "{method:?} {:?}",
+                account.secret
+            );
             assert!(log_in(method, Some(&account), "Secret").is_err(), "{method:?} {:?}", account.secret);
             assert!(log_in(method, Some(&account), "").is_err());
         }
@@ -366,9 +394,11 @@ mod tests {
 
     #[test]
     fn unknown_users_fail_at_the_end_only() {
-        for (method, kind) in
-            [(Method::Plain, FailureKind::Password), (Method::Md5, FailureKind::Password), (Method::Scram, FailureKind::Sasl)]
-        {
+        for (method, kind) in [
+            (Method::Plain, FailureKind::Password),
+            (Method::Md5, FailureKind::Password),
+            (Method::Scram, FailureKind::Sasl),
+        ] {
             let failure = log_in(method, None, "").unwrap_err();
             assert_eq!(failure.kind, kind);
         }
@@ -385,7 +415,15 @@ mod tests {
     #[test]
     fn malformed_messages_are_refused() {
         for method in [Method::Plain, Method::Md5, Method::Scram] {
-            for body in [&b""[..], b"\0\0", b"x", b"SCRAM-SHA-256\0", b"SCRAM-SHA-256\0\0\0\0\x09n,,", b"X\0\0\0\0\0", b"\xff\0"] {
+            for body in [
+                &b""[..],
+                b"\0\0",
+                b"x",
+                b"SCRAM-SHA-256\0",
+                b"SCRAM-SHA-256\0\0\0\0\x09n,,",
+                b"X\0\0\0\0\0",
+                b"\xff\0",
+            ] {
                 let exchange = begin(method, Some(&account("secret"))).0;
                 assert!(matches!(exchange.handle(body), Progress::Rejected(_)), "{method:?} {body:?}");
             }
@@ -395,7 +433,9 @@ mod tests {
     #[test]
     fn sasl_keys_are_learned() {
         let account = account("secret");
-        let Ok(Learned::Keys(keys)) = log_in(Method::Scram, Some(&account), "secret") else { panic!("no keys") };
+        let Ok(Learned::Keys(keys)) = log_in(Method::Scram, Some(&account), "secret") else {
+            panic!("no keys")
+        };
         assert_eq!(scram::stored_key(&keys.client_key), account.derived.get().unwrap().stored_key);
     }
 }

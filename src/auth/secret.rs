@@ -38,8 +38,13 @@ impl Secret {
         if let Some(verifier) = Verifier::parse(text) {
             return Self::Scram(verifier);
         }
-        let is_md5 = text.len() == 35 && text.starts_with("md5") && text[3..].bytes().all(|b| b.is_ascii_hexdigit());
-        if is_md5 { Self::Md5(text.to_ascii_lowercase().into()) } else { Self::Plain(Zeroizing::new(text.to_owned())) }
+        let is_md5 =
+            text.len() == 35 && text.starts_with("md5") && text[3..].bytes().all(|b| b.is_ascii_hexdigit());
+        if is_md5 {
+            Self::Md5(text.to_ascii_lowercase().into())
+        } else {
+            Self::Plain(Zeroizing::new(text.to_owned()))
+        }
     }
 }
 
@@ -47,7 +52,8 @@ impl Verifier {
     /// Makes a verifier for a password.
     pub fn new(password: &str, salt: &[u8], iterations: u32) -> Self {
         let salted = scram::salted_password(password, salt, iterations);
-        let (stored_key, server_key) = (scram::stored_key(&scram::client_key(&salted)), scram::server_key(&salted));
+        let (stored_key, server_key) =
+            (scram::stored_key(&scram::client_key(&salted)), scram::server_key(&salted));
         Self { iterations, salt: salt.into(), stored_key, server_key }
     }
 
@@ -88,9 +94,13 @@ mod tests {
     #[test]
     fn kinds_are_told_apart() {
         let scram = postgres_protocol::password::scram_sha_256(b"secret");
-        assert!(matches!(Secret::parse(&scram), Secret::Scram(v) if v == Verifier::new("secret", &v.salt, v.iterations)));
+        assert!(
+            matches!(Secret::parse(&scram), Secret::Scram(v) if v == Verifier::new("secret", &v.salt, v.iterations))
+        );
         assert!(matches!(Secret::parse(&postgres_protocol::password::md5(b"secret", "me")), Secret::Md5(_)));
-        for plain in ["", "md5", "secret", "md5zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "SCRAM-SHA-256$1:x$y", &scram[..60]] {
+        for plain in
+            ["", "md5", "secret", "md5zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "SCRAM-SHA-256$1:x$y", &scram[..60]]
+        {
             assert!(matches!(Secret::parse(plain), Secret::Plain(_)), "{plain}");
         }
         assert_eq!(format!("{:?}", Secret::parse("secret")), "Plain(..)");

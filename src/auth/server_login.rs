@@ -50,7 +50,8 @@ impl Password {
             }
         }
         let salted = scram::salted_password(&self.text, salt, iterations);
-        let keys = ScramKeys { client_key: scram::client_key(&salted), server_key: scram::server_key(&salted) };
+        let keys =
+            ScramKeys { client_key: scram::client_key(&salted), server_key: scram::server_key(&salted) };
         *derived = Some(((salt.to_vec(), iterations), keys.clone()));
         keys
     }
@@ -258,7 +259,8 @@ mod tests {
         let verifier = Verifier::new("secret", b"salt", 50);
         let mut credential = password("secret");
         for _ in 0..2 {
-            let (auth, step) = login(credential.clone()).handle(BackendAuth::Sasl(b"SCRAM-SHA-256\0\0")).unwrap();
+            let (auth, step) =
+                login(credential.clone()).handle(BackendAuth::Sasl(b"SCRAM-SHA-256\0\0")).unwrap();
             let Step::Send(first) = step else { panic!("nothing sent") };
             let server = Server::new(verifier.clone(), ChannelBinding::None, [4; NONCE]);
             let (server, challenge) = server.first(&first[18..], false).unwrap();
@@ -273,7 +275,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_answered_is_said() {
-        let error = login(Credential::VerifierOnly).handle(BackendAuth::Sasl(b"SCRAM-SHA-256\0\0")).unwrap_err();
+        let error =
+            login(Credential::VerifierOnly).handle(BackendAuth::Sasl(b"SCRAM-SHA-256\0\0")).unwrap_err();
         assert!(error.to_string().contains("wrong password type"), "{error}");
         let error = login(Credential::Md5("md5".into())).handle(BackendAuth::CleartextPassword).unwrap_err();
         assert!(error.to_string().contains("wrong password type"), "{error}");

@@ -26,8 +26,13 @@ pub fn parse(text: &str) -> Result<Vec<(String, Secret)>, UserlistError> {
         if start.is_empty() || start.starts_with(';') {
             continue;
         }
-        let fail = |rest: &str, message| UserlistError { line: index + 1, column: line.len() - rest.len() + 1, message };
-        let (user, rest) = quoted(start).map_err(|rest| fail(rest, "expected a user name in double quotes"))?;
+        let fail = |rest: &str, message| UserlistError {
+            line: index + 1,
+            column: line.len() - rest.len() + 1,
+            message,
+        };
+        let (user, rest) =
+            quoted(start).map_err(|rest| fail(rest, "expected a user name in double quotes"))?;
         if user.is_empty() || user.len() > MAX_NAME {
             return Err(fail(start, "user name is empty or too long"));
         }
@@ -65,7 +70,9 @@ mod tests {
     #[test]
     fn users_and_secrets() {
         let long = "x".repeat(65530);
-        let text = format!("\"me\" \"se\"\"cret\" ignored\n\n ; comment\n\t\"a\"\"b\"\"\" \"\"\n\"long\" \"{long}\"\n");
+        let text = format!(
+            "\"me\" \"se\"\"cret\" ignored\n\n ; comment\n\t\"a\"\"b\"\"\" \"\"\n\"long\" \"{long}\"\n"
+        );
         let users = parse(&text).unwrap();
         let plain = |text: &str| Secret::parse(text);
         assert_eq!(users[0], ("me".into(), plain("se\"cret")));
@@ -77,7 +84,10 @@ mod tests {
     #[test]
     fn errors_say_where() {
         let error = |text| parse(text).map(drop).unwrap_err();
-        assert_eq!(error("\n  me secret").to_string(), "line 2, column 3: expected a user name in double quotes");
+        assert_eq!(
+            error("\n  me secret").to_string(),
+            "line 2, column 3: expected a user name in double quotes"
+        );
         assert_eq!(error("\"me\" secret").column, 6);
         assert_eq!(error("\"me\" \"secret").column, 6);
         assert_eq!(error("\"\" \"x\"").line, 1);

@@ -12,7 +12,8 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, (usize, &'static str)>
         if key.is_empty() || key.contains(char::is_whitespace) {
             return Err((at(rest), "expected key=value"));
         }
-        let (value, after) = value(rest[equals + 1..].trim_start()).ok_or((at(rest) + equals, "expected a value"))?;
+        let (value, after) =
+            value(rest[equals + 1..].trim_start()).ok_or((at(rest) + equals, "expected a value"))?;
         pairs.push((key.to_owned(), value));
         rest = after.trim_start();
     }
@@ -48,7 +49,8 @@ mod tests {
     #[test]
     fn pairs() {
         let got = parse("host=a,b   port = 5432 connect_query='set a=''b''; x' password=p+/=").unwrap();
-        let expected = [("host", "a,b"), ("port", "5432"), ("connect_query", "set a='b'; x"), ("password", "p+/=")];
+        let expected =
+            [("host", "a,b"), ("port", "5432"), ("connect_query", "set a='b'; x"), ("password", "p+/=")];
         assert_eq!(got, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert_eq!(parse("  "), Ok(vec![]));
     }

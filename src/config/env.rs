@@ -29,18 +29,28 @@ const ALIASES: &[(&str, &str)] = &[
 
 /// Variables that name one server, in families: host, port, user, password, database.
 const FAMILIES: &[[&str; 5]] = &[
-    ["POSTGRESQL_HOST", "POSTGRESQL_PORT", "POSTGRESQL_USERNAME", "POSTGRESQL_PASSWORD", "POSTGRESQL_DATABASE"],
+    [
+        "POSTGRESQL_HOST",
+        "POSTGRESQL_PORT",
+        "POSTGRESQL_USERNAME",
+        "POSTGRESQL_PASSWORD",
+        "POSTGRESQL_DATABASE",
+    ],
     ["DATABASES_HOST", "DATABASES_PORT", "DATABASES_USER", "DATABASES_PASSWORD", "DATABASES_DBNAME"],
     ["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"],
 ];
 
 /// Settings a container has when nothing else is said.
-const DEFAULTS: &[(&str, &str)] =
-    &[("listen_addr", "0.0.0.0"), ("auth_type", "scram-sha-256"), ("ignore_startup_parameters", "extra_float_digits")];
+const DEFAULTS: &[(&str, &str)] = &[
+    ("listen_addr", "0.0.0.0"),
+    ("auth_type", "scram-sha-256"),
+    ("ignore_startup_parameters", "extra_float_digits"),
+];
 
 /// Reads the environment; `None` if nothing in it says where a server is.
 pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Option<Found>, ConfigError> {
-    let mut reader = Reader { variables: variables.into_iter().collect(), items: Vec::new(), passwords: Vec::new() };
+    let mut reader =
+        Reader { variables: variables.into_iter().collect(), items: Vec::new(), passwords: Vec::new() };
     reader.follow_files()?;
     reader.servers()?;
     if reader.items.is_empty() {
@@ -82,7 +92,11 @@ impl Reader {
         for name in ["DATABASE_URL", "DATABASE_URLS", "POSTGRES_URL"] {
             let Some(urls) = self.get(name).map(str::to_owned) else { continue };
             // Several URLs are separated by commas, which a URL's host list has as well.
-            for url in urls.split(",postgres").enumerate().map(|(n, u)| if n == 0 { u.into() } else { format!("postgres{u}") }) {
+            for url in urls
+                .split(",postgres")
+                .enumerate()
+                .map(|(n, u)| if n == 0 { u.into() } else { format!("postgres{u}") })
+            {
                 let parsed = Url::parse(&url).map_err(|message| {
                     let problem = Problem::at(&Origin::variable(name), message);
                     ConfigError::one(problem.hint("the form is postgres://user:password@host:port/database"))
@@ -108,7 +122,10 @@ impl Reader {
             let Some(dsn) = self.get(&name) else { break };
             let origin = Origin::variable(&name);
             let (key, value) = dsn.split_once('=').ok_or_else(|| {
-                ConfigError::one(Problem::at(&origin, "expected a line as in [databases]: name=host=… port=…"))
+                ConfigError::one(Problem::at(
+                    &origin,
+                    "expected a line as in [databases]: name=host=… port=…",
+                ))
             })?;
             let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
             self.items.push(Item::Entry { section: Section::Databases, key, value, origin });
@@ -118,7 +135,8 @@ impl Reader {
 
     fn server(&mut self, variable: &str, url: Url) {
         let origin = Origin::variable(variable);
-        let name = self.get("PGBOUNCER_DATABASE").map(str::to_owned).or(url.database.clone()).unwrap_or("*".into());
+        let name =
+            self.get("PGBOUNCER_DATABASE").map(str::to_owned).or(url.database.clone()).unwrap_or("*".into());
         let mut pairs = vec![("host".to_owned(), url.hosts, origin.clone())];
         let mut pair = |key: &str, value: Option<String>| {
             pairs.extend(value.map(|value| (key.to_owned(), value, origin.clone())));
@@ -196,13 +214,16 @@ fn bare_setting_of(name: &str) -> Option<&'static str> {
 }
 
 fn is_image_variable(name: &str) -> bool {
-    matches!(name, "PGBOUNCER_DATABASE" | "PGBOUNCER_USERLIST" | "PGBOUNCER_CONNECT_QUERY") || name.starts_with("PGBOUNCER_DSN_")
+    matches!(name, "PGBOUNCER_DATABASE" | "PGBOUNCER_USERLIST" | "PGBOUNCER_CONNECT_QUERY")
+        || name.starts_with("PGBOUNCER_DSN_")
 }
 
 /// Whether a variable may be given by file.
 fn is_ours(name: &str) -> bool {
     let families = FAMILIES.iter().flatten().any(|known| *known == name);
-    families || name.starts_with("PGBOUNCER_") || matches!(name, "DATABASE_URL" | "DATABASE_URLS" | "POSTGRES_URL")
+    families
+        || name.starts_with("PGBOUNCER_")
+        || matches!(name, "DATABASE_URL" | "DATABASE_URLS" | "POSTGRES_URL")
 }
 
 /// A connection URL as libpq reads it, but for passwords: they may hold `/`, `+` and `=` as they are.
@@ -218,9 +239,11 @@ struct Url {
 
 impl Url {
     fn parse(text: &str) -> Result<Self, &'static str> {
-        let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.trim().strip_prefix(scheme));
+        let rest =
+            ["postgres://", "postgresql://"].iter().find_map(|scheme| text.trim().strip_prefix(scheme));
         let rest = rest.ok_or("expected a URL that begins with postgres://")?;
-        let (account, rest) = rest.rsplit_once('@').map_or((None, rest), |(account, rest)| (Some(account), rest));
+        let (account, rest) =
+            rest.rsplit_once('@').map_or((None, rest), |(account, rest)| (Some(account), rest));
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
         let mut url = Self { database: Some(decode(database)).filter(|d| !d.is_empty()), ..Self::default() };
@@ -233,7 +256,11 @@ impl Url {
         let mut names = Vec::new();
         for host in hosts.split(',') {
             let bracketed = host.starts_with('[');
-            let end = if bracketed { host.find(']').ok_or("unclosed [ in host")? + 1 } else { host.find(':').unwrap_or(host.len()) };
+            let end = if bracketed {
+                host.find(']').ok_or("unclosed [ in host")? + 1
+            } else {
+                host.find(':').unwrap_or(host.len())
+            };
             let (name, port) = host.split_at(end);
             names.push(decode(name.trim_start_matches('[').trim_end_matches(']')));
             ports.push(port.strip_prefix(':').filter(|p| !p.is_empty()).unwrap_or("5432").to_owned());
@@ -284,7 +311,11 @@ mod tests {
 
     #[test]
     fn a_url_is_enough() {
-        let config = load(&[("DATABASE_URL", "postgres://me:a/b+c=%41@db.example:5433/app"), ("HOME", "/root"), ("USER", "x")]);
+        let config = load(&[
+            ("DATABASE_URL", "postgres://me:a/b+c=%41@db.example:5433/app"),
+            ("HOME", "/root"),
+            ("USER", "x"),
+        ]);
         assert_eq!(config.databases["app"].hosts(), [("db.example".into(), 5433)]);
         assert_eq!(config.passwords, [("me".into(), "a/b+c=A".into())]);
         assert_eq!(config.settings.admin_users, ["me"]);
@@ -307,7 +338,8 @@ mod tests {
         assert_eq!((config.settings.listen_port, config.settings.default_pool_size), (7000, 30));
         assert_eq!(config.settings.auth_type.to_owned(), crate::config::AuthType::Md5);
 
-        let config = load(&[("DB_HOST", "h"), ("DB_USER", "u"), ("DB_PASSWORD", "p"), ("POOL_MODE", "transaction")]);
+        let config =
+            load(&[("DB_HOST", "h"), ("DB_USER", "u"), ("DB_PASSWORD", "p"), ("POOL_MODE", "transaction")]);
         assert!(config.fallback.is_some());
         assert_eq!(config.settings.pool_mode, crate::config::PoolMode::Transaction);
 
@@ -325,7 +357,12 @@ mod tests {
         let path = std::env::temp_dir().join(format!("pgweir-env-{}", std::process::id()));
         std::fs::write(&path, "secret\n").unwrap();
         let file = path.to_str().unwrap();
-        let config = load(&[("DB_HOST", "h"), ("DB_USER", "u"), ("DB_PASSWORD_FILE", file), ("PGBOUNCER_AUTH_FILE", "x")]);
+        let config = load(&[
+            ("DB_HOST", "h"),
+            ("DB_USER", "u"),
+            ("DB_PASSWORD_FILE", file),
+            ("PGBOUNCER_AUTH_FILE", "x"),
+        ]);
         assert_eq!(config.passwords, [("u".into(), "secret".into())]);
         assert_eq!(config.settings.auth_file, "x");
         std::fs::remove_file(&path).unwrap();

@@ -37,8 +37,9 @@ impl Reader {
         if depth > MAX_DEPTH {
             return Err(ConfigError::one(problem(format!("%include is nested more than {MAX_DEPTH} deep"))));
         }
-        let text = std::fs::read(path)
-            .map_err(|error| ConfigError::one(problem(format!("cannot read \"{}\": {error}", path.display()))))?;
+        let text = std::fs::read(path).map_err(|error| {
+            ConfigError::one(problem(format!("cannot read \"{}\": {error}", path.display())))
+        })?;
         self.text(&String::from_utf8_lossy(&text), path, depth)
     }
 
@@ -68,7 +69,9 @@ impl Reader {
                 let (name, after) = after.split_once(']').ok_or_else(|| fail("section header without ]"))?;
                 let section = Section::named(name).ok_or_else(|| {
                     let problem = Problem::at(&origin, format!("unknown section [{name}]"));
-                    ConfigError::one(problem.hint("sections are [databases], [users], [peers] and [pgbouncer]"))
+                    ConfigError::one(
+                        problem.hint("sections are [databases], [users], [peers] and [pgbouncer]"),
+                    )
                 })?;
                 if section == Section::Pgbouncer {
                     self.items.push(Item::Reset);
@@ -78,7 +81,8 @@ impl Reader {
                 continue;
             }
             let (key, after) = key(rest).ok_or_else(|| fail("expected a name"))?;
-            let value = after.trim_start().strip_prefix('=').ok_or_else(|| fail("expected = after the name"))?;
+            let value =
+                after.trim_start().strip_prefix('=').ok_or_else(|| fail("expected = after the name"))?;
             let section = self.section.ok_or_else(|| fail("setting outside of any section"))?;
             self.items.push(Item::Entry { section, key, value: value.trim().to_owned(), origin });
             return Ok(());
@@ -128,9 +132,14 @@ mod tests {
 
     #[test]
     fn errors_name_the_place() {
-        for (text, line, column) in
-            [("[x]\n", 1, 1), ("\n a = b", 2, 2), ("[users]\n= b", 2, 1), ("[users]\nab", 2, 1), ("[users", 1, 1), ("%include", 1, 1)]
-        {
+        for (text, line, column) in [
+            ("[x]\n", 1, 1),
+            ("\n a = b", 2, 2),
+            ("[users]\n= b", 2, 1),
+            ("[users]\nab", 2, 1),
+            ("[users", 1, 1),
+            ("%include", 1, 1),
+        ] {
             let error = parse(text, Path::new("x.ini")).unwrap_err();
             let origin = error.0[0].origin.clone().unwrap();
             assert_eq!((origin.line, origin.column), (line, column), "{text}");

@@ -176,7 +176,10 @@ impl Config {
 
     /// The database a name stands for, and whether only `*` does.
     pub fn database(&self, name: &str) -> Option<(&DatabaseConfig, bool)> {
-        self.databases.get(name).map(|found| (found, false)).or(self.fallback.as_ref().map(|found| (found, true)))
+        self.databases
+            .get(name)
+            .map(|found| (found, false))
+            .or(self.fallback.as_ref().map(|found| (found, true)))
     }
 
     /// Reads users and secrets. A file that cannot be opened leaves those of the environment and is a warning, as in
@@ -191,11 +194,17 @@ impl Config {
                     let users = userlist::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
                         let origin = Origin::new(Path::new(file), error.line, error.column, "");
                         let problem = Problem::at(&origin, error.message);
-                        ConfigError::one(problem.hint("each line is \"user\" \"password\", both in double quotes"))
+                        ConfigError::one(
+                            problem.hint("each line is \"user\" \"password\", both in double quotes"),
+                        )
                     })?;
-                    accounts.extend(users.into_iter().map(|(name, secret)| (name, Arc::new(Account::new(secret)))));
+                    accounts.extend(
+                        users.into_iter().map(|(name, secret)| (name, Arc::new(Account::new(secret)))),
+                    );
                 }
-                Err(error) => warning = Some(Problem::general(format!("could not open auth_file {file}: {error}"))),
+                Err(error) => {
+                    warning = Some(Problem::general(format!("could not open auth_file {file}: {error}")))
+                }
             }
         }
         for (user, password) in &self.passwords {
@@ -216,7 +225,9 @@ pub fn load_file(path: &Path) -> Result<Loaded, ConfigError> {
 }
 
 /// Reads the environment; `None` if nothing in it says where a server is.
-pub fn load_env(variables: impl IntoIterator<Item = (String, String)>) -> Result<Option<Loaded>, ConfigError> {
+pub fn load_env(
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Option<Loaded>, ConfigError> {
     let Some(found) = env::read(variables)? else { return Ok(None) };
     let mut loaded = build(found.items)?;
     loaded.config.passwords = found.passwords;
@@ -253,15 +264,19 @@ impl Builder {
                 self.config.explicit.clear();
                 self.origins.clear();
             }
-            Item::Entry { section: Section::Pgbouncer, key, value, origin } => self.setting(key, &value, &origin),
+            Item::Entry { section: Section::Pgbouncer, key, value, origin } => {
+                self.setting(key, &value, &origin)
+            }
             Item::Entry { section, key, value, origin } => match connstr::parse(&value) {
                 Ok(pairs) => {
                     let pairs = pairs.into_iter().map(|(k, v)| (k, v, origin.clone())).collect();
                     self.entity(section, key, pairs, &origin);
                 }
                 Err((at, expected)) => {
-                    let near: String = value.get(at..).unwrap_or_default().split('=').next().unwrap_or_default().into();
-                    self.problems.push(Problem::at(&origin, format!("{key}: {expected} near \"{}\"", near.trim())));
+                    let near: String =
+                        value.get(at..).unwrap_or_default().split('=').next().unwrap_or_default().into();
+                    self.problems
+                        .push(Problem::at(&origin, format!("{key}: {expected} near \"{}\"", near.trim())));
                 }
             },
             Item::Table { section: Section::Pgbouncer, key, origin, .. } => {
@@ -273,9 +288,15 @@ impl Builder {
 
     fn setting(&mut self, key: String, value: &str, origin: &Origin) {
         match self.config.settings.set(&key, value) {
-            None => self.unknown(&format!("unknown setting {key}"), &key, settings::TABLE.iter().map(|i| i.name), origin),
+            None => self.unknown(
+                &format!("unknown setting {key}"),
+                &key,
+                settings::TABLE.iter().map(|i| i.name),
+                origin,
+            ),
             Some(Err(expected)) => {
-                self.problems.push(Problem::at(origin, format!("invalid value \"{value}\" for {key}: {expected}")));
+                self.problems
+                    .push(Problem::at(origin, format!("invalid value \"{value}\" for {key}: {expected}")));
             }
             Some(Ok(())) => {
                 self.config.explicit.insert(key.clone());
@@ -284,7 +305,13 @@ impl Builder {
         }
     }
 
-    fn unknown(&mut self, message: &str, key: &str, known: impl Iterator<Item = &'static str>, origin: &Origin) {
+    fn unknown(
+        &mut self,
+        message: &str,
+        key: &str,
+        known: impl Iterator<Item = &'static str>,
+        origin: &Origin,
+    ) {
         let problem = Problem::at(origin, message);
         self.problems.push(match settings::nearest(key, known) {
             Some(near) => problem.hint(format!("did you mean {near}?")),
@@ -292,7 +319,13 @@ impl Builder {
         });
     }
 
-    fn entity(&mut self, section: Section, name: String, pairs: Vec<(String, String, Origin)>, origin: &Origin) {
+    fn entity(
+        &mut self,
+        section: Section,
+        name: String,
+        pairs: Vec<(String, String, Origin)>,
+        origin: &Origin,
+    ) {
         match section {
             Section::Databases => self.database(name, pairs, origin),
             Section::Users => {
@@ -322,7 +355,8 @@ impl Builder {
         }
         let (hosts, ports) = (database.hosts().len(), database.port.as_ref().map_or(1, Vec::len));
         if ports != 1 && ports != hosts {
-            self.problems.push(Problem::at(origin, format!("database {name} has {hosts} hosts but {ports} ports")));
+            self.problems
+                .push(Problem::at(origin, format!("database {name} has {hosts} hosts but {ports} ports")));
         }
         if name == "pgbouncer" {
             self.problems.push(Problem::at(origin, "database name \"pgbouncer\" is reserved"));
@@ -347,7 +381,8 @@ impl Builder {
             Some(Err(expected)) => {
                 // Nothing of a password is shown.
                 let shown = if key == "password" { "***" } else { value };
-                let problem = Problem::at(origin, format!("{of}: invalid value \"{shown}\" for {key}: {expected}"));
+                let problem =
+                    Problem::at(origin, format!("{of}: invalid value \"{shown}\" for {key}: {expected}"));
                 self.problems.push(problem);
             }
             Some(Ok(())) => {}
@@ -379,9 +414,12 @@ impl Builder {
         }
         let unused = self.origins.iter().filter(|(name, _)| {
             let row = settings::info(name);
-            row.is_some_and(|row| row.status == Status::Pending && settings.show(name).as_deref() != Some(row.default))
+            row.is_some_and(|row| {
+                row.status == Status::Pending && settings.show(name).as_deref() != Some(row.default)
+            })
         });
-        let warnings = unused.map(|(name, origin)| Problem::at(origin, format!("{name} has no effect in this version")));
+        let warnings =
+            unused.map(|(name, origin)| Problem::at(origin, format!("{name} has no effect in this version")));
         self.warnings.extend(warnings);
     }
 }
@@ -410,7 +448,8 @@ mod tests {
 
     #[test]
     fn a_second_header_starts_anew() {
-        let config = load("[pgbouncer]\nlisten_port = 7000\n[pgbouncer]\nmax_client_conn = 5").unwrap().config;
+        let config =
+            load("[pgbouncer]\nlisten_port = 7000\n[pgbouncer]\nmax_client_conn = 5").unwrap().config;
         assert_eq!((config.settings.listen_port, config.settings.max_client_conn), (6432, 5));
         assert!(!config.is_explicit("listen_port"));
     }

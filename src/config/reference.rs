@@ -24,7 +24,13 @@ pub fn markdown() -> String {
         };
         let own = if OWN.contains(&info.name) { " **own**" } else { "" };
         let default = if info.default.is_empty() { String::new() } else { format!("`{}`", info.default) };
-        let _ = writeln!(out, "| `{}`{own} | {} | {default} | {change} | {}{note} |", info.name, info.kind.trim(), info.doc);
+        let _ = writeln!(
+            out,
+            "| `{}`{own} | {} | {default} | {change} | {}{note} |",
+            info.name,
+            info.kind.trim(),
+            info.doc
+        );
     }
     let _ = writeln!(out, "\n## Keys of `[databases]`\n\n{}", list(DatabaseConfig::KEYS));
     let _ = writeln!(out, "\n## Keys of `[users]`\n\n{}", list(UserConfig::KEYS));

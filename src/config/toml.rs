@@ -10,8 +10,9 @@ use super::raw::{Item, Origin, Section};
 
 /// Reads a file.
 pub fn read(path: &Path) -> Result<Vec<Item>, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::one(Problem::general(format!("cannot read \"{}\": {error}", path.display()))))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        ConfigError::one(Problem::general(format!("cannot read \"{}\": {error}", path.display())))
+    })?;
     parse(&text, path)
 }
 
@@ -30,7 +31,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
         let section = Section::named(name.get_ref()).ok_or_else(|| {
             ConfigError::one(Problem::at(&origin, format!("unknown section [{}]", name.get_ref())).hint(hint))
         })?;
-        let entries = value.get_ref().as_table().ok_or_else(|| problem(format!("{} must be a table", name.get_ref())))?;
+        let entries = value
+            .get_ref()
+            .as_table()
+            .ok_or_else(|| problem(format!("{} must be a table", name.get_ref())))?;
         for (key, value) in entries {
             items.push(source.item(section, key.get_ref(), key.span().start, value.get_ref())?);
         }
@@ -76,11 +80,15 @@ impl Source<'_> {
                 parsed.map_err(|_| ConfigError::one(Problem::at(origin, "number out of range")))?.to_string()
             }
             DeValue::Array(values) => {
-                let values: Result<Vec<_>, _> = values.iter().map(|value| self.scalar(value.get_ref(), origin)).collect();
+                let values: Result<Vec<_>, _> =
+                    values.iter().map(|value| self.scalar(value.get_ref(), origin)).collect();
                 values?.join(",")
             }
             DeValue::Datetime(_) | DeValue::Table(_) => {
-                let problem = Problem::at(origin, format!("expected text, a number or a list, not {}", value.type_str()));
+                let problem = Problem::at(
+                    origin,
+                    format!("expected text, a number or a list, not {}", value.type_str()),
+                );
                 return Err(ConfigError::one(problem));
             }
         })
@@ -110,7 +118,8 @@ mod tests {
 
     #[test]
     fn errors_name_the_place() {
-        let error = |text| parse(text, Path::new("x.toml")).and_then(build).map(drop).unwrap_err().to_string();
+        let error =
+            |text| parse(text, Path::new("x.toml")).and_then(build).map(drop).unwrap_err().to_string();
         assert!(error("[pgbouncer]\nlisten_port = = 1").starts_with("x.toml:2:15: "));
         assert!(error("[pgbouncr]\n").contains("unknown section"));
         assert!(error("[databases.a]\nhots = \"x\"").starts_with("x.toml:2:1: database a: unknown key hots"));

@@ -62,7 +62,7 @@ impl Value for bool {
 impl Value for u32 {
     const KIND: &'static str = "integer";
     fn parse(text: &str) -> Result<Self, String> {
-        u32::try_from(integer(text)?).map_err(|_| "expected a number that is not negative".to_owned())
+        Self::try_from(integer(text)?).map_err(|_| "expected a number that is not negative".to_owned())
     }
     fn show(&self) -> String {
         self.to_string()
@@ -72,7 +72,7 @@ impl Value for u32 {
 impl Value for u16 {
     const KIND: &'static str = "port";
     fn parse(text: &str) -> Result<Self, String> {
-        u16::try_from(integer(text)?).map_err(|_| "expected a port number from 0 to 65535".to_owned())
+        Self::try_from(integer(text)?).map_err(|_| "expected a port number from 0 to 65535".to_owned())
     }
     fn show(&self) -> String {
         self.to_string()
@@ -83,7 +83,8 @@ impl Value for u16 {
 impl Value for Duration {
     const KIND: &'static str = "seconds";
     fn parse(text: &str) -> Result<Self, String> {
-        let seconds: f64 = text.parse().map_err(|_| "expected seconds, a number without a unit".to_owned())?;
+        let seconds: f64 =
+            text.parse().map_err(|_| "expected seconds, a number without a unit".to_owned())?;
         Self::try_from_secs_f64(seconds).map_err(|_| "expected seconds, not negative".to_owned())
     }
     fn show(&self) -> String {

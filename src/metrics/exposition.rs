@@ -97,7 +97,10 @@ mod tests {
         let mut page = Page::default();
         page.histogram("w", &[("db", "a")], &totals.wait_time);
         let text = page.finish();
-        assert!(text.starts_with("w_bucket{db=\"a\",le=\"0.000002\"} 1\nw_bucket{db=\"a\",le=\"0.000008\"} 2\n"), "{text}");
+        assert!(
+            text.starts_with("w_bucket{db=\"a\",le=\"0.000002\"} 1\nw_bucket{db=\"a\",le=\"0.000008\"} 2\n"),
+            "{text}"
+        );
         assert!(text.ends_with("le=\"+Inf\"} 3\nw_sum{db=\"a\"} 3.000004\nw_count{db=\"a\"} 3\n"), "{text}");
     }
 }

@@ -93,7 +93,12 @@ pub async fn connect(target: &Target, options: &SocketOptions) -> io::Result<Str
     let host = target.host.trim_start_matches('[').trim_end_matches(']');
     let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, target.port)).await {
         Ok(found) => found.collect(),
-        Err(error) => return Err(io::Error::new(io::ErrorKind::NotFound, format!("server DNS lookup failed: {error}"))),
+        Err(error) => {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("server DNS lookup failed: {error}"),
+            ));
+        }
     };
     for address in addresses {
         match TcpStream::connect(address).await {

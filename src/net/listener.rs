@@ -83,9 +83,9 @@ impl Listener {
     /// Accepts a connection.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(std::os::fd::OwnedFd, Peer)>> {
         match self {
-            Self::Tcp(listener) => listener
-                .poll_accept(cx)
-                .map(|accepted| accepted.and_then(|(stream, peer)| Ok((stream.into_std()?.into(), Peer::Tcp(peer))))),
+            Self::Tcp(listener) => listener.poll_accept(cx).map(|accepted| {
+                accepted.and_then(|(stream, peer)| Ok((stream.into_std()?.into(), Peer::Tcp(peer))))
+            }),
             Self::Unix(listener, _) => listener.poll_accept(cx).map(|accepted| {
                 accepted.and_then(|(stream, _)| {
                     let cred = stream.peer_cred()?;

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 
 use crate::clock::Micros;
 use crate::error::Refusal;
-use state::{Launch, PoolState};
 pub use state::{Counts, Sizes};
+use state::{Launch, PoolState};
 pub use waiter::{Outcome, Waiter};
 
 /// The servers of one pool that are alike: any of them will do for whoever waits here.

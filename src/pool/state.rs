@@ -169,7 +169,10 @@ impl<S> PoolState<S> {
 
     /// Decides whether to open a connection nobody waits for, to have `min` of them, and counts it if so.
     pub fn launch_spare(&mut self, min: usize, now: Micros) -> bool {
-        let launch = !self.paused && self.open < min && now >= self.retry_at && (self.failures == 0 || self.connecting == 0);
+        let launch = !self.paused
+            && self.open < min
+            && now >= self.retry_at
+            && (self.failures == 0 || self.connecting == 0);
         if launch {
             self.open += 1;
             self.connecting += 1;

@@ -35,7 +35,10 @@ pub enum Outcome<S> {
 impl<S> Waiter<S> {
     /// Not waiting yet.
     pub fn new(worker: usize) -> Self {
-        Self { worker, inner: Mutex::new(Inner { since: Micros(0), outcome: None, waiting: false, waker: None }) }
+        Self {
+            worker,
+            inner: Mutex::new(Inner { since: Micros(0), outcome: None, waiting: false, waker: None }),
+        }
     }
 
     /// Starts a wait. Call before queueing.

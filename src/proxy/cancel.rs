@@ -35,7 +35,9 @@ pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) {
         return;
     };
     tracing::debug!("{client} cancel request for {server}");
-    if let Err(error) = tokio::time::timeout(DELIVERY, deliver(shared, &server)).await.unwrap_or_else(|e| Err(e.into())) {
+    if let Err(error) =
+        tokio::time::timeout(DELIVERY, deliver(shared, &server)).await.unwrap_or_else(|e| Err(e.into()))
+    {
         tracing::warn!("{server} cancel request failed: {error}");
     }
     unmark(shared, &server, index);

@@ -20,7 +20,7 @@ use super::info::{ClientInfo, ClientState, ServerState};
 use super::pools::{Pool, PoolSettings};
 use super::relay::{self, Scratch};
 use super::server::Server;
-use super::shared::Shared;
+use super::shared::{Lifecycle, Shared};
 use super::worker::Load;
 use crate::clock::{self, Micros};
 use crate::config::PoolMode;
@@ -194,7 +194,12 @@ impl Client {
         result
     }
 
-    fn read_idle(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, read: &mut [u8]) -> Poll<Result<(), End>> {
+    fn read_idle(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        read: &mut [u8],
+    ) -> Poll<Result<(), End>> {
         loop {
             let Some(n) = ready!(relay::receive(cx, &mut self.stream, read))? else {
                 return Poll::Ready(Err(End::Gone("client close request")));
@@ -240,7 +245,7 @@ impl Client {
             }
             None => {
                 self.carry = scratch.vector(bytes);
-                self.wait(cx, purpose, now);
+                self.wait(cx, purpose, now)?;
             }
         }
         Ok(true)
@@ -280,7 +285,10 @@ impl Client {
 
     // === Waiting ===
 
-    fn wait(&mut self, cx: &mut Context<'_>, purpose: Purpose, now: Micros) {
+    fn wait(&mut self, cx: &mut Context<'_>, purpose: Purpose, now: Micros) -> Result<(), End> {
+        if self.shared.lifecycle() == Lifecycle::WaitForServers {
+            return Err(Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down").into());
+        }
         let worker = self.load.worker;
         let waiter = self.waiter.get_or_insert_with(|| Arc::new(Waiter::new(worker)));
         waiter.start(now, cx.waker());
@@ -291,9 +299,15 @@ impl Client {
         self.info.set_state(ClientState::Waiting);
         self.set_deadline(now);
         self.pool.grow(&self.shared, purpose, self.load.worker, now);
+        Ok(())
     }
 
-    fn waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, purpose: Purpose) -> Poll<Result<(), End>> {
+    fn waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        purpose: Purpose,
+    ) -> Poll<Result<(), End>> {
         let Some(waiter) = &self.waiter else { return Poll::Ready(Err(End::Gone("not waiting"))) };
         let outcome = waiter.poll(cx);
         let server = match outcome {
@@ -316,11 +330,12 @@ impl Client {
         let broken = server.drain_idle(&mut scrap).err();
         if let Some(reason) = broken {
             server.close(&reason);
-            self.wait(cx, purpose, now);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.wait(cx, purpose, now));
         }
         self.request_started = now;
         self.link(server, now);
+        // The deadline so far was that of the wait.
+        self.set_deadline(now);
         let bytes = std::mem::take(&mut self.carry);
         let sent = self.send(cx, scratch, &bytes);
         scratch.recycle(bytes);
@@ -376,10 +391,17 @@ impl Client {
     }
 
     /// Moves bytes both ways until neither side has any or the server is given back.
-    fn exchange(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, read: &mut [u8]) -> Poll<Result<(), End>> {
+    fn exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        read: &mut [u8],
+    ) -> Poll<Result<(), End>> {
         loop {
             let Some(server) = &mut self.server else { return Poll::Ready(Ok(())) };
-            if !server.pending.is_empty() && relay::flush(cx, &mut server.stream, &mut server.pending).is_err() {
+            if !server.pending.is_empty()
+                && relay::flush(cx, &mut server.stream, &mut server.pending).is_err()
+            {
                 return Poll::Ready(self.server_lost(cx));
             }
             if !self.pending.is_empty() {
@@ -390,7 +412,7 @@ impl Client {
                 match relay::receive(cx, &mut server.stream, read) {
                     Poll::Ready(Ok(Some(n))) => {
                         progress = true;
-                        self.from_server(cx, scratch, &read[..n])?;
+                        self.on_server_bytes(cx, scratch, &read[..n])?;
                     }
                     Poll::Ready(_) => return Poll::Ready(self.server_lost(cx)),
                     Poll::Pending => {}
@@ -413,7 +435,7 @@ impl Client {
                     Poll::Ready(Ok(Some(n))) => {
                         progress = true;
                         self.stats.received.add(n as u64);
-                        self.from_client(cx, scratch, &read[..n])?;
+                        self.on_client_bytes(cx, scratch, &read[..n])?;
                     }
                     Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Gone("client unexpected eof"))),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
@@ -426,7 +448,12 @@ impl Client {
         }
     }
 
-    fn from_client(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<(), End> {
+    fn on_client_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        bytes: &[u8],
+    ) -> Result<(), End> {
         if let Some(server) = &self.server {
             if server.session.pipeline.is_empty() {
                 let now = clock::now();
@@ -494,7 +521,12 @@ impl Client {
         }
     }
 
-    fn from_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<(), End> {
+    fn on_server_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        bytes: &[u8],
+    ) -> Result<(), End> {
         let Some(server) = &mut self.server else { return Ok(()) };
         self.stats.sent.add(bytes.len() as u64);
         let carried = !server.carry.is_empty();
@@ -594,7 +626,7 @@ impl Client {
                 let now = clock::now();
                 match self.checkout(purpose) {
                     Some(server) => self.link(server, now),
-                    None => self.wait(cx, purpose, now),
+                    None => self.wait(cx, purpose, now)?,
                 }
                 return Ok(());
             }
@@ -643,7 +675,11 @@ impl Client {
             Phase::Waiting(_) => {
                 let since = self.info.waiting_since.get();
                 let notify = if self.notified { Duration::ZERO } else { settings.query_wait_notify };
-                first(&[(since, settings.query_wait_timeout), (since, notify), (self.request_started, settings.query_timeout)])
+                first(&[
+                    (since, settings.query_wait_timeout),
+                    (since, notify),
+                    (self.request_started, settings.query_timeout),
+                ])
             }
             Phase::Linked if self.is_between_statements() => {
                 let transaction = (self.transaction_started, settings.transaction_timeout);
@@ -715,7 +751,13 @@ impl Client {
                     Err(Refusal::new(sqlstate::IDLE_TRANSACTION, "idle transaction timeout").into())
                 }
             }
-            Phase::Linked => Err(Refusal::new(sqlstate::QUERY_CANCELED, "query timeout").into()),
+            Phase::Linked if over(self.request_started, settings.query_timeout) => {
+                Err(Refusal::new(sqlstate::QUERY_CANCELED, "query timeout").into())
+            }
+            Phase::Linked => {
+                self.set_deadline(now);
+                Ok(())
+            }
         }
     }
 
@@ -731,7 +773,10 @@ impl Client {
         self.info.waiting_since.set(Micros(0));
         self.carry.drain(..end);
         let mut answer = Vec::new();
-        write::error(&mut answer, &Refusal::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request"));
+        write::error(
+            &mut answer,
+            &Refusal::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request"),
+        );
         write::ready_for_query(&mut answer, b'I');
         relay::send(cx, &mut self.stream, &mut self.pending, &answer)?;
         Ok(())

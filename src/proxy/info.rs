@@ -2,8 +2,8 @@
 //! by the task, read by SHOW, KILL, cancel requests and the tick.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -133,8 +133,6 @@ pub struct ServerInfo {
     pub database: Arc<str>,
     /// User it is logged in as.
     pub user: Arc<str>,
-    /// User whose clients it serves.
-    pub pool_user: Arc<str>,
     /// Where it listens.
     pub target: Target,
     /// Index in the database's host list.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::pools::Pool;
+use super::settings;
 use super::shared::Shared;
 use crate::clock::{self, Micros};
 use crate::route::cluster::Purpose;
@@ -26,8 +27,21 @@ pub async fn run(shared: Arc<Shared>) {
         for pool in pools {
             tend(&shared, &pool, now);
         }
+        found_pools(&shared);
         if round % 32 == 0 {
             shared.statements.sweep();
+        }
+    }
+}
+
+/// A database whose line names a user has one pool, which is kept at `min_pool_size` before any client has come.
+fn found_pools(shared: &Arc<Shared>) {
+    let config = shared.config.load_full();
+    for database in shared.pools.databases() {
+        let line = database.config.load_full();
+        let wanted = line.min_pool_size.unwrap_or(config.settings.min_pool_size) > 0;
+        if let Some(name) = line.user.as_deref().filter(|_| wanted) {
+            settings::pool(shared, &database, &settings::user(shared, name));
         }
     }
 }
@@ -35,10 +49,12 @@ pub async fn run(shared: Arc<Shared>) {
 /// Marks servers that have lived for `server_lifetime`, so that their clients close them when they have finished.
 fn end_lifetimes(shared: &Shared, pools: &[Arc<Pool>], now: Micros) {
     let key = |database: &Arc<str>, user: &Arc<str>| (Arc::clone(database), Arc::clone(user));
-    let lifetimes: HashMap<_, _> =
-        pools.iter().map(|p| (key(&p.database.name, &p.user.name), p.settings.load().server_lifetime)).collect();
+    let lifetimes: HashMap<_, _> = pools
+        .iter()
+        .map(|p| (key(&p.database.name, &p.user.name), p.settings.load().server_lifetime))
+        .collect();
     for server in shared.servers.iter() {
-        let lifetime = lifetimes.get(&key(&server.database, &server.pool_user));
+        let lifetime = lifetimes.get(&key(&server.database, &server.user));
         if lifetime.is_some_and(|lifetime| now.since(server.connected) >= *lifetime) {
             let _ = server.close_needed.set("server_lifetime");
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::client::{Client, LoggedIn};
 use super::info::{AtomicMicros, ClientInfo};
-use super::pools::{Database, Pool};
+use super::pools::{Pool, User};
 use super::shared::{CONSOLE, PeerName, Shared};
 use super::worker::Load;
 use super::{cancel, settings};
@@ -23,6 +23,7 @@ use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::{self, Peer};
 use crate::net::stream::Stream;
+use crate::pool::limits::Permit;
 use crate::pool::{Outcome, Waiter};
 use crate::route::cluster::Purpose;
 use crate::session::forward::ClientSession;
@@ -41,19 +42,38 @@ pub async fn serve(shared: Arc<Shared>, load: Load, socket: OwnedFd, peer: Peer,
         let _ = shared.socket_options().apply(tcp);
     }
     let (id, worker) = (shared.next_id(), load.worker);
-    let newcomer = Newcomer { shared: Arc::clone(&shared), worker, stream, peer, local, connected: clock::now(), id };
+    let newcomer =
+        Newcomer { shared: Arc::clone(&shared), worker, stream, peer, local, connected: clock::now(), id };
     match newcomer.log_in().await {
         // A task of its own: the login needs much more memory than what comes after it.
         Some(Entry::Client(login)) => drop(tokio::task::spawn_local(Client::new(shared, load, *login))),
-        Some(Entry::Console(console)) => console.run().await,
+        Some(Entry::Console(console)) => {
+            if let Some(serve) = shared.serve_console.get() {
+                serve(shared.clone(), *console).await;
+            }
+        }
         None => {}
     }
+}
+
+/// Somebody who may use the console.
+pub struct ConsoleLogin {
+    /// The connection.
+    pub stream: Stream,
+    /// What others may know of it.
+    pub info: Arc<ClientInfo>,
+    /// Otherwise it may only look.
+    pub is_admin: bool,
+    /// What the login still has to send.
+    pub greeting: Vec<u8>,
+    /// What it counts against.
+    pub permits: [Permit; 2],
 }
 
 /// What became of a newcomer.
 enum Entry {
     Client(Box<LoggedIn>),
-    Console(Box<crate::admin::Console>),
+    Console(Box<ConsoleLogin>),
 }
 
 /// A connection of which nothing is known yet.
@@ -114,7 +134,10 @@ impl Newcomer {
         if self.shared.config.load().settings.log_disconnections {
             let age = clock::now().since(self.connected).as_secs();
             let peer = PeerName(self.peer, self.local);
-            tracing::info!("C-{:#x}: {database}/{user}@{peer} closing because: {reason} (age={age}s)", self.id);
+            tracing::info!(
+                "C-{:#x}: {database}/{user}@{peer} closing because: {reason} (age={age}s)",
+                self.id
+            );
         }
         if let Failure::Refused(refusal) = &failure {
             let mut out = Vec::new();
@@ -129,7 +152,8 @@ impl Newcomer {
         let limit = if limit.is_zero() { Duration::from_secs(u32::MAX.into()) } else { limit };
         let timeout = || Refusal::protocol("client_login_timeout");
         let deadline = tokio::time::Instant::now() + limit;
-        let identified = tokio::time::timeout_at(deadline, self.identify(claim)).await.map_err(|_| timeout())??;
+        let identified =
+            tokio::time::timeout_at(deadline, self.identify(claim)).await.map_err(|_| timeout())??;
         let Some(identified) = identified else { return Ok(None) };
         // From here on the client waits for a server, for which `query_wait_timeout` is the limit.
         self.welcome(identified).await.map(Some)
@@ -141,18 +165,33 @@ impl Newcomer {
         let (user, database) = names(&session)?;
         let claim = &*claim.insert(Claim { user, database });
         let mut out = Vec::new();
-        if session.protocol > PROTOCOL_3_2 || !session.options.is_empty() || session.protocol == PROTOCOL_3_0 + 1 {
-            let newest = if session.protocol > PROTOCOL_3_2 { PROTOCOL_3_2 } else { PROTOCOL_3_0.max(session.protocol & !1) };
+        if session.protocol > PROTOCOL_3_2
+            || !session.options.is_empty()
+            || session.protocol == PROTOCOL_3_0 + 1
+        {
+            let newest = if session.protocol > PROTOCOL_3_2 {
+                PROTOCOL_3_2
+            } else {
+                PROTOCOL_3_0.max(session.protocol & !1)
+            };
             write::negotiate_protocol_version(&mut out, newest, &session.options);
         }
         if session.parameter("replication").is_some_and(|v| !matches!(v, b"0" | b"no" | b"off" | b"false")) {
-            return Err(Refusal::new(sqlstate::NOT_SUPPORTED, "replication connections are not supported yet").into());
+            return Err(Refusal::new(
+                sqlstate::NOT_SUPPORTED,
+                "replication connections are not supported yet",
+            )
+            .into());
         }
         if self.shared.config.load().settings.log_connections {
             let peer = PeerName(self.peer, self.local);
             tracing::info!(
                 "C-{:#x}: {}/{}@{peer} login attempt: db={} user={} tls=no replication=no",
-                self.id, claim.database, claim.user, claim.database, claim.user
+                self.id,
+                claim.database,
+                claim.user,
+                claim.database,
+                claim.user
             );
         }
         if self.shared.is_shutting_down() && claim.database != CONSOLE {
@@ -160,8 +199,18 @@ impl Newcomer {
         }
         let is_own_user = claim.database == CONSOLE && claim.user == CONSOLE && self.is_own_process();
         let known = if is_own_user { None } else { self.account(&claim.user) };
-        let authenticated = if is_own_user { None } else { Some(self.authenticate(claim, known.as_deref(), &mut out).await?) };
-        Ok(Some(Identified { session, authenticated, out, database: claim.database.clone(), user: claim.user.clone() }))
+        let authenticated = if is_own_user {
+            None
+        } else {
+            Some(self.authenticate(claim, known.as_deref(), &mut out).await?)
+        };
+        Ok(Some(Identified {
+            session,
+            authenticated,
+            out,
+            database: claim.database.clone(),
+            user: claim.user.clone(),
+        }))
     }
 
     /// The StartupMessage; `None` if the connection was for something else.
@@ -177,7 +226,9 @@ impl Newcomer {
             match startup::parse(&body[..len]) {
                 Ok(Startup::Ssl) if !ssl => ssl = true,
                 Ok(Startup::GssEnc) if !gss => gss = true,
-                Ok(Startup::Ssl | Startup::GssEnc) => return Err(Failure::Silent("encryption asked for twice")),
+                Ok(Startup::Ssl | Startup::GssEnc) => {
+                    return Err(Failure::Silent("encryption asked for twice"));
+                }
                 Ok(Startup::Cancel(key)) => {
                     let (shared, worker) = (Arc::clone(&self.shared), self.worker);
                     cancel::request(&shared, worker, &key).await;
@@ -246,7 +297,13 @@ impl Newcomer {
                 }
                 Progress::Rejected(failure) => {
                     let peer = PeerName(self.peer, self.local);
-                    tracing::warn!("C-{:#x}: {}/{}@{peer} {}", self.id, claim.database, claim.user, failure.log_detail);
+                    tracing::warn!(
+                        "C-{:#x}: {}/{}@{peer} {}",
+                        self.id,
+                        claim.database,
+                        claim.user,
+                        failure.log_detail
+                    );
                     return Err(rejected(&claim.user, failure.kind).into());
                 }
             }
@@ -264,13 +321,20 @@ impl Newcomer {
         if database.disabled.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Refusal::protocol(format!("database \"{}\" is disabled", database.name)).into());
         }
-        let user = shared.pools.user(&identified.user);
-        let is_admin = settings::is_admin(&shared.config.load(), &identified.user);
+        let user = settings::user(&shared, &identified.user);
         let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
         let permits = [
-            shared.client_limit.acquire().ok_or_else(|| full("no more connections allowed (max_client_conn)"))?,
-            acquire(&database.clients, is_admin).ok_or_else(|| full("client connections exceeded (max_db_client_connections)"))?,
-            acquire(&user.clients, is_admin).ok_or_else(|| full("client connections exceeded (max_user_client_connections)"))?,
+            shared
+                .client_limit
+                .acquire()
+                .ok_or_else(|| full("no more connections allowed (max_client_conn)"))?,
+            database
+                .clients
+                .acquire()
+                .ok_or_else(|| full("client connections exceeded (max_db_client_connections)"))?,
+            user.clients
+                .acquire()
+                .ok_or_else(|| full("client connections exceeded (max_user_client_connections)"))?,
         ];
         let pool = settings::pool(&shared, &database, &user);
         if let Some(authenticated) = identified.authenticated {
@@ -285,7 +349,8 @@ impl Newcomer {
         let mut out = identified.out;
         write::authentication(&mut out, 0, &[]);
         parameters.iter().for_each(|(name, value)| write::parameter_status(&mut out, name, value));
-        let info = self.register(&database, &pool, identified.session.protocol, &requested);
+        let application_name = requested.get(b"application_name").unwrap_or_default();
+        let info = self.register(&database.name, &user, identified.session.protocol, application_name, false);
         write::backend_key_data(&mut out, &info.key);
         write::ready_for_query(&mut out, b'I');
         if let Err(error) = self.stream.write_all(&out).await {
@@ -294,7 +359,13 @@ impl Newcomer {
         }
         pool.stats[self.worker].logins.add(1);
         shared.workers[self.worker].watch(&info);
-        Ok(Prepared::Client { info, pool, session: ClientSession::new(parameters), untried_parameters, permits })
+        Ok(Prepared::Client {
+            info,
+            pool,
+            session: ClientSession::new(parameters),
+            untried_parameters,
+            permits,
+        })
     }
 
     /// What the pool's servers report; if none was reached yet, waits for one as for a query.
@@ -321,7 +392,8 @@ impl Newcomer {
             }
             waiter.poll(cx)
         });
-        let limit = if settings.query_wait_timeout.is_zero() { Duration::MAX } else { settings.query_wait_timeout };
+        let limit =
+            if settings.query_wait_timeout.is_zero() { Duration::MAX } else { settings.query_wait_timeout };
         match tokio::time::timeout(limit, wait).await {
             Ok(Outcome::Granted(server)) => {
                 let parameters = Arc::clone(&server.session.parameters);
@@ -340,7 +412,14 @@ impl Newcomer {
     }
 
     /// Puts the client on the list under a process ID that no other has.
-    fn register(&self, database: &Arc<Database>, pool: &Arc<Pool>, protocol: u32, requested: &Requested) -> Arc<ClientInfo> {
+    fn register(
+        &self,
+        database: &Arc<str>,
+        user: &User,
+        protocol: u32,
+        application_name: &[u8],
+        admin: bool,
+    ) -> Arc<ClientInfo> {
         let secret: Box<[u8]> = if protocol >= PROTOCOL_3_2 {
             self.shared.entropy::<32>().into()
         } else {
@@ -349,12 +428,11 @@ impl Newcomer {
         loop {
             let pid = u32::from_be_bytes(self.shared.entropy()) & 0x7fff_ffff;
             let dashmap::Entry::Vacant(vacant) = self.shared.clients.entry(pid) else { continue };
-            let application_name = String::from_utf8_lossy(requested.get(b"application_name").unwrap_or_default());
             let info = Arc::new(ClientInfo {
                 id: self.id,
                 key: CancelKey { pid, secret },
-                database: Arc::clone(&database.name),
-                user: Arc::clone(&pool.user.name),
+                database: Arc::clone(database),
+                user: Arc::clone(&user.name),
                 peer: self.peer,
                 local: self.local,
                 connected: self.connected,
@@ -362,11 +440,11 @@ impl Newcomer {
                 waiting_since: AtomicMicros::default(),
                 state: AtomicU8::new(0),
                 prepared: 0.into(),
-                admin: false,
+                admin,
                 link: 0.into(),
-                application_name: parking_lot::Mutex::new(application_name.into()),
+                application_name: parking_lot::Mutex::new(String::from_utf8_lossy(application_name).into()),
                 attention: false.into(),
-            cancelled: false.into(),
+                cancelled: false.into(),
                 kill: parking_lot::Mutex::new(None),
                 deadline: AtomicMicros::default(),
                 waker: OnceLock::new(),
@@ -384,22 +462,47 @@ impl Newcomer {
                 .detail("The console is for admin_users and stats_users.")
                 .into());
         }
-        Ok(Prepared::Console { user: identified.user, is_admin, greeting: identified.out })
+        // Admins come in however full it is.
+        let (limits, user) = (&self.shared.console.clients, settings::user(&self.shared, &identified.user));
+        let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
+        let permits = if is_admin {
+            [limits.acquire_regardless(), user.clients.acquire_regardless()]
+        } else {
+            [
+                limits
+                    .acquire()
+                    .ok_or_else(|| full("client connections exceeded (max_db_client_connections)"))?,
+                user.clients
+                    .acquire()
+                    .ok_or_else(|| full("client connections exceeded (max_user_client_connections)"))?,
+            ]
+        };
+        let application_name = identified.session.parameter("application_name").unwrap_or_default();
+        let info = self.register(&CONSOLE.into(), &user, PROTOCOL_3_0, application_name, true);
+        Ok(Prepared::Console { info, is_admin, greeting: identified.out, permits })
     }
 
     fn enter(self, prepared: Prepared) -> Entry {
         match prepared {
-            Prepared::Client { info, pool, session, untried_parameters, permits } => Entry::Client(Box::new(LoggedIn {
-                stream: self.stream,
-                info,
-                pool,
-                session,
-                untried_parameters,
-                permits,
-            })),
-            Prepared::Console { user, is_admin, greeting } => Entry::Console(Box::new(crate::admin::Console::new(
-                self.shared, self.worker, self.stream, self.peer, self.local, self.id, user, is_admin, greeting,
-            ))),
+            Prepared::Client { info, pool, session, untried_parameters, permits } => {
+                Entry::Client(Box::new(LoggedIn {
+                    stream: self.stream,
+                    info,
+                    pool,
+                    session,
+                    untried_parameters,
+                    permits,
+                }))
+            }
+            Prepared::Console { info, is_admin, greeting, permits } => {
+                Entry::Console(Box::new(ConsoleLogin {
+                    stream: self.stream,
+                    info,
+                    is_admin,
+                    greeting,
+                    permits,
+                }))
+            }
         }
     }
 }
@@ -420,9 +523,14 @@ enum Prepared {
         pool: Arc<Pool>,
         session: ClientSession,
         untried_parameters: bool,
-        permits: [crate::pool::limits::Permit; 3],
+        permits: [Permit; 3],
     },
-    Console { user: String, is_admin: bool, greeting: Vec<u8> },
+    Console {
+        info: Arc<ClientInfo>,
+        is_admin: bool,
+        greeting: Vec<u8>,
+        permits: [Permit; 2],
+    },
 }
 
 /// User and database of a StartupMessage; the database is the user's name unless given.
@@ -432,12 +540,9 @@ fn names(session: &Session) -> Result<(String, String), Failure> {
     let user = user.ok_or_else(|| {
         Refusal::new(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
     })?;
-    let database = session.parameter("database").map(text).filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
+    let database =
+        session.parameter("database").map(text).filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
     Ok((user, database))
-}
-
-fn acquire(limit: &Arc<crate::pool::limits::Limit>, regardless: bool) -> Option<crate::pool::limits::Permit> {
-    if regardless { Some(limit.acquire_regardless()) } else { limit.acquire() }
 }
 
 fn authentication_request(out: &mut Vec<u8>, request: &exchange::AuthRequest) {
@@ -455,9 +560,10 @@ fn rejected(user: &str, kind: exchange::FailureKind) -> Refusal {
             let message = format!("password authentication failed for user \"{user}\"");
             Refusal::new(sqlstate::INVALID_PASSWORD, message).log("password authentication failed")
         }
-        exchange::FailureKind::Sasl => {
-            refusal(format!("password authentication failed for user \"{user}\""), "SASL authentication failed")
-        }
+        exchange::FailureKind::Sasl => refusal(
+            format!("password authentication failed for user \"{user}\""),
+            "SASL authentication failed",
+        ),
         exchange::FailureKind::Trust => {
             let message = format!("role \"{user}\" does not exist");
             Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)

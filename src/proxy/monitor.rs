@@ -19,7 +19,10 @@ pub async fn run(shared: Arc<Shared>) {
         watched.retain(|_, task| !task.is_finished());
         for pool in shared.pools.all() {
             let name = &pool.database.name;
-            if pool.settings.load().read_write_split && pool.welcome().is_some() && !watched.contains_key(name) {
+            if pool.settings.load().read_write_split
+                && pool.welcome().is_some()
+                && !watched.contains_key(name)
+            {
                 let task = tokio::task::spawn_local(watch(Arc::clone(&shared), Arc::clone(&pool)));
                 watched.insert(Arc::clone(name), task);
             }
@@ -32,7 +35,9 @@ pub async fn run(shared: Arc<Shared>) {
 async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
     let cluster = pool.database.cluster();
     let mut connections: Vec<Option<server::Probe>> = cluster.hosts.iter().map(|_| None).collect();
-    while Arc::ptr_eq(&cluster, &pool.database.cluster()) && shared.pools.database(&pool.database.name).is_some() {
+    while Arc::ptr_eq(&cluster, &pool.database.cluster())
+        && shared.pools.database(&pool.database.name).is_some()
+    {
         let limit = shared.config.load().settings.topology_check_period;
         for (index, connection) in connections.iter_mut().enumerate() {
             let asked = tokio::time::timeout(limit, ask(&shared, &pool, index, connection)).await;

@@ -26,7 +26,8 @@ pub fn pause(shared: &Shared, databases: &[Arc<Database>]) {
 
 /// Whether any of these databases, unless resumed meanwhile, has a server connection left.
 pub fn in_use(shared: &Shared, databases: &[Arc<Database>]) -> bool {
-    let has_servers = |database: &Database| shared.servers.iter().any(|server| server.database == database.name);
+    let has_servers =
+        |database: &Database| shared.servers.iter().any(|server| server.database == database.name);
     databases.iter().any(|database| database.paused.load(Relaxed) && has_servers(database))
 }
 

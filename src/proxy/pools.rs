@@ -115,7 +115,7 @@ pub struct PoolSettings {
 pub struct Pool {
     /// The database.
     pub database: Arc<Database>,
-    /// The user clients logged in as.
+    /// The user it logs in to servers as: the one clients logged in as, or the one in the database's line.
     pub user: Arc<User>,
     /// What governs it; replaced with [`Pool::set_settings`].
     pub settings: ArcSwap<PoolSettings>,
@@ -152,11 +152,6 @@ impl Pool {
         self.settings_version.store(version, Relaxed);
     }
 
-    /// The user the pool logs in to servers as.
-    pub fn server_user(&self) -> String {
-        self.database.config.load().user.clone().unwrap_or_else(|| self.user.name.to_string())
-    }
-
     /// What it logs in with.
     pub fn credential(&self) -> Credential {
         self.credential.lock().clone()
@@ -190,7 +185,11 @@ impl Pool {
         let lane = self.lane(purpose);
         while let Some(launch) = lane.launch(&sizes, now) {
             if launch == crate::pool::state::Launch::Reserve {
-                tracing::info!("{}/{} taking connection from reserve_pool", self.database.name, self.user.name);
+                tracing::info!(
+                    "{}/{} taking connection from reserve_pool",
+                    self.database.name,
+                    self.user.name
+                );
             }
             match self.slot(shared, purpose) {
                 Some(slot) => shared.workers[worker].connect(slot),

@@ -68,7 +68,12 @@ impl Scratch {
 /// Sends bytes, or as much of them as the socket takes; the rest goes to `pending`, in front of which nothing may
 /// be sent.
 #[inline]
-pub(super) fn send(cx: &mut Context<'_>, stream: &mut Stream, pending: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn send(
+    cx: &mut Context<'_>,
+    stream: &mut Stream,
+    pending: &mut Vec<u8>,
+    bytes: &[u8],
+) -> io::Result<()> {
     if !pending.is_empty() {
         pending.extend_from_slice(bytes);
         return flush(cx, stream, pending).map(drop);
@@ -106,7 +111,11 @@ pub(super) fn flush(cx: &mut Context<'_>, stream: &mut Stream, pending: &mut Vec
 
 /// Reads what is there; `None` when the other side has closed the connection.
 #[inline]
-pub(super) fn receive(cx: &mut Context<'_>, stream: &mut Stream, buf: &mut [u8]) -> Poll<io::Result<Option<usize>>> {
+pub(super) fn receive(
+    cx: &mut Context<'_>,
+    stream: &mut Stream,
+    buf: &mut [u8],
+) -> Poll<io::Result<Option<usize>>> {
     let n = ready!(stream.poll_read(cx, buf))?;
     Poll::Ready(Ok((n > 0).then_some(n)))
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::info::{ServerInfo, ServerState};
 use super::pools::{Pool, Slot};
 use super::shared::Shared;
-use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
 use crate::auth::scram::ChannelBinding;
+use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::connect::{self, Target};
@@ -202,7 +202,11 @@ pub async fn open(shared: &Shared, slot: Slot, worker: usize) -> Result<Box<Serv
         };
         let attempt = attempt.and_then(|(stream, parameters)| {
             let role = note_role(&cluster, host, &parameters);
-            if cluster.suits(host, slot.purpose) { Ok((stream, parameters)) } else { Err(ConnectError::WrongRole(role)) }
+            if cluster.suits(host, slot.purpose) {
+                Ok((stream, parameters))
+            } else {
+                Err(ConnectError::WrongRole(role))
+            }
         });
         match attempt {
             Ok((stream, parameters)) => {
@@ -225,12 +229,16 @@ pub async fn open(shared: &Shared, slot: Slot, worker: usize) -> Result<Box<Serv
                     cluster.hosts[host].failed(why.clone());
                 }
                 let reason = match &error {
+                    ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
                     ConnectError::Unreachable(_) => "connect failed",
                     ConnectError::Refused(_) => "login failed",
                     ConnectError::WrongRole(_) => "wrong role",
                 };
                 tracing::warn!("{info} {error}");
-                tracing::info!("{info} closing because: {reason} (age={}s)", clock::now().since(info.connected).as_secs());
+                tracing::info!(
+                    "{info} closing because: {reason} (age={}s)",
+                    clock::now().since(info.connected).as_secs()
+                );
                 failure = error;
             }
         }
@@ -269,12 +277,13 @@ async fn login(
     }
     let settings = pool.settings.load_full();
     let mut out = Vec::new();
-    let startup = [("user", pool.server_user()), ("database", settings.dbname.clone())];
+    let startup = [("user", pool.user.name.to_string()), ("database", settings.dbname.clone())];
     let extra = settings.startup_parameters.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
     write::startup(&mut out, startup.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).chain(extra));
     stream.write_all(&out).await?;
 
-    let mut auth = Some(ServerAuth::new(&startup[0].1, pool.credential(), ChannelBinding::None, shared.entropy()));
+    let mut auth =
+        Some(ServerAuth::new(&startup[0].1, pool.credential(), ChannelBinding::None, shared.entropy()));
     let mut parameters = Parameters::default();
     let mut message = Vec::new();
     loop {
@@ -283,7 +292,9 @@ async fn login(
         match message[0] {
             b'R' => {
                 let request = BackendAuth::parse(body).map_err(|e| refused(&e))?;
-                let Some(current) = auth.take() else { return Err(ConnectError::Unreachable("unexpected authentication request".into())) };
+                let Some(current) = auth.take() else {
+                    return Err(ConnectError::Unreachable("unexpected authentication request".into()));
+                };
                 let (next, step) = current.handle(request).map_err(|e| refused(&e))?;
                 auth = Some(next);
                 if let Step::Send(response) = step {
@@ -292,7 +303,8 @@ async fn login(
                     stream.write_all(&out).await?;
                 }
             }
-            b'S' => forward::login_parameter(&mut parameters, body).map_err(|e| ConnectError::Unreachable(e.to_string()))?,
+            b'S' => forward::login_parameter(&mut parameters, body)
+                .map_err(|e| ConnectError::Unreachable(e.to_string()))?,
             b'K' => {
                 if let Some(key) = backend::backend_key_data(body) {
                     let _ = info.key.set(key);
@@ -302,7 +314,10 @@ async fn login(
             b'E' => return Err(server_refusal(body)),
             b'N' | b'v' => {}
             other => {
-                return Err(ConnectError::Unreachable(format!("unexpected message {:?} during login", char::from(other))));
+                return Err(ConnectError::Unreachable(format!(
+                    "unexpected message {:?} during login",
+                    char::from(other)
+                )));
             }
         }
     }
@@ -311,7 +326,11 @@ async fn login(
 }
 
 /// `connect_query`: runs once, before any client has the connection.
-async fn connect_query(stream: &mut Stream, sql: &str, parameters: &mut Parameters) -> Result<(), ConnectError> {
+async fn connect_query(
+    stream: &mut Stream,
+    sql: &str,
+    parameters: &mut Parameters,
+) -> Result<(), ConnectError> {
     if sql.is_empty() {
         return Ok(());
     }
@@ -323,7 +342,8 @@ async fn connect_query(stream: &mut Stream, sql: &str, parameters: &mut Paramete
         let body = &message[frame::HEADER..];
         match message[0] {
             b'E' => return Err(server_refusal(body)),
-            b'S' => forward::login_parameter(parameters, body).map_err(|e| ConnectError::Unreachable(e.to_string()))?,
+            b'S' => forward::login_parameter(parameters, body)
+                .map_err(|e| ConnectError::Unreachable(e.to_string()))?,
             b'Z' => return Ok(()),
             _ => {}
         }

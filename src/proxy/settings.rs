@@ -10,6 +10,7 @@ use super::shared::Shared;
 use crate::auth::exchange::{Authenticated, Learned, Method};
 use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
+use crate::config::TlsMode;
 use crate::config::model::Accounts;
 use crate::config::settings::{self, Change, Status};
 use crate::config::{AuthType, Config, DatabaseConfig, LoadBalance, UserConfig};
@@ -29,6 +30,7 @@ pub fn apply(shared: &Arc<Shared>, config: Config, accounts: Option<Accounts>) {
         shared.accounts.store(Arc::new(accounts));
     }
     shared.client_limit.set_max(config.settings.max_client_conn as usize);
+    shared.console.clients.set_max(config.settings.max_db_client_connections as usize);
     for database in shared.pools.databases() {
         match config.database(&database.name) {
             Some((current, _)) => update_database(shared, &config, &database, current),
@@ -54,11 +56,17 @@ fn add_database(shared: &Shared, config: &Config, name: &str, database: &Databas
     added
 }
 
-fn update_database(shared: &Arc<Shared>, config: &Config, database: &Arc<Database>, current: &DatabaseConfig) {
+fn update_database(
+    shared: &Arc<Shared>,
+    config: &Config,
+    database: &Arc<Database>,
+    current: &DatabaseConfig,
+) {
     set_database_limits(config, database, current);
     let before = database.config.load_full();
     let split = splits(config, current);
-    let same_hosts = before.hosts() == current.hosts() && before.load_balance_hosts == current.load_balance_hosts;
+    let same_hosts =
+        before.hosts() == current.hosts() && before.load_balance_hosts == current.load_balance_hosts;
     if !same_hosts || database.cluster().split != split {
         database.set_cluster(cluster(config, current));
     }
@@ -66,7 +74,8 @@ fn update_database(shared: &Arc<Shared>, config: &Config, database: &Arc<Databas
         database.config.store(Arc::new(current.clone()));
         let login = |d: &DatabaseConfig| {
             let d = d.clone();
-            let parameters = (d.client_encoding, d.datestyle, d.timezone, d.application_name, d.connect_query);
+            let parameters =
+                (d.client_encoding, d.datestyle, d.timezone, d.application_name, d.connect_query);
             (d.host, d.port, d.dbname, d.user, d.password, parameters)
         };
         if login(&before) != login(current) {
@@ -127,10 +136,19 @@ pub fn database(shared: &Shared, name: &str) -> Option<Arc<Database>> {
     Some(add_database(shared, &config, name, database))
 }
 
-/// The pool for a database and user.
-pub fn pool(shared: &Shared, database: &Arc<Database>, user: &Arc<User>) -> Arc<Pool> {
+/// A user by name, limits included.
+pub fn user(shared: &Shared, name: &str) -> Arc<User> {
+    let user = shared.pools.user(name);
+    set_user_limits(&shared.config.load(), &user);
+    user
+}
+
+/// The pool for a database and a user's clients. All of them share one if the database's line names the user for its
+/// servers.
+pub fn pool(shared: &Shared, database: &Arc<Database>, client: &Arc<User>) -> Arc<Pool> {
     let config = shared.config.load_full();
-    set_user_limits(&config, user);
+    let forced = database.config.load().user.as_deref().map(|name| user(shared, name));
+    let user = forced.as_ref().unwrap_or(client);
     shared.pools.pool(shared.workers.len(), database, user, || {
         (pool_settings(&config, database, user), credential(shared, database, user))
     })
@@ -151,7 +169,9 @@ fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
 fn set_database_limits(config: &Config, database: &Database, current: &DatabaseConfig) {
     let settings = &config.settings;
     database.servers.set_max(current.max_db_connections.unwrap_or(settings.max_db_connections) as usize);
-    database.clients.set_max(current.max_db_client_connections.unwrap_or(settings.max_db_client_connections) as usize);
+    database
+        .clients
+        .set_max(current.max_db_client_connections.unwrap_or(settings.max_db_client_connections) as usize);
 }
 
 fn set_user_limits(config: &Config, user: &User) {
@@ -159,7 +179,10 @@ fn set_user_limits(config: &Config, user: &User) {
     let settings = &config.settings;
     let limit = |value: Option<u32>, default: u32| value.unwrap_or(default) as usize;
     user.servers.set_max(limit(own.and_then(|u| u.max_user_connections), settings.max_user_connections));
-    user.clients.set_max(limit(own.and_then(|u| u.max_user_client_connections), settings.max_user_client_connections));
+    user.clients.set_max(limit(
+        own.and_then(|u| u.max_user_client_connections),
+        settings.max_user_client_connections,
+    ));
 }
 
 /// What governs a pool: the user's settings before the database's before the global ones, as in PgBouncer.
@@ -227,8 +250,7 @@ fn credential(shared: &Shared, database: &Database, user: &User) -> Credential {
     if let Some(text) = &config.password {
         return password(text);
     }
-    let name = config.user.as_deref().unwrap_or(&user.name);
-    match shared.accounts.load().get(name).map(|account| &account.secret) {
+    match shared.accounts.load().get(&*user.name).map(|account| &account.secret) {
         None => Credential::None,
         Some(Secret::Plain(text)) => password(text),
         Some(Secret::Md5(hash)) => Credential::Md5(hash.clone()),
@@ -259,7 +281,9 @@ pub fn method(auth_type: AuthType) -> Method {
         AuthType::Plain => Method::Plain,
         AuthType::Md5 => Method::Md5,
         // The others are refused when the configuration is read; SCRAM is the strictest of what is left.
-        AuthType::ScramSha256 | AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Scram,
+        AuthType::ScramSha256 | AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => {
+            Method::Scram
+        }
     }
 }
 
@@ -285,17 +309,30 @@ pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<(), Refusa
         });
     };
     if info.change == Change::Restart {
-        return Err(refuse(format!("{key} cannot be changed while running")).hint("Change the configuration file and restart."));
-    }
-    if info.status == Status::Pending {
-        return Err(Refusal::new(sqlstate::NOT_SUPPORTED, format!("{key} has no effect in this version")));
+        return Err(refuse(format!("{key} cannot be changed while running"))
+            .hint("Change the configuration file and restart."));
     }
     let mut config = Config::clone(&shared.config.load());
     if let Some(Err(expected)) = config.settings.set(key, value) {
         return Err(refuse(format!("invalid value \"{value}\" for {key}: {expected}")));
     }
-    if key == "auth_type" && matches!(config.settings.auth_type, AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam) {
-        return Err(Refusal::new(sqlstate::NOT_SUPPORTED, format!("auth_type {value} is not supported in this version")));
+    let insists = |mode| matches!(mode, TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull);
+    if insists(config.settings.client_tls_sslmode) || insists(config.settings.server_tls_sslmode) {
+        return Err(Refusal::new(sqlstate::NOT_SUPPORTED, "TLS is not supported in this version"));
+    }
+    if info.status == Status::Pending && config.settings.show(key).as_deref() != Some(info.default) {
+        tracing::warn!("SET {key}: this setting has no effect in this version");
+    }
+    if key == "auth_type"
+        && matches!(
+            config.settings.auth_type,
+            AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam
+        )
+    {
+        return Err(Refusal::new(
+            sqlstate::NOT_SUPPORTED,
+            format!("auth_type {value} is not supported in this version"),
+        ));
     }
     apply(shared, config, None);
     Ok(())

@@ -1,8 +1,9 @@
 //! What all tasks of the program share.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
+use super::login::ConsoleLogin;
 use super::pools::{Pool, Pools};
 use super::worker::Worker;
 use crate::clock::{self, Micros};
@@ -43,6 +45,8 @@ pub struct Shared {
     pub averages: Mutex<Averages>,
     /// What the console has counted for itself.
     pub console: ConsoleStats,
+    /// The console; it lives in a room above this one.
+    pub serve_console: OnceLock<ServeConsole>,
     /// Worker threads.
     pub workers: Vec<Worker>,
     /// When the program started.
@@ -61,6 +65,9 @@ pub struct Shared {
 /// Name of the console's database.
 pub const CONSOLE: &str = "pgbouncer";
 
+/// Runs a console session.
+pub type ServeConsole = fn(Arc<Shared>, ConsoleLogin) -> Pin<Box<dyn Future<Output = ()>>>;
+
 /// Logins and commands at the console.
 #[derive(Debug, Default)]
 pub struct ConsoleStats {
@@ -68,6 +75,8 @@ pub struct ConsoleStats {
     pub logins: AtomicU64,
     /// Queries; each is a transaction as well.
     pub queries: AtomicU64,
+    /// Sessions.
+    pub clients: Arc<Limit>,
 }
 
 /// Something for the main task.
@@ -126,6 +135,7 @@ impl Shared {
             statements: Registry::default(),
             averages: Mutex::new(Averages::new(clock::now())),
             console: ConsoleStats::default(),
+            serve_console: OnceLock::new(),
             workers,
             started: clock::now(),
             mock_key,
@@ -201,8 +211,7 @@ impl Shared {
         ServerInfo {
             id: self.next_id(),
             database: Arc::clone(&pool.database.name),
-            user: pool.server_user().into(),
-            pool_user: Arc::clone(&pool.user.name),
+            user: Arc::clone(&pool.user.name),
             target,
             host,
             local: OnceLock::new(),

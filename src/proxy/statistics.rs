@@ -16,7 +16,10 @@ pub async fn run(shared: Arc<Shared>) {
         let mut averages = shared.averages.lock();
         averages.roll(now, totals.clone());
         if shared.config.load().settings.log_stats {
-            let all = totals.iter().filter(|(name, _)| &***name != CONSOLE).map(|(name, t)| averages.of(name, t, now));
+            let all = totals
+                .iter()
+                .filter(|(name, _)| &***name != CONSOLE)
+                .map(|(name, t)| averages.of(name, t, now));
             let (mut xacts, mut queries, mut received, mut sent, mut wait) = (0, 0, 0, 0, 0);
             let (mut xact_time, mut query_time) = (0, 0);
             for average in all {

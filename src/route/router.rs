@@ -34,7 +34,9 @@ fn is_read(mut buf: &[u8], client: &ClientSession) -> Option<bool> {
             return None;
         }
         match frame.tag {
-            b'Q' if first => return Some(may_go_to_replica(class(frontend::text(frame.body), &client.parameters))),
+            b'Q' if first => {
+                return Some(may_go_to_replica(class(frontend::text(frame.body), &client.parameters)));
+            }
             b'P' => {
                 let class = class(frontend::parse(frame.body).ok()?.text(), &client.parameters);
                 if !may_go_to_replica(class) {
@@ -45,7 +47,11 @@ fn is_read(mut buf: &[u8], client: &ClientSession) -> Option<bool> {
             b'B' => {
                 let name = frontend::bind(frame.body)?.name;
                 // The unnamed statement is the one parsed in this very batch, or unknown.
-                let known = if name.is_empty() { read } else { client.statements.get(name).map_or(read, |s| may_go_to_replica(s.class)) };
+                let known = if name.is_empty() {
+                    read
+                } else {
+                    client.statements.get(name).map_or(read, |s| may_go_to_replica(s.class))
+                };
                 if !known {
                     return Some(false);
                 }
@@ -67,6 +73,10 @@ fn may_go_to_replica(class: Class) -> bool {
 
 /// In some encodings a character's second byte may look like ASCII, which the lexer would misread.
 fn is_ascii_safe(client: &ClientSession) -> bool {
-    let unsafe_encodings: &[&[u8]] = &[b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"];
-    client.parameters.get(b"client_encoding").is_none_or(|e| !unsafe_encodings.iter().any(|u| u.eq_ignore_ascii_case(e)))
+    let unsafe_encodings: &[&[u8]] =
+        &[b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"];
+    client
+        .parameters
+        .get(b"client_encoding")
+        .is_none_or(|e| !unsafe_encodings.iter().any(|u| u.eq_ignore_ascii_case(e)))
 }

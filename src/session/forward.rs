@@ -155,7 +155,9 @@ impl ClientSession {
                     self.rest = Rest { left: frame.len - frame.available(), keep: false };
                 }
                 b'X' => return Ok((at, Some(Idle::Terminate))),
-                b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'F' => return Ok((at, Some(Idle::Request))),
+                b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'F' => {
+                    return Ok((at, Some(Idle::Request)));
+                }
                 other => return Err(client_fault(FrameError::Tag(other))),
             }
         }
@@ -240,7 +242,8 @@ impl ServerSession {
 
     /// Takes a ParameterStatus.
     pub fn report(&mut self, body: &[u8]) -> Result<(), FrameError> {
-        let (name, value) = crate::wire::backend::parameter_status(body).ok_or(FrameError::Body("ParameterStatus"))?;
+        let (name, value) =
+            crate::wire::backend::parameter_status(body).ok_or(FrameError::Body("ParameterStatus"))?;
         if self.parameters.get(name) != Some(value) {
             Arc::make_mut(&mut self.parameters).set(name, value);
         }
@@ -302,7 +305,9 @@ pub fn client_to_server(
                 insert.extend_from_slice(after);
                 walk.client.rest = Rest { left: frame.len - frame.available(), keep: true };
             }
-            Step::Prepare(statement) => write::parse(out.insert(), &statement.name, &statement.text_and_types),
+            Step::Prepare(statement) => {
+                write::parse(out.insert(), &statement.name, &statement.text_and_types)
+            }
             Step::Drop => {}
             Step::Inject(inject) => {
                 walk.inject(inject, out.insert());
@@ -390,7 +395,11 @@ impl Walk<'_> {
             return Ok(Step::Keep);
         }
         if !frame.is_complete() {
-            return if frame.len > MAX_PARSE { Err(client_fault(FrameError::Length)) } else { Ok(Step::Wait) };
+            return if frame.len > MAX_PARSE {
+                Err(client_fault(FrameError::Length))
+            } else {
+                Ok(Step::Wait)
+            };
         }
         let parse = frontend::parse(frame.body).map_err(client_fault)?;
         if self.server.pipeline.is_skipping() {
@@ -480,7 +489,8 @@ impl Walk<'_> {
             self.server.pipeline.expect(expect, Action::Forward, 0);
             return Ok(Step::Keep);
         }
-        let statement = Arc::clone(self.client.statements.get(named.name).ok_or_else(|| not_prepared(named.name))?);
+        let statement =
+            Arc::clone(self.client.statements.get(named.name).ok_or_else(|| not_prepared(named.name))?);
         if !self.server.pipeline.is_skipping() && !self.server.statements.touch(statement.id) {
             return Ok(Step::Inject(Inject::Statement(statement)));
         }

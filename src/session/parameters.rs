@@ -5,15 +5,17 @@
 //! differs, the difference is `SET` there first. PgBouncer calls this the varcache and follows a fixed list;
 //! here everything that a server reports and that can be set follows the client.
 
+use crate::wire::startup::Parameter;
 use crate::wire::{frame, write};
 
 /// Parameters that are reported but cannot be set in a session, or follow from others.
-const FIXED: &[&str] = &["server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser"];
+const FIXED: &[&str] =
+    &["server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser"];
 
 /// One side's parameters, as last reported. Shared between clients while they are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
-    entries: Vec<(Box<[u8]>, Box<[u8]>)>,
+    entries: Vec<Parameter>,
 }
 
 impl Parameters {
@@ -111,7 +113,8 @@ fn literal(sql: &mut Vec<u8>, value: &[u8]) {
 
 /// Reads the parameters a login's ParameterStatus messages carry.
 pub fn report(parameters: &mut Parameters, body: &[u8]) -> Result<bool, frame::FrameError> {
-    let (name, value) = crate::wire::backend::parameter_status(body).ok_or(frame::FrameError::Body("ParameterStatus"))?;
+    let (name, value) =
+        crate::wire::backend::parameter_status(body).ok_or(frame::FrameError::Body("ParameterStatus"))?;
     Ok(parameters.set(name, value))
 }
 
@@ -137,7 +140,10 @@ mod tests {
     fn only_differences_are_set() {
         assert_eq!(difference(&[("TimeZone", "UTC")], &[("TimeZone", "UTC")]), None);
         assert_eq!(
-            difference(&[("TimeZone", "UTC"), ("DateStyle", "ISO, DMY")], &[("timezone", "GMT"), ("DateStyle", "ISO")]),
+            difference(
+                &[("TimeZone", "UTC"), ("DateStyle", "ISO, DMY")],
+                &[("timezone", "GMT"), ("DateStyle", "ISO")]
+            ),
             Some("SET TimeZone='UTC';SET DateStyle='ISO, DMY';".into())
         );
         assert_eq!(difference(&[("server_version", "15")], &[("server_version", "16")]), None);

@@ -150,7 +150,9 @@ impl Pipeline {
 
     /// Whether the last message sent closes a batch: what comes next could as well go to another server.
     pub fn ends_batch(&self) -> bool {
-        self.expected.back().is_some_and(|last| matches!(last.expect, Expect::Sync | Expect::Query | Expect::Call))
+        self.expected
+            .back()
+            .is_some_and(|last| matches!(last.expect, Expect::Sync | Expect::Query | Expect::Call))
     }
 
     /// Status byte of the last ReadyForQuery: `I`, `T` or `E`.
@@ -278,7 +280,9 @@ impl Pipeline {
         match self.expected.front() {
             // Nobody asked: the server is about to close the connection.
             None => self.tainted = true,
-            Some(Entry { expect: Expect::Query, action: Action::Skip, .. }) => return Ok(Verdict::SetupFailed),
+            Some(Entry { expect: Expect::Query, action: Action::Skip, .. }) => {
+                return Ok(Verdict::SetupFailed);
+            }
             Some(Entry { expect: Expect::Query | Expect::Call | Expect::Sync, .. }) => {}
             Some(_) => self.fail_batch(),
         }

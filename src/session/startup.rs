@@ -2,7 +2,7 @@
 
 use crate::error::Refusal;
 use crate::session::parameters::Parameters;
-use crate::wire::startup::Session;
+use crate::wire::startup::{Parameter, Session};
 
 /// Parameters of a StartupMessage that are not settings of the session.
 const NOT_SETTINGS: &[&[u8]] = &[b"user", b"database", b"options", b"replication"];
@@ -10,8 +10,8 @@ const NOT_SETTINGS: &[&[u8]] = &[b"user", b"database", b"options", b"replication
 /// What a client asked for, still to be compared with what its server reports.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Requested {
-    settings: Vec<(Box<[u8]>, Box<[u8]>)>,
-    from_options: Vec<(Box<[u8]>, Box<[u8]>)>,
+    settings: Vec<Parameter>,
+    from_options: Vec<Parameter>,
 }
 
 impl Requested {
@@ -28,7 +28,7 @@ impl Requested {
         if let Some(options) = session.parameter("options").filter(|_| !is_ignored(b"options")) {
             for (name, value) in parse_options(options)? {
                 if !is_ignored(&name) {
-                    requested.from_options.push((name.into(), value.into()));
+                    requested.from_options.push((name, value));
                 }
             }
         }
@@ -39,7 +39,8 @@ impl Requested {
     /// anything was changed. A setting the server does not report cannot follow the client, so it is refused.
     pub fn apply(&self, reported: &Parameters) -> Result<Option<Parameters>, Refusal> {
         let mut parameters = None;
-        let both = self.from_options.iter().map(|o| (true, o)).chain(self.settings.iter().map(|s| (false, s)));
+        let both =
+            self.from_options.iter().map(|o| (true, o)).chain(self.settings.iter().map(|s| (false, s)));
         for (in_options, (name, value)) in both {
             if !reported.is_tracked(name) {
                 return Err(unsupported(name, in_options));
@@ -53,8 +54,8 @@ impl Requested {
 
     /// The value asked for, if any.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        let all = self.from_options.iter().chain(&self.settings);
-        all.filter(|(n, _)| n.eq_ignore_ascii_case(name)).last().map(|(_, value)| &**value)
+        let mut all = self.from_options.iter().chain(&self.settings);
+        all.rfind(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 }
 
@@ -75,7 +76,7 @@ fn unsupported(name: &[u8], in_options: bool) -> Refusal {
 }
 
 /// Splits the value of `options` as PostgreSQL does: blanks separate, a backslash escapes.
-fn parse_options(options: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Refusal> {
+fn parse_options(options: &[u8]) -> Result<Vec<Parameter>, Refusal> {
     let mut words = words(options).into_iter();
     let mut settings = Vec::new();
     while let Some(word) = words.next() {
@@ -87,7 +88,7 @@ fn parse_options(options: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Refusal> {
         let setting = setting.and_then(|setting| {
             let equals = setting.iter().position(|&b| b == b'=')?;
             let name = setting[..equals].iter().map(|&b| if b == b'-' { b'_' } else { b }).collect();
-            Some((name, setting[equals + 1..].to_vec()))
+            Some((name, setting[equals + 1..].into()))
         });
         settings.push(setting.ok_or_else(|| {
             Refusal::protocol(
@@ -131,28 +132,44 @@ mod tests {
     }
 
     fn apply(parameters: &[(&str, &str)]) -> Result<Option<String>, String> {
-        let requested = Requested::new(&session(parameters), &["extra_float_digits".into()]).map_err(|r| r.to_string())?;
+        let requested = Requested::new(&session(parameters), &["extra_float_digits".into()])
+            .map_err(|r| r.to_string())?;
         let got = requested.apply(&reported()).map_err(|r| r.to_string())?;
         Ok(got.map(|p| String::from_utf8_lossy(p.get(b"TimeZone").unwrap()).into_owned()))
     }
 
     #[test]
     fn settings_are_taken_from_both_places() {
-        assert_eq!(apply(&[("user", "u"), ("client_encoding", "utf-8"), ("extra_float_digits", "3")]), Ok(None));
+        assert_eq!(
+            apply(&[("user", "u"), ("client_encoding", "utf-8"), ("extra_float_digits", "3")]),
+            Ok(None)
+        );
         assert_eq!(apply(&[("timezone", "Asia/Ho_Chi_Minh")]), Ok(Some("Asia/Ho_Chi_Minh".into())));
         assert_eq!(apply(&[("options", "-c timezone=GMT")]), Ok(Some("GMT".into())));
-        assert_eq!(apply(&[("options", " --timezone=a\\ b  -cextra-float-digits=1")]), Ok(Some("a b".into())));
+        assert_eq!(
+            apply(&[("options", " --timezone=a\\ b  -cextra-float-digits=1")]),
+            Ok(Some("a b".into()))
+        );
         assert_eq!(apply(&[("options", "-c timezone=GMT"), ("TimeZone", "CET")]), Ok(Some("CET".into())));
     }
 
     #[test]
     fn others_are_refused_by_name() {
-        assert_eq!(apply(&[("statement_timeout", "1")]), Err("unsupported startup parameter: statement_timeout".into()));
-        assert_eq!(apply(&[("server_version", "1")]), Err("unsupported startup parameter: server_version".into()));
+        assert_eq!(
+            apply(&[("statement_timeout", "1")]),
+            Err("unsupported startup parameter: statement_timeout".into())
+        );
+        assert_eq!(
+            apply(&[("server_version", "1")]),
+            Err("unsupported startup parameter: server_version".into())
+        );
         let refused = apply(&[("options", "-c enable_seqscan=off")]);
         assert_eq!(refused, Err("unsupported startup parameter in options: enable_seqscan".into()));
         for options in ["-c", "-d", "timezone=GMT", "-c timezone", "--timezone"] {
-            assert!(apply(&[("options", options)]).unwrap_err().starts_with("unsupported options"), "{options}");
+            assert!(
+                apply(&[("options", options)]).unwrap_err().starts_with("unsupported options"),
+                "{options}"
+            );
         }
     }
 }

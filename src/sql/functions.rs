@@ -26,7 +26,11 @@ mod tests {
     fn the_list_is_sorted_and_lower_case() {
         let names: Vec<&str> = NAMES.lines().collect();
         assert!(names.is_sorted());
-        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')));
+        assert!(
+            names
+                .iter()
+                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+        );
     }
 
     #[test]
@@ -35,8 +39,21 @@ mod tests {
             assert!(is_safe(name.as_bytes()), "{name}");
         }
         for name in [
-            "nextval", "setval", "currval", "set_config", "pg_advisory_lock", "pg_notify", "lo_create", "txid_current",
-            "dblink", "pg_is_in_recovery", "inet_server_addr", "query_to_xml", "my_function", "", "pg_current_xact_id",
+            "nextval",
+            "setval",
+            "currval",
+            "set_config",
+            "pg_advisory_lock",
+            "pg_notify",
+            "lo_create",
+            "txid_current",
+            "dblink",
+            "pg_is_in_recovery",
+            "inet_server_addr",
+            "query_to_xml",
+            "my_function",
+            "",
+            "pg_current_xact_id",
         ] {
             assert!(!is_safe(name.as_bytes()), "{name}");
         }

@@ -173,7 +173,8 @@ impl<'a> Lexer<'a> {
         }
         let body = start + len + 2;
         let tag = &self.text[start..body];
-        let end = self.text[body..].windows(tag.len()).position(|window| window == tag).ok_or(Unterminated)?;
+        let end =
+            self.text[body..].windows(tag.len()).position(|window| window == tag).ok_or(Unterminated)?;
         self.at = body + end + tag.len();
         Ok(Token::Constant)
     }

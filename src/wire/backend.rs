@@ -50,7 +50,9 @@ pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Reads a BackendKeyData body.
 pub fn backend_key_data(body: &[u8]) -> Option<CancelKey> {
     let (pid, secret) = body.split_first_chunk::<4>()?;
-    (4..=256).contains(&secret.len()).then(|| CancelKey { pid: u32::from_be_bytes(*pid), secret: secret.into() })
+    (4..=256)
+        .contains(&secret.len())
+        .then(|| CancelKey { pid: u32::from_be_bytes(*pid), secret: secret.into() })
 }
 
 #[cfg(test)]

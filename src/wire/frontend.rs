@@ -78,7 +78,9 @@ mod tests {
 
     #[test]
     fn malformed_bodies_are_refused() {
-        for body in [&b""[..], b"s1", b"s1\0sel", b"s1\0sel\0", b"s1\0sel\0\0", b"s1\0sel\0\0\x01\0", b"\0\0\0\0x"] {
+        for body in
+            [&b""[..], b"s1", b"s1\0sel", b"s1\0sel\0", b"s1\0sel\0\0", b"s1\0sel\0\0\x01\0", b"\0\0\0\0x"]
+        {
             assert!(parse(body).is_err(), "{body:?}");
         }
         for body in [&b""[..], b"S", b"Sx", b"Xx\0", b"Sx\0y"] {

@@ -43,13 +43,16 @@ impl std::fmt::Debug for CancelKey {
     }
 }
 
+/// Name and value of a run-time parameter.
+pub type Parameter = (Box<[u8]>, Box<[u8]>);
+
 /// A StartupMessage.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Session {
     /// Requested protocol version; the major part is 3.
     pub protocol: u32,
     /// Name and value of each parameter, in the client's order, `_pq_.` options not among them.
-    pub parameters: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub parameters: Vec<Parameter>,
     /// Names of protocol options (`_pq_.…`), none of which is supported.
     pub options: Vec<Box<[u8]>>,
 }
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn a_session() {
         let mut packet = PROTOCOL_3_2.to_be_bytes().to_vec();
-        packet.extend(b"user\0me\0_pq_.x\01\0database\0db\0\0");
+        packet.extend(b"user\0me\0_pq_.x\0on\0database\0db\0\0");
         let Ok(Startup::Session(session)) = parse(&packet) else { panic!("no session") };
         assert_eq!(session.protocol, PROTOCOL_3_2);
         assert_eq!(session.parameter("user"), Some(&b"me"[..]));

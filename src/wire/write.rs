@@ -209,7 +209,7 @@ mod tests {
         ready_for_query(&mut out, b'I');
         assert_eq!(out, b"Z\0\0\0\x05I");
         out.clear();
-        query(&mut out, b"select\01");
+        query(&mut out, b"select\0 1");
         assert_eq!(out, b"Q\0\0\0\x0bselect\0");
     }
 

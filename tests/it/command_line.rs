@@ -38,10 +38,15 @@ fn mistakes_are_explained() {
     }
     let dir = Pooler::new_dir();
     let file = dir.join("bad.ini");
-    std::fs::write(&file, "[databases]\na = host=b pasword=secret\n[pgbouncer]\nmax_client_con = 3\n").unwrap();
+    std::fs::write(&file, "[databases]\na = host=b pasword=secret\n[pgbouncer]\nmax_client_con = 3\n")
+        .unwrap();
     let output = output(&[file.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("bad.ini:4:1: unknown setting max_client_con") && said.contains("did you mean max_client_conn?"), "{said}");
+    assert!(
+        said.contains("bad.ini:4:1: unknown setting max_client_con")
+            && said.contains("did you mean max_client_conn?"),
+        "{said}"
+    );
     assert!(said.contains("did you mean password?"), "{said}");
 }
 
@@ -112,8 +117,10 @@ fn a_daemon_leaves_the_shell_alone() {
     let dir = Pooler::new_dir();
     let port = free_port();
     let databases = format!("app = host=127.0.0.1 port={}\n", cluster().primary);
-    std::fs::write(dir.join("pgweir.ini"), Pooler::ini(&dir, port, &databases, "pidfile = pgweir.pid")).unwrap();
-    let output = unprivileged(exe().to_str().unwrap()).args(["-d", "pgweir.ini"]).current_dir(&dir).output().unwrap();
+    std::fs::write(dir.join("pgweir.ini"), Pooler::ini(&dir, port, &databases, "pidfile = pgweir.pid"))
+        .unwrap();
+    let output =
+        unprivileged(exe().to_str().unwrap()).args(["-d", "pgweir.ini"]).current_dir(&dir).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let pid: i32 = std::fs::read_to_string(dir.join("pgweir.pid")).unwrap().trim().parse().unwrap();

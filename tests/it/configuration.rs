@@ -37,7 +37,8 @@ fn toml_serves_as_well() {
         cluster().primary
     );
     std::fs::write(dir.join("pgweir.toml"), text).unwrap();
-    let mut child = unprivileged(exe().to_str().unwrap()).arg("-q").arg(dir.join("pgweir.toml")).spawn().unwrap();
+    let mut child =
+        unprivileged(exe().to_str().unwrap()).arg("-q").arg(dir.join("pgweir.toml")).spawn().unwrap();
     eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     run(async { assert_eq!(Raw::log_in(port, "app").await.value("SELECT 1").await, "1") });
     child.kill().unwrap();
@@ -73,7 +74,8 @@ fn reload_changes_what_it_can() {
     run(async {
         let mut raw = pooler.raw().await;
         let backend = raw.value("SELECT pg_backend_pid()").await;
-        let databases = format!("app = host=127.0.0.1 port={port}\nnew = host=127.0.0.1 port={port} dbname=app\n");
+        let databases =
+            format!("app = host=127.0.0.1 port={port}\nnew = host=127.0.0.1 port={port} dbname=app\n");
         pooler.rewrite(&databases, "default_pool_size = 7");
         pooler.signal(Signal::SIGHUP);
         eventually("the new database", || pooler.log().contains("re-reading config"));

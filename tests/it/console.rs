@@ -21,26 +21,57 @@ fn show_has_pgbouncers_columns_and_types() {
             (
                 "POOLS",
                 vec![
-                    ("database", TEXT), ("user", TEXT), ("cl_active", INT), ("cl_waiting", INT), ("cl_active_cancel_req", INT),
-                    ("cl_waiting_cancel_req", INT), ("sv_active", INT), ("sv_active_cancel", INT), ("sv_being_canceled", INT),
-                    ("sv_idle", INT), ("sv_used", INT), ("sv_tested", INT), ("sv_login", INT), ("maxwait", INT),
-                    ("maxwait_us", INT), ("pool_mode", TEXT), ("load_balance_hosts", TEXT),
+                    ("database", TEXT),
+                    ("user", TEXT),
+                    ("cl_active", INT),
+                    ("cl_waiting", INT),
+                    ("cl_active_cancel_req", INT),
+                    ("cl_waiting_cancel_req", INT),
+                    ("sv_active", INT),
+                    ("sv_active_cancel", INT),
+                    ("sv_being_canceled", INT),
+                    ("sv_idle", INT),
+                    ("sv_used", INT),
+                    ("sv_tested", INT),
+                    ("sv_login", INT),
+                    ("maxwait", INT),
+                    ("maxwait_us", INT),
+                    ("pool_mode", TEXT),
+                    ("load_balance_hosts", TEXT),
                 ],
             ),
             (
                 "DATABASES",
                 vec![
-                    ("name", TEXT), ("host", TEXT), ("port", INT), ("database", TEXT), ("force_user", TEXT), ("pool_size", INT),
-                    ("min_pool_size", INT), ("reserve_pool_size", INT), ("server_lifetime", INT), ("pool_mode", TEXT),
-                    ("load_balance_hosts", TEXT), ("max_connections", INT), ("current_connections", INT),
-                    ("max_client_connections", INT), ("current_client_connections", INT), ("paused", INT), ("disabled", INT),
+                    ("name", TEXT),
+                    ("host", TEXT),
+                    ("port", INT),
+                    ("database", TEXT),
+                    ("force_user", TEXT),
+                    ("pool_size", INT),
+                    ("min_pool_size", INT),
+                    ("reserve_pool_size", INT),
+                    ("server_lifetime", INT),
+                    ("pool_mode", TEXT),
+                    ("load_balance_hosts", TEXT),
+                    ("max_connections", INT),
+                    ("current_connections", INT),
+                    ("max_client_connections", INT),
+                    ("current_client_connections", INT),
+                    ("paused", INT),
+                    ("disabled", INT),
                 ],
             ),
             (
                 "USERS",
                 vec![
-                    ("name", TEXT), ("pool_size", TEXT), ("reserve_pool_size", TEXT), ("pool_mode", TEXT),
-                    ("max_user_connections", INT), ("current_connections", INT), ("max_user_client_connections", INT),
+                    ("name", TEXT),
+                    ("pool_size", TEXT),
+                    ("reserve_pool_size", TEXT),
+                    ("pool_mode", TEXT),
+                    ("max_user_connections", INT),
+                    ("current_connections", INT),
+                    ("max_user_client_connections", INT),
                     ("current_client_connections", INT),
                 ],
             ),
@@ -64,7 +95,17 @@ fn show_has_pgbouncers_columns_and_types() {
         assert_eq!(columns.len(), 25);
         assert!(columns[1..].iter().all(|(_, oid)| *oid == NUMERIC));
         assert_eq!(columns[1].0, "total_server_assignment_count");
-        for show in ["STATS_TOTALS", "STATS_AVERAGES", "TOTALS", "SOCKETS", "ACTIVE_SOCKETS", "MEM", "HOSTS", "PEERS", "DNS_HOSTS"] {
+        for show in [
+            "STATS_TOTALS",
+            "STATS_AVERAGES",
+            "TOTALS",
+            "SOCKETS",
+            "ACTIVE_SOCKETS",
+            "MEM",
+            "HOSTS",
+            "PEERS",
+            "DNS_HOSTS",
+        ] {
             assert!(!raw.table(&format!("show {show};")).await.0.is_empty(), "{show}");
         }
         assert_eq!(raw.tags(&query("SHOW HELP")).await, "NCZ");
@@ -80,11 +121,9 @@ fn counters_count() {
         for sql in ["SELECT 1", "BEGIN", "SELECT 2", "COMMIT", ""] {
             raw.rows(sql).await;
         }
-        for (column, expected) in [
-            ("total_query_count", 5),
-            ("total_xact_count", 3),
-            ("total_client_login_count", 1),
-        ] {
+        for (column, expected) in
+            [("total_query_count", 5), ("total_xact_count", 3), ("total_client_login_count", 1)]
+        {
             assert_eq!(pooler.figure("SHOW STATS", "app", column).await, expected, "{column}");
         }
         assert!(pooler.figure("SHOW STATS", "app", "total_received").await > 50);
@@ -99,7 +138,9 @@ fn only_admins_change_anything() {
         let parameters = [("user", "other"), ("database", "pgbouncer")];
         let mut stats = Raw::log_in_with(pooler.port, 3 << 16, &parameters, "other").await.unwrap();
         stats.rows("SHOW POOLS").await;
-        for command in ["PAUSE", "RELOAD", "SET max_client_conn = 1", "KILL", "SHUTDOWN", "RECONNECT", "DISABLE app"] {
+        for command in
+            ["PAUSE", "RELOAD", "SET max_client_conn = 1", "KILL", "SHUTDOWN", "RECONNECT", "DISABLE app"]
+        {
             assert_eq!(stats.error(command).await.field('C'), "42501", "{command}");
         }
         let parameters = [("user", "plainuser"), ("database", "pgbouncer")];
@@ -108,11 +149,22 @@ fn only_admins_change_anything() {
         // Whoever runs the process needs no password on the Unix socket.
         let socket = cluster()
             .program("psql")
-            .args(["-XAt", "-h", pooler.dir.to_str().unwrap(), "-p", &pooler.port.to_string(), "-U", "pgbouncer", "-c", "SHOW VERSION"])
+            .args([
+                "-XAt",
+                "-h",
+                pooler.dir.to_str().unwrap(),
+                "-p",
+                &pooler.port.to_string(),
+                "-U",
+                "pgbouncer",
+                "-c",
+                "SHOW VERSION",
+            ])
             .arg("pgbouncer")
             .output()
             .unwrap();
-        let own = nix::unistd::geteuid() == crate::support::unprivileged_user().uid || !nix::unistd::geteuid().is_root();
+        let own = nix::unistd::geteuid() == crate::support::unprivileged_user().uid
+            || !nix::unistd::geteuid().is_root();
         assert_eq!(socket.status.success(), own, "{socket:?}");
     });
 }
@@ -135,7 +187,10 @@ fn set_takes_effect_at_once() {
             let error = console.error(command).await;
             assert!(error.field('M').starts_with(message), "{error:?}");
         }
-        assert_eq!(console.error("SET defualt_pool_size = 1").await.field('H'), "Did you mean default_pool_size?");
+        assert_eq!(
+            console.error("SET defualt_pool_size = 1").await.field('H'),
+            "Did you mean default_pool_size?"
+        );
         // What drivers say first.
         console.rows("SET extra_float_digits = 3").await;
     });
@@ -183,7 +238,15 @@ fn disable_reconnect_kill() {
         pooler.console("ENABLE app").await;
         pooler.console("RECONNECT").await;
         assert_ne!(raw.value("SELECT pg_backend_pid()").await, backend);
-        let id = pooler.console("SHOW CLIENTS").await.iter().find(|row| row[2] == "app").unwrap().last().unwrap().clone();
+        let id = pooler
+            .console("SHOW CLIENTS")
+            .await
+            .iter()
+            .find(|row| row[2] == "app")
+            .unwrap()
+            .last()
+            .unwrap()
+            .clone();
         pooler.console(&format!("KILL_CLIENT {id}")).await;
         assert_eq!(raw.receive().await.unwrap().field('C'), "57P01");
         let mut raw = pooler.raw().await;

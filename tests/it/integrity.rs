@@ -44,7 +44,8 @@ impl Checker {
     async fn run(mut self, until: Instant) {
         while Instant::now() < until {
             if self.raw.is_none() {
-                let parameters = [("user", crate::support::USER), ("database", "app"), ("application_name", &*self.name)];
+                let parameters =
+                    [("user", crate::support::USER), ("database", "app"), ("application_name", &*self.name)];
                 let raw = Raw::log_in_with(self.port, 3 << 16, &parameters, crate::support::PASSWORD).await;
                 self.raw = Some(raw.unwrap_or_else(|error| panic!("{}: {}", self.name, error.field('M'))));
                 self.tally.reconnects.fetch_add(1, Relaxed);
@@ -57,7 +58,9 @@ impl Checker {
             let select = format!("SELECT '{tag}', current_setting('application_name')");
             match self.dice.roll(16) {
                 0..=3 => self.expect(&query(&select), 1, &tag).await,
-                4 | 5 => self.expect(&[parse("", &select), bind(""), execute(), sync()].concat(), 1, &tag).await,
+                4 | 5 => {
+                    self.expect(&[parse("", &select), bind(""), execute(), sync()].concat(), 1, &tag).await
+                }
                 6 | 7 => {
                     let prepared = format!("{}-prepared", self.name);
                     self.expect(&[bind("p"), execute(), sync()].concat(), 1, &prepared).await;
@@ -67,16 +70,33 @@ impl Checker {
                     self.expect(&batch, 5, &tag).await;
                 }
                 9 => {
-                    let all = [query("BEGIN"), query(&select), query("SELECT 1/0"), query("ROLLBACK"), query(&select)].concat();
+                    let all = [
+                        query("BEGIN"),
+                        query(&select),
+                        query("SELECT 1/0"),
+                        query("ROLLBACK"),
+                        query(&select),
+                    ]
+                    .concat();
                     self.expect(&all, 5, &tag).await;
                 }
                 10 => {
-                    let failing = [parse("", "SELECT 1/0"), bind(""), execute(), parse("", &select), bind(""), execute(), sync()];
+                    let failing = [
+                        parse("", "SELECT 1/0"),
+                        bind(""),
+                        execute(),
+                        parse("", &select),
+                        bind(""),
+                        execute(),
+                        sync(),
+                    ];
                     let batch = [failing.concat(), parse("", &select), bind(""), execute(), sync()].concat();
                     self.expect(&batch, 2, &tag).await;
                 }
                 11 => {
-                    let many = format!("SELECT '{tag}', current_setting('application_name') FROM generate_series(1, 500)");
+                    let many = format!(
+                        "SELECT '{tag}', current_setting('application_name') FROM generate_series(1, 500)"
+                    );
                     self.expect(&query(&many), 1, &tag).await;
                 }
                 12 => {
@@ -95,7 +115,9 @@ impl Checker {
                 _ => {
                     let set = format!("SET TimeZone = 'Etc/GMT+{}'", self.dice.roll(12));
                     let zone = set.split('\'').nth(1).unwrap().to_owned();
-                    let show = format!("SELECT '{tag}', current_setting('application_name'), current_setting('TimeZone')");
+                    let show = format!(
+                        "SELECT '{tag}', current_setting('application_name'), current_setting('TimeZone')"
+                    );
                     self.expect(&query(&set), 1, &tag).await;
                     for row in self.expect_rows(&query(&show), 1, &tag).await {
                         assert_eq!(row[2], zone, "{tag}: another client's setting");
@@ -162,7 +184,10 @@ impl Checker {
     async fn cancel(&mut self, tag: &str) {
         let key = self.raw.as_ref().unwrap().key.clone();
         let pause = self.dice.roll(6);
-        let sleep = format!("SELECT '{tag}', current_setting('application_name'), pg_sleep(0.00{})", self.dice.roll(6));
+        let sleep = format!(
+            "SELECT '{tag}', current_setting('application_name'), pg_sleep(0.00{})",
+            self.dice.roll(6)
+        );
         let port = self.port;
         let request = async move {
             tokio::time::sleep(Duration::from_millis(pause)).await;

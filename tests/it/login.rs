@@ -24,7 +24,8 @@ fn scram_with_a_plain_secret() {
 
 #[test]
 fn scram_with_a_stored_verifier_logs_in_to_the_server_with_the_clients_key() {
-    let verifier = cluster().admin(cluster().primary, "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'");
+    let verifier =
+        cluster().admin(cluster().primary, "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'");
     assert!(verifier.starts_with("SCRAM-SHA-256$"), "{verifier}");
     let dir = Pooler::new_dir();
     std::fs::write(dir.join("userlist.txt"), format!("\"{USER}\" \"{verifier}\"\n")).unwrap();
@@ -49,10 +50,15 @@ fn every_method_towards_clients_and_servers() {
     ] {
         let pooler = Pooler::start(&format!("auth_type = {auth_type}"));
         run(async {
-            let mut raw = Raw::log_in_with(pooler.port, V3_0, &[("user", user), ("database", "app")], password).await.unwrap();
+            let mut raw =
+                Raw::log_in_with(pooler.port, V3_0, &[("user", user), ("database", "app")], password)
+                    .await
+                    .unwrap();
             assert_eq!(raw.value("SELECT current_user").await, user, "{auth_type}");
             if auth_type != "trust" {
-                let wrong = Raw::log_in_with(pooler.port, V3_0, &[("user", user), ("database", "app")], "wrong").await;
+                let wrong =
+                    Raw::log_in_with(pooler.port, V3_0, &[("user", user), ("database", "app")], "wrong")
+                        .await;
                 assert_eq!(wrong.err().unwrap().field('C'), "28P01", "{auth_type}");
             }
         });
@@ -63,7 +69,10 @@ fn every_method_towards_clients_and_servers() {
 fn any_lets_everybody_use_the_forced_user() {
     let pooler = Pooler::with_databases(&databases(), "auth_type = any");
     run(async {
-        let mut raw = Raw::log_in_with(pooler.port, V3_0, &[("user", "somebody"), ("database", "forced")], "").await.unwrap();
+        let mut raw =
+            Raw::log_in_with(pooler.port, V3_0, &[("user", "somebody"), ("database", "forced")], "")
+                .await
+                .unwrap();
         assert_eq!(raw.value("SELECT current_user").await, USER);
     });
 }
@@ -73,19 +82,32 @@ fn unknown_users_wrong_passwords_and_unknown_databases_are_told_what_postgresql_
     let pooler = Pooler::start("");
     run(async {
         for user in [USER, "nobody_known"] {
-            let error = Raw::log_in_with(pooler.port, V3_0, &[("user", user), ("database", "app")], "wrong").await.err().unwrap();
+            let error = Raw::log_in_with(pooler.port, V3_0, &[("user", user), ("database", "app")], "wrong")
+                .await
+                .err()
+                .unwrap();
             assert_eq!(error.field('S'), "FATAL");
             assert_eq!(error.field('C'), "28P01");
             assert_eq!(error.field('M'), format!("password authentication failed for user \"{user}\""));
         }
         // Without the right password nothing is said about the database.
         let unknown = [("user", USER), ("database", "nothing")];
-        assert_eq!(Raw::log_in_with(pooler.port, V3_0, &unknown, "wrong").await.err().unwrap().field('C'), "28P01");
+        assert_eq!(
+            Raw::log_in_with(pooler.port, V3_0, &unknown, "wrong").await.err().unwrap().field('C'),
+            "28P01"
+        );
         let error = Raw::log_in_with(pooler.port, V3_0, &unknown, PASSWORD).await.err().unwrap();
-        assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("3D000", "database \"nothing\" does not exist"));
+        assert_eq!(
+            (error.field('C').as_str(), error.field('M').as_str()),
+            ("3D000", "database \"nothing\" does not exist")
+        );
     });
     let log = pooler.log();
-    assert!(log.contains("app/nobody_known@127.0.0.1") && log.contains("closing because: no such database: nothing"), "{log}");
+    assert!(
+        log.contains("app/nobody_known@127.0.0.1")
+            && log.contains("closing because: no such database: nothing"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -163,7 +185,8 @@ fn what_is_no_startup_packet_gets_no_answer() {
     let pooler = Pooler::start("");
     run(async {
         let too_long = 10_001u32.to_be_bytes();
-        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 4, 0], &[0, 0, 0, 0], &[0xff; 40], &too_long] {
+        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 4, 0], &[0, 0, 0, 0], &[0xff; 40], &too_long]
+        {
             let mut raw = Raw::connect(pooler.port).await;
             raw.send(bytes).await;
             assert_eq!(raw.receive().await, None, "{bytes:?}");
@@ -172,7 +195,9 @@ fn what_is_no_startup_packet_gets_no_answer() {
         raw.send(&startup(V3_0, &[("database", "app")])).await;
         assert_eq!(raw.receive().await.unwrap().field('C'), "28000");
         // Something else than a password where one is due, and one that is far too long.
-        for answer in [message(b'Q', b"SELECT 1\0"), [&b"p"[..], &0x4000_0000u32.to_be_bytes(), b"x"].concat()] {
+        for answer in
+            [message(b'Q', b"SELECT 1\0"), [&b"p"[..], &0x4000_0000u32.to_be_bytes(), b"x"].concat()]
+        {
             let mut raw = Raw::connect(pooler.port).await;
             raw.send(&startup(V3_0, &[("user", USER), ("database", "app")])).await;
             assert_eq!(raw.receive().await.unwrap().tag, 'R');
@@ -228,7 +253,14 @@ fn parameters_of_the_server_are_relayed_and_those_of_the_client_heeded() {
             ("options", "-c DateStyle=German -c search_path=x"),
         ];
         let mut raw = Raw::log_in_with(pooler.port, V3_0, &parameters, PASSWORD).await.unwrap();
-        assert!(raw.parameter("server_version").split('.').next().is_some_and(|major| major.parse::<u8>().is_ok()), "{:?}", raw.parameters);
+        assert!(
+            raw.parameter("server_version")
+                .split('.')
+                .next()
+                .is_some_and(|major| major.parse::<u8>().is_ok()),
+            "{:?}",
+            raw.parameters
+        );
         assert_eq!(raw.value("SHOW application_name").await, "it's me");
         assert!(raw.value("SHOW DateStyle").await.starts_with("German"));
 

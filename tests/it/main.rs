@@ -3,6 +3,10 @@
 //!
 //! All tests of a run share one cluster; each starts poolers of its own. [`support`] has what they need.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests live in real time, on runtimes of their own")]
+#![allow(clippy::print_stdout, reason = "figures for whoever runs the test by hand")]
+
 mod cancel;
 mod command_line;
 mod configuration;

@@ -26,7 +26,10 @@ fn the_page_has_the_exporters_names_and_is_sound() {
         waiting.send(&query("SELECT 1")).await;
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         let page = get(http, "GET /metrics");
-        assert!(page.contains("\npgbouncer_pools_client_waiting_connections{database=\"app\",user=\"app\"} 1\n"), "{page}");
+        assert!(
+            page.contains("\npgbouncer_pools_client_waiting_connections{database=\"app\",user=\"app\"} 1\n"),
+            "{page}"
+        );
         raw.rows("COMMIT").await;
         waiting.until_ready().await;
     });
@@ -43,7 +46,11 @@ fn the_page_has_the_exporters_names_and_is_sound() {
         assert!(page.contains(&format!("\n{sample}\n")), "{sample}\n{page}");
     }
     let body = page.split("\r\n\r\n").nth(1).unwrap();
-    let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
     match promtool {
         Ok(mut promtool) => {
             promtool.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();

@@ -117,7 +117,15 @@ fn queries_in_one_go_come_back_in_order() {
             assert_eq!(messages[1].values(), [n.to_string()]);
         }
         // An error in the middle of a pipeline skips to the Sync, no further.
-        let failing = [parse("", "SELECT 1/0"), bind(""), execute(), parse("", "SELECT 2"), bind(""), execute(), sync()];
+        let failing = [
+            parse("", "SELECT 1/0"),
+            bind(""),
+            execute(),
+            parse("", "SELECT 2"),
+            bind(""),
+            execute(),
+            sync(),
+        ];
         let good = [parse("", "SELECT 3"), bind(""), execute(), sync()];
         raw.send(&[failing.concat(), good.concat(), failing.concat(), good.concat()].concat()).await;
         for expected in ["1EZ", "12DCZ", "1EZ", "12DCZ"] {
@@ -133,7 +141,14 @@ fn every_byte_may_come_alone() {
     let pooler = Pooler::start("");
     run(async {
         let mut raw = pooler.raw().await;
-        let all = [query("SELECT 1, repeat('x', 100)"), parse("s", "SELECT 2"), describe("s"), bind("s"), execute(), sync()];
+        let all = [
+            query("SELECT 1, repeat('x', 100)"),
+            parse("s", "SELECT 2"),
+            describe("s"),
+            bind("s"),
+            execute(),
+            sync(),
+        ];
         for byte in all.concat() {
             raw.send(&[byte]).await;
             tokio::task::yield_now().await;
@@ -165,7 +180,10 @@ fn copy_goes_both_ways() {
         assert_eq!(raw.tags(&message(b'f', b"no\0")).await, "EZ");
         raw.send(&query("COPY copied FROM STDIN")).await;
         raw.receive().await;
-        raw.send(&[message(b'd', b"not a number\tx\n"), message(b'd', b"1\ty\n"), message(b'c', b"")].concat()).await;
+        raw.send(
+            &[message(b'd', b"not a number\tx\n"), message(b'd', b"1\ty\n"), message(b'c', b"")].concat(),
+        )
+        .await;
         assert_eq!(raw.until_ready().await.iter().map(|m| m.tag).collect::<String>(), "EZ");
         assert_eq!(raw.value("SELECT count(*) FROM copied").await, "1000");
         // libpq sends the Sync of the extended protocol right behind Execute, where COPY swallows it.
@@ -255,6 +273,39 @@ fn the_queue_is_first_in_first_out_and_tells_those_who_wait() {
         }
         assert!(times.is_sorted(), "{times:?}");
         assert_eq!(pooler.figure("SHOW POOLS", "app", "cl_waiting").await, 0);
+    });
+}
+
+#[test]
+fn what_held_for_the_wait_does_not_hold_for_the_query() {
+    let pooler = Pooler::start("default_pool_size = 1\nquery_wait_notify = 1\nquery_wait_timeout = 1");
+    run(async {
+        let mut holder = pooler.raw().await;
+        holder.rows("BEGIN").await;
+        let mut waiting = pooler.raw().await;
+        waiting.send(&query("SELECT pg_sleep(1.5), 'done'")).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        holder.rows("COMMIT").await;
+        assert!(waiting.until_ready().await.iter().any(|m| m.tag == 'D'));
+    });
+}
+
+#[test]
+fn clients_of_a_forced_user_share_one_pool() {
+    let databases = format!(
+        "app = host=127.0.0.1 port={} user=app password='{}' pool_size=1 min_pool_size=1\n",
+        cluster().primary,
+        crate::support::PASSWORD
+    );
+    let pooler = Pooler::with_databases(&databases, "");
+    // Before any client has come.
+    eventually("one server", || run(pooler.figure("SHOW POOLS", "app", "sv_idle")) == 1);
+    run(async {
+        let parameters = [("user", "other"), ("database", "app")];
+        let mut other = Raw::log_in_with(pooler.port, 3 << 16, &parameters, "other").await.unwrap();
+        let backend = pooler.raw().await.value("SELECT pg_backend_pid()").await;
+        assert_eq!(other.value("SELECT pg_backend_pid()").await, backend);
+        assert_eq!(other.value("SELECT current_user").await, USER);
     });
 }
 
@@ -352,7 +403,8 @@ fn a_server_that_dies_is_replaced() {
 
 #[test]
 fn servers_are_checked_before_use_after_a_while() {
-    let pooler = Pooler::start("server_check_delay = 0\nserver_check_query = SELECT 'checked'\ndefault_pool_size = 1");
+    let pooler =
+        Pooler::start("server_check_delay = 0\nserver_check_query = SELECT 'checked'\ndefault_pool_size = 1");
     run(async {
         let mut raw = pooler.raw().await;
         for n in 0..3 {
@@ -399,10 +451,19 @@ fn the_star_stands_for_any_database() {
     let databases = format!("* = host=127.0.0.1 port={}\n", cluster().primary);
     let pooler = Pooler::with_databases(&databases, "");
     run(async {
-        assert_eq!(Raw::log_in(pooler.port, "postgres").await.value("SELECT current_database()").await, "postgres");
+        assert_eq!(
+            Raw::log_in(pooler.port, "postgres").await.value("SELECT current_database()").await,
+            "postgres"
+        );
         let parameters = [("user", USER), ("database", "nothing")];
-        let error = Raw::log_in_with(pooler.port, 3 << 16, &parameters, crate::support::PASSWORD).await.err().unwrap();
-        assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("3D000", "database \"nothing\" does not exist"));
+        let error = Raw::log_in_with(pooler.port, 3 << 16, &parameters, crate::support::PASSWORD)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(
+            (error.field('C').as_str(), error.field('M').as_str()),
+            ("3D000", "database \"nothing\" does not exist")
+        );
     });
 }
 
@@ -410,7 +471,9 @@ fn the_star_stands_for_any_database() {
 fn what_a_client_may_not_send_ends_its_session_only() {
     let pooler = Pooler::start("");
     run(async {
-        for bytes in [&b"Z\0\0\0\x05I"[..], b"Q\0\0\0\x03", b"Q\xff\xff\xff\xff", b"\0\0\0\0\x04", b"p\0\0\0\x04"] {
+        for bytes in
+            [&b"Z\0\0\0\x05I"[..], b"Q\0\0\0\x03", b"Q\xff\xff\xff\xff", b"\0\0\0\0\x04", b"p\0\0\0\x04"]
+        {
             let mut raw = pooler.raw().await;
             raw.send(bytes).await;
             let error = raw.receive().await.unwrap();

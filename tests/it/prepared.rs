@@ -10,7 +10,9 @@ fn names_belong_to_clients() {
         let mut clients = Vec::new();
         for n in 0..8 {
             let mut raw = pooler.raw().await;
-            let tags = raw.tags(&[parse("s", &format!("SELECT {n}, $1::text")), describe("s"), sync()].concat()).await;
+            let tags = raw
+                .tags(&[parse("s", &format!("SELECT {n}, $1::text")), describe("s"), sync()].concat())
+                .await;
             assert_eq!(tags, "1tTZ");
             clients.push(raw);
         }
@@ -34,7 +36,8 @@ fn a_driver_prepares_and_executes() {
     let pooler = Pooler::start("default_pool_size = 2");
     run(async {
         let (a, b) = (pooler.connect("app").await, pooler.connect("app").await);
-        let (in_a, in_b) = (a.prepare("SELECT $1::int + 1").await.unwrap(), b.prepare("SELECT $1::int + 2").await.unwrap());
+        let (in_a, in_b) =
+            (a.prepare("SELECT $1::int + 1").await.unwrap(), b.prepare("SELECT $1::int + 2").await.unwrap());
         for n in 0..20 {
             assert_eq!(a.query_one(&in_a, &[&n]).await.unwrap().get::<_, i32>(0), n + 1);
             assert_eq!(b.query_one(&in_b, &[&n]).await.unwrap().get::<_, i32>(0), n + 2);
@@ -85,7 +88,10 @@ fn a_statement_that_fails_to_prepare_can_be_prepared_again() {
         assert_eq!(raw.tags(&[parse("s", "SELECT nonsense"), sync()].concat()).await, "EZ");
         assert_eq!(raw.tags(&[parse("s", "SELECT 1"), bind("s"), execute(), sync()].concat()).await, "12DCZ");
         // Skipped because of an error before it.
-        assert_eq!(raw.tags(&[parse("", "SELECT 1/0 FROM nowhere"), parse("t", "SELECT 2"), sync()].concat()).await, "EZ");
+        assert_eq!(
+            raw.tags(&[parse("", "SELECT 1/0 FROM nowhere"), parse("t", "SELECT 2"), sync()].concat()).await,
+            "EZ"
+        );
         assert_eq!(raw.tags(&[parse("t", "SELECT 2"), bind("t"), execute(), sync()].concat()).await, "12DCZ");
     });
 }
@@ -100,7 +106,10 @@ fn discard_and_deallocate_are_noticed() {
             assert_eq!(raw.tags(&[parse("s", "SELECT 1"), sync()].concat()).await, "1Z");
             assert_eq!(other.tags(&[parse("s", "SELECT 2"), sync()].concat()).await, "1Z");
             raw.rows(command).await;
-            assert_eq!(raw.tags(&[parse("s", "SELECT 3"), bind("s"), execute(), sync()].concat()).await, "12DCZ");
+            assert_eq!(
+                raw.tags(&[parse("s", "SELECT 3"), bind("s"), execute(), sync()].concat()).await,
+                "12DCZ"
+            );
             other.send(&[bind("s"), execute(), sync()].concat()).await;
             assert_eq!(other.until_ready().await[1].values(), ["2"]);
         }

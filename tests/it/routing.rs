@@ -6,8 +6,7 @@ use crate::support::{Pooler, cluster, eventually, run};
 /// The replica comes first: roles are asked, not assumed.
 fn pooler() -> Pooler {
     let (primary, replica) = (cluster().primary, cluster().replica);
-    let databases =
-        format!("app = host=127.0.0.1,127.0.0.1 port={replica},{primary} read_write_split=1\n");
+    let databases = format!("app = host=127.0.0.1,127.0.0.1 port={replica},{primary} read_write_split=1\n");
     let pooler = Pooler::with_databases(&databases, "topology_check_period = 0.2");
     run(async { pooler.raw().await.rows("CREATE TABLE IF NOT EXISTS routed (a int); SELECT 1").await });
     cluster().catch_up();
@@ -20,7 +19,9 @@ fn pooler() -> Pooler {
 
 async fn counts(pooler: &Pooler) -> (i64, i64) {
     let hosts = pooler.console("SHOW HOSTS").await;
-    let sum = |role: &str, column: usize| hosts.iter().filter(|h| h[3] == role).map(|h| h[column].parse::<i64>().unwrap()).sum();
+    let sum = |role: &str, column: usize| {
+        hosts.iter().filter(|h| h[3] == role).map(|h| h[column].parse::<i64>().unwrap()).sum()
+    };
     assert_eq!(sum("replica", 7), 0, "no write is ever counted on a replica: {hosts:?}");
     (sum("replica", 6), sum("primary", 7))
 }
@@ -117,7 +118,8 @@ fn several_hosts_without_the_setting_are_what_they_are_in_pgbouncer() {
         let (mut a, mut b) = (pooler.raw().await, pooler.raw().await);
         a.rows("BEGIN").await;
         b.rows("BEGIN").await;
-        let ports = [a.value("SELECT pg_is_in_recovery()").await, b.value("SELECT pg_is_in_recovery()").await];
+        let ports =
+            [a.value("SELECT pg_is_in_recovery()").await, b.value("SELECT pg_is_in_recovery()").await];
         assert_ne!(ports[0], ports[1], "round-robin");
     });
 }

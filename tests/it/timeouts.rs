@@ -26,10 +26,16 @@ fn each_timeout_ends_the_session_with_its_own_code() {
             }
             let error = raw.receive().await.unwrap();
             assert_eq!((error.tag, error.field('C').as_str()), ('E', code), "{setting}: {error:?}");
-            assert!(start.elapsed() > Duration::from_millis(450) && start.elapsed() < Duration::from_secs(3), "{setting}");
+            assert!(
+                start.elapsed() > Duration::from_millis(450) && start.elapsed() < Duration::from_secs(3),
+                "{setting}"
+            );
             assert_eq!(raw.receive().await, None);
             // The server was not given to anybody else in that state.
-            assert_eq!(pooler.raw().await.value("SELECT pg_current_xact_id_if_assigned() IS NULL").await, "t");
+            assert_eq!(
+                pooler.raw().await.value("SELECT pg_current_xact_id_if_assigned() IS NULL").await,
+                "t"
+            );
         });
     }
 }
@@ -39,7 +45,9 @@ fn activity_starts_the_clock_again() {
     let pooler = Pooler::start("client_idle_timeout = 1\nidle_transaction_timeout = 1\nquery_timeout = 1");
     run(async {
         let mut raw = pooler.raw().await;
-        for statement in ["SELECT pg_sleep(0.6)", "BEGIN", "SELECT pg_sleep(0.6)", "SELECT pg_sleep(0.6)", "COMMIT"] {
+        for statement in
+            ["SELECT pg_sleep(0.6)", "BEGIN", "SELECT pg_sleep(0.6)", "SELECT pg_sleep(0.6)", "COMMIT"]
+        {
             raw.rows(statement).await;
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
@@ -69,7 +77,9 @@ fn a_server_that_is_not_there_is_tried_again_until_somebody_gives_up() {
     run(async {
         let start = Instant::now();
         let parameters = [("user", crate::support::USER), ("database", "app")];
-        let refused = crate::support::Raw::log_in_with(pooler.port, 3 << 16, &parameters, crate::support::PASSWORD).await;
+        let refused =
+            crate::support::Raw::log_in_with(pooler.port, 3 << 16, &parameters, crate::support::PASSWORD)
+                .await;
         let error = refused.err().unwrap();
         assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("08001", "query_wait_timeout"));
         assert!(start.elapsed() > Duration::from_millis(900));

@@ -5,8 +5,8 @@ use base64::prelude::BASE64_STANDARD;
 use subtle::ConstantTimeEq;
 
 use super::{
-    ChannelBinding, HASH, MAX_MESSAGE, NONCE, ScramKeys, attribute, client_key, hmac, is_printable, salted_password,
-    server_key, stored_key, xor,
+    ChannelBinding, HASH, MAX_MESSAGE, NONCE, ScramKeys, attribute, client_key, hmac, is_printable,
+    salted_password, server_key, stored_key, xor,
 };
 
 /// Most iterations done on a server's word: about a second of work. PostgreSQL's default is 4096.
@@ -57,7 +57,9 @@ impl Client {
         let mut parts = message.split(',');
         let malformed = "malformed SCRAM message from server";
         let nonce = attribute(parts.next(), "r").ok_or(malformed)?;
-        let salt = attribute(parts.next(), "s").and_then(|salt| BASE64_STANDARD.decode(salt).ok()).ok_or(malformed)?;
+        let salt = attribute(parts.next(), "s")
+            .and_then(|salt| BASE64_STANDARD.decode(salt).ok())
+            .ok_or(malformed)?;
         let iterations: u32 = attribute(parts.next(), "i").and_then(|i| i.parse().ok()).ok_or(malformed)?;
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() || !is_printable(nonce) {
             return Err("server's SCRAM nonce does not continue ours");

@@ -64,7 +64,8 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; HASH] {
 pub fn salted_password(password: &str, salt: &[u8], iterations: u32) -> [u8; HASH] {
     let prepared = stringprep::saslprep(password);
     let mac = keyed(prepared.as_deref().unwrap_or(password).as_bytes());
-    let mut block: [u8; HASH] = mac.clone().chain_update(salt).chain_update([0, 0, 0, 1]).finalize().into_bytes().into();
+    let mut block: [u8; HASH] =
+        mac.clone().chain_update(salt).chain_update([0, 0, 0, 1]).finalize().into_bytes().into();
     let mut sum = block;
     for _ in 1..iterations {
         block = mac.clone().chain_update(block).finalize().into_bytes().into();

@@ -4,7 +4,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use subtle::ConstantTimeEq;
 
-use super::{ChannelBinding, HASH, MAX_MESSAGE, NONCE, ScramKeys, attribute, hmac, is_printable, stored_key, xor};
+use super::{
+    ChannelBinding, HASH, MAX_MESSAGE, NONCE, ScramKeys, attribute, hmac, is_printable, stored_key, xor,
+};
 use crate::auth::secret::Verifier;
 
 /// Why an exchange failed; for the log only.
@@ -39,9 +41,20 @@ impl Server {
 
     /// A server that acts as if it knew a user that does not exist. The salt depends on the name and on a secret
     /// of this process, so that asking twice gives the same.
-    pub fn mock(user: &str, mock_key: &[u8; 32], iterations: u32, binding: ChannelBinding, nonce: [u8; NONCE]) -> Self {
+    pub fn mock(
+        user: &str,
+        mock_key: &[u8; 32],
+        iterations: u32,
+        binding: ChannelBinding,
+        nonce: [u8; NONCE],
+    ) -> Self {
         let seed = hmac(mock_key, user.as_bytes());
-        let verifier = Verifier { iterations, salt: mock_salt(user, mock_key).into(), stored_key: seed, server_key: seed };
+        let verifier = Verifier {
+            iterations,
+            salt: mock_salt(user, mock_key).into(),
+            stored_key: seed,
+            server_key: seed,
+        };
         Self { verifier, mock: true, binding, nonce }
     }
 
@@ -58,12 +71,16 @@ impl Server {
         let user = parts.next();
         // The user name is that of the StartupMessage; libpq leaves it empty here.
         attribute(user, "n").ok_or("malformed SCRAM message: user name expected")?;
-        let client_nonce = attribute(parts.next(), "r").filter(|n| is_printable(n)).ok_or("bad SCRAM nonce")?;
+        let client_nonce =
+            attribute(parts.next(), "r").filter(|n| is_printable(n)).ok_or("bad SCRAM nonce")?;
         let nonce = format!("{client_nonce}{}", BASE64_STANDARD.encode(self.nonce));
         let salt = BASE64_STANDARD.encode(&self.verifier.salt);
         let server_first = format!("r={nonce},s={salt},i={}", self.verifier.iterations);
         let transcript = format!("{bare},{server_first},");
-        Ok((Challenged { verifier: self.verifier, mock: self.mock, nonce, binding, transcript }, server_first))
+        Ok((
+            Challenged { verifier: self.verifier, mock: self.mock, nonce, binding, transcript },
+            server_first,
+        ))
     }
 
     /// Checks the channel-binding flag; gives the value that `c=` must have in the client's last message.

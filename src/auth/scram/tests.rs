@@ -5,10 +5,15 @@ use super::server::Server;
 use super::*;
 use crate::auth::secret::Verifier;
 
-fn converse(verifier: &Verifier, proof: &Proof<'_>, binding: &ChannelBinding) -> Result<ScramKeys, &'static str> {
+fn converse(
+    verifier: &Verifier,
+    proof: &Proof<'_>,
+    binding: &ChannelBinding,
+) -> Result<ScramKeys, &'static str> {
     let plus = *binding != ChannelBinding::None;
     let (client, first) = Client::new(binding, [1; NONCE]);
-    let (server, challenge) = Server::new(verifier.clone(), binding.clone(), [2; NONCE]).first(first.as_bytes(), plus)?;
+    let (server, challenge) =
+        Server::new(verifier.clone(), binding.clone(), [2; NONCE]).first(first.as_bytes(), plus)?;
     let (client, answer) = client.answer(challenge.as_bytes(), proof)?;
     let (last, keys) = server.last(answer.as_bytes())?;
     client.verify(last.as_bytes())?;
@@ -20,15 +25,17 @@ fn rfc_7677() {
     let salt = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, "W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
     let salted = salted_password("pencil", &salt, 4096);
     let nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-    let transcript = format!(
-        "n=user,r=rOprNGfwEbeRWgbNEkqO,r={nonce},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r={nonce}"
-    );
+    let transcript =
+        format!("n=user,r=rOprNGfwEbeRWgbNEkqO,r={nonce},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r={nonce}");
     let key = client_key(&salted);
     let mut proof = hmac(&stored_key(&key), transcript.as_bytes());
     xor(&mut proof, &key);
     let encode = |bytes: &[u8]| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes);
     assert_eq!(encode(&proof), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
-    assert_eq!(encode(&hmac(&server_key(&salted), transcript.as_bytes())), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    assert_eq!(
+        encode(&hmac(&server_key(&salted), transcript.as_bytes())),
+        "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+    );
 }
 
 #[test]
@@ -48,7 +55,11 @@ fn another_client_gets_in() {
     for (theirs, ours, plus) in [
         (sasl::ChannelBinding::unsupported(), ChannelBinding::None, false),
         (sasl::ChannelBinding::unrequested(), ChannelBinding::None, false),
-        (sasl::ChannelBinding::tls_server_end_point(vec![9; 32]), ChannelBinding::ServerEndPoint(vec![9; 32]), true),
+        (
+            sasl::ChannelBinding::tls_server_end_point(vec![9; 32]),
+            ChannelBinding::ServerEndPoint(vec![9; 32]),
+            true,
+        ),
     ] {
         let mut client = sasl::ScramSha256::new(b"secret", theirs);
         let server = Server::new(Verifier::new("secret", b"salty", 4096), ours, [3; NONCE]);
@@ -61,13 +72,16 @@ fn another_client_gets_in() {
 
 #[test]
 fn downgrades_and_mismatches_are_refused() {
-    let server = |binding: &ChannelBinding| Server::new(Verifier::new("x", b"s", 1), binding.clone(), [0; NONCE]);
+    let server =
+        |binding: &ChannelBinding| Server::new(Verifier::new("x", b"s", 1), binding.clone(), [0; NONCE]);
     let tls = ChannelBinding::ServerEndPoint(vec![1]);
     assert!(server(&tls).first(b"y,,n=,r=abc", false).is_err());
     assert!(server(&tls).first(b"p=tls-unique,,n=,r=abc", true).is_err());
     assert!(server(&tls).first(b"n,,n=,r=abc", true).is_err());
     assert!(server(&ChannelBinding::None).first(b"p=tls-server-end-point,,n=,r=abc", true).is_err());
-    for message in ["", "n", "n,", "n,,", "n,,n=", "n,,n=,r=", "n,a=x,n=,r=a", "n,,m=x,n=,r=a", "n,,n=,r=\u{e9}"] {
+    for message in
+        ["", "n", "n,", "n,,", "n,,n=", "n,,n=,r=", "n,a=x,n=,r=a", "n,,m=x,n=,r=a", "n,,n=,r=\u{e9}"]
+    {
         assert!(server(&ChannelBinding::None).first(message.as_bytes(), false).is_err(), "{message}");
     }
 }

@@ -29,7 +29,10 @@ fn idle_servers_are_reused_last_in_first_out_and_stolen_when_there_is_no_other()
         assert!(matches!(state.put_back(0, server), PutBack::Idle));
     }
     assert!(matches!(state.put_back(1, 3), PutBack::Idle));
-    assert_eq!([state.checkout(0), state.checkout(0), state.checkout(0), state.checkout(0)], [Some(2), Some(1), Some(3), None]);
+    assert_eq!(
+        [state.checkout(0), state.checkout(0), state.checkout(0), state.checkout(0)],
+        [Some(2), Some(1), Some(3), None]
+    );
 }
 
 #[test]

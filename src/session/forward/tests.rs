@@ -34,7 +34,8 @@ impl Link {
         };
         let mut scratch = Vec::new();
         let mut out = Output::new(&self.from_client, &mut scratch);
-        let sent = client_to_server(&self.from_client, &mut self.client, &mut self.server, &context, &mut out)?;
+        let sent =
+            client_to_server(&self.from_client, &mut self.client, &mut self.server, &context, &mut out)?;
         self.to_server.extend(out.bytes());
         self.from_client.drain(..sent.consumed);
         let mut scratch = Vec::new();

@@ -56,8 +56,17 @@ impl Cluster {
         let data = self.dir.join("primary");
         self.write("password", "postgres\n");
         let password = format!("--pwfile={}", self.dir.join("password").display());
-        let arguments =
-            ["-U", "postgres", "-A", "scram-sha-256", &password, "--encoding=UTF8", "--locale=C", "--no-sync", "-D"];
+        let arguments = [
+            "-U",
+            "postgres",
+            "-A",
+            "scram-sha-256",
+            &password,
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+            "-D",
+        ];
         self.run("initdb", &[&arguments[..], &[data.to_str().unwrap()]].concat());
         self.write(
             "primary/postgresql.auto.conf",
@@ -74,11 +83,17 @@ impl Cluster {
              password\nhost all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n\
              local all all trust\n",
         );
-        self.run("pg_ctl", &["-D", data.to_str().unwrap(), "-w", "-s", "-l", self.log("primary").as_str(), "start"]);
+        self.run(
+            "pg_ctl",
+            &["-D", data.to_str().unwrap(), "-w", "-s", "-l", self.log("primary").as_str(), "start"],
+        );
         self.admin(self.primary, &format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"));
         self.admin(self.primary, "CREATE ROLE other LOGIN PASSWORD 'other'");
         self.admin(self.primary, "CREATE ROLE trusted LOGIN");
-        self.admin(self.primary, "SET password_encryption = md5; CREATE ROLE md5user LOGIN PASSWORD 'md5 secret'");
+        self.admin(
+            self.primary,
+            "SET password_encryption = md5; CREATE ROLE md5user LOGIN PASSWORD 'md5 secret'",
+        );
         self.admin(self.primary, "CREATE ROLE plainuser LOGIN PASSWORD 'plain secret'");
         self.admin(self.primary, "CREATE ROLE replicator LOGIN REPLICATION PASSWORD 'replicator'");
         self.admin(self.primary, &format!("CREATE DATABASE app OWNER {USER}"));
@@ -88,7 +103,10 @@ impl Cluster {
         let data = self.dir.join("replica");
         let source = format!("host=127.0.0.1 port={} user=replicator password=replicator", self.primary);
         let data = data.to_str().unwrap();
-        self.run("pg_basebackup", &["-D", data, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", &source]);
+        self.run(
+            "pg_basebackup",
+            &["-D", data, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", &source],
+        );
         let conf = std::fs::read_to_string(self.dir.join("replica/postgresql.auto.conf")).unwrap();
         self.write("replica/postgresql.auto.conf", &format!("{conf}port = {}\n", self.replica));
         self.run("pg_ctl", &["-D", data, "-w", "-s", "-l", self.log("replica").as_str(), "start"]);
@@ -131,7 +149,12 @@ impl Cluster {
     }
 
     fn write(&self, name: &str, text: &str) {
-        let mut child = unprivileged("tee").arg(self.dir.join(name)).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = unprivileged("tee")
+            .arg(self.dir.join(name))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     }
@@ -157,7 +180,8 @@ fn programs() -> PathBuf {
         return bin.into();
     }
     let version = |path: &Path| path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<u32>().ok());
-    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
+    let installed =
+        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
     match installed.max_by_key(|path| version(path)) {
         Some(newest) => newest.join("bin"),
         None => {

@@ -37,7 +37,15 @@ pub(crate) fn unprivileged(program: &str) -> Command {
     }
     let user = unprivileged_user();
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", &user.uid.to_string(), "--regid", &user.gid.to_string(), "--clear-groups", "--", program]);
+    command.args([
+        "--reuid",
+        &user.uid.to_string(),
+        "--regid",
+        &user.gid.to_string(),
+        "--clear-groups",
+        "--",
+        program,
+    ]);
     command
 }
 

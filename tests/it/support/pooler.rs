@@ -90,7 +90,8 @@ impl Pooler {
 
     /// Replaces the configuration file; it takes effect with RELOAD.
     pub(crate) fn rewrite(&self, databases: &str, settings: &str) {
-        std::fs::write(self.dir.join("pgweir.ini"), Self::ini(&self.dir, self.port, databases, settings)).unwrap();
+        std::fs::write(self.dir.join("pgweir.ini"), Self::ini(&self.dir, self.port, databases, settings))
+            .unwrap();
     }
 
     pub(crate) fn log(&self) -> String {
@@ -153,7 +154,10 @@ impl Pooler {
     pub(crate) async fn figure(&self, show: &str, key: &str, column: &str) -> i64 {
         let mut raw = Raw::log_in(self.port, "pgbouncer").await;
         let (columns, rows) = raw.table(show).await;
-        let at = columns.iter().position(|(name, _)| name == column).unwrap_or_else(|| panic!("no {column} in {columns:?}"));
+        let at = columns
+            .iter()
+            .position(|(name, _)| name == column)
+            .unwrap_or_else(|| panic!("no {column} in {columns:?}"));
         rows.iter().find(|row| row[0] == key).map_or(0, |row| row[at].parse().unwrap())
     }
 }

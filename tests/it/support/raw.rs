@@ -110,7 +110,12 @@ impl Raw {
     }
 
     /// Logs in; the ErrorResponse if that fails.
-    pub(crate) async fn log_in_with(port: u16, version: u32, parameters: &[(&str, &str)], password: &str) -> Result<Self, Message> {
+    pub(crate) async fn log_in_with(
+        port: u16,
+        version: u32,
+        parameters: &[(&str, &str)],
+        password: &str,
+    ) -> Result<Self, Message> {
         let mut raw = Self::connect(port).await;
         raw.send(&startup(version, parameters)).await;
         raw.authenticate(parameters[0].1, password).await?;
@@ -125,15 +130,24 @@ impl Raw {
             match message.tag {
                 'R' => match body[3] {
                     0 | 12 => {}
-                    3 => self.send(&build(|b| frontend::password_message(password.as_bytes(), b).unwrap())).await,
+                    3 => {
+                        self.send(&build(|b| frontend::password_message(password.as_bytes(), b).unwrap()))
+                            .await
+                    }
                     5 => {
                         let salt = [body[4], body[5], body[6], body[7]];
-                        let hash = postgres_protocol::authentication::md5_hash(user.as_bytes(), password.as_bytes(), salt);
+                        let hash = postgres_protocol::authentication::md5_hash(
+                            user.as_bytes(),
+                            password.as_bytes(),
+                            salt,
+                        );
                         self.send(&build(|b| frontend::password_message(hash.as_bytes(), b).unwrap())).await;
                     }
                     10 => {
                         let exchange = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-                        let first = build(|b| frontend::sasl_initial_response(SCRAM_SHA_256, exchange.message(), b).unwrap());
+                        let first = build(|b| {
+                            frontend::sasl_initial_response(SCRAM_SHA_256, exchange.message(), b).unwrap()
+                        });
                         self.send(&first).await;
                         scram = Some(exchange);
                     }
@@ -146,10 +160,13 @@ impl Raw {
                     other => panic!("authentication request {other}"),
                 },
                 'S' => {
-                    let mut parts = body.split(|&b| b == 0).map(|part| String::from_utf8_lossy(part).into_owned());
+                    let mut parts =
+                        body.split(|&b| b == 0).map(|part| String::from_utf8_lossy(part).into_owned());
                     self.parameters.push((parts.next().unwrap(), parts.next().unwrap()));
                 }
-                'K' => self.key = (u32::from_be_bytes([body[0], body[1], body[2], body[3]]), body[4..].to_vec()),
+                'K' => {
+                    self.key = (u32::from_be_bytes([body[0], body[1], body[2], body[3]]), body[4..].to_vec())
+                }
                 'Z' => return Ok(()),
                 'E' => return Err(message),
                 'N' | 'v' => {}
@@ -197,9 +214,8 @@ impl Raw {
     }
 
     /// Runs a simple query; its rows.
-    #[track_caller]
-    pub(crate) fn rows<'a>(&'a mut self, sql: &'a str) -> impl Future<Output = Vec<Vec<String>>> + 'a {
-        async move { self.table(sql).await.1 }
+    pub(crate) async fn rows(&mut self, sql: &str) -> Vec<Vec<String>> {
+        self.table(sql).await.1
     }
 
     /// … and its columns: name and type.
