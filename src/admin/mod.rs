@@ -1,6 +1,6 @@
 //! The console: the database `pgbouncer`, where SHOW tells what is going on and a few commands change it.
 //!
-//! [`parse`] reads a command, [`show`] answers SHOW, [`command`] does the rest. Simple query protocol. [`http`] serves
+//! `parse` reads a command, [`show`] answers SHOW, `command` does the rest. Simple query protocol. [`http`] serves
 //! the same figures to Prometheus, and probes to Kubernetes.
 
 mod command;

@@ -1,7 +1,7 @@
 //! Configuration: read from an ini file, a TOML file or the environment, validated once into an immutable value.
 //!
 //! [`settings`] is the one table of settings; whatever reads, shows or documents them goes through it. A source
-//! ([`ini`], [`toml`], [`env`]) yields [`raw`] keys and values with their origin; [`model`] makes a [`Config`] of
+//! ([`ini`], [`toml`], [`mod@env`]) yields [`raw`] keys and values with their origin; [`model`] makes a [`Config`] of
 //! them, or an [`error::ConfigError`] that shows the place and a way out.
 
 pub mod connstr;

@@ -1,7 +1,7 @@
 //! The shell: sockets, tasks and time around the pure core.
 //!
 //! A connection's way: [`accept`] hands it to a worker; [`login`] asks who it is; then it is a [`client::Client`],
-//! one task that drives the client's socket and the server's, with [`relay`] moving the bytes (HOT). Server
+//! one task that drives the client's socket and the server's, with `relay` moving the bytes (HOT). Server
 //! connections are opened by [`worker`]s on behalf of [`pools`] and live in [`server::Server`].
 
 pub mod accept;

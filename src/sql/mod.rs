@@ -1,8 +1,8 @@
 //! Is this statement a read? A lexer and a few rules over its tokens; no parser. HOT for simple queries.
 //!
 //! The rules are conservative by construction: whatever is not known to only read is a write, for a write on a
-//! standby fails, while a read on the primary costs nothing but its work. [`lexer`] cuts the text, [`classify`] holds
-//! the rules, [`functions`] the names of functions that are known to be safe.
+//! standby fails, while a read on the primary costs nothing but its work. `lexer` cuts the text, `classify` holds
+//! the rules, `functions` the names of functions that are known to be safe.
 
 mod classify;
 mod functions;
