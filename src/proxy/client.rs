@@ -538,23 +538,37 @@ impl Client {
         let bytes = if carried { &all } else { bytes };
         let mut out = Output::new(bytes, &mut scratch.rewrite);
         let walked = forward::server_to_client(bytes, &mut server.session, &mut self.session, &mut out);
-        relay::send(cx, &mut self.stream, &mut self.pending, out.bytes())?;
         let received = match walked {
             Ok(received) => received,
-            Err(fault) => return self.server_fault(cx, &fault),
+            Err(fault) => {
+                relay::send(cx, &mut self.stream, &mut self.pending, out.bytes())?;
+                return self.server_fault(cx, &fault);
+            }
         };
-        server.carry = scratch.vector(&bytes[received.consumed..]);
-        scratch.recycle(all);
+        let rest = &bytes[received.consumed..];
+        // First the books, then the answer: whoever has the answer must find it in the books.
         if received.queries > 0 {
-            self.account(&received)?;
+            self.account(&received);
         }
-        self.release_if_settled();
+        if rest.is_empty() {
+            self.release_if_settled();
+        }
+        relay::send(cx, &mut self.stream, &mut self.pending, out.bytes())?;
+        if let Some(server) = &mut self.server {
+            server.carry = scratch.vector(rest);
+            let status = server.session.pipeline.status();
+            if received.queries > 0 && status != b'I' && self.settings.pool_mode == PoolMode::Statement {
+                let words = "transaction blocks not allowed in statement pooling mode";
+                return Err(Refusal::protocol(words).into());
+            }
+        }
+        scratch.recycle(all);
         Ok(())
     }
 
     /// Counts what has ended, with one look at the clock.
-    fn account(&mut self, received: &forward::Received) -> Result<(), End> {
-        let Some(server) = &self.server else { return Ok(()) };
+    fn account(&mut self, received: &forward::Received) {
+        let Some(server) = &self.server else { return };
         let now = clock::now();
         self.stats.queries.add(received.queries.into());
         self.stats.query_time.add(now - self.request_started);
@@ -569,12 +583,7 @@ impl Client {
                 counter.fetch_add(received.transactions.into(), Relaxed);
             }
         }
-        if server.session.pipeline.status() != b'I' && self.settings.pool_mode == PoolMode::Statement {
-            let refusal = Refusal::protocol("transaction blocks not allowed in statement pooling mode");
-            return Err(refusal.into());
-        }
         self.set_deadline(now);
-        Ok(())
     }
 
     /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**
