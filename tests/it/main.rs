@@ -11,6 +11,7 @@ mod cancel;
 mod command_line;
 mod configuration;
 mod console;
+mod drivers;
 mod integrity;
 mod login;
 mod metrics;

@@ -116,7 +116,7 @@ fn a_name_is_not_given_twice_and_unknown_ones_are_refused() {
     let refusal = link.client_sends(&messages(&[PARSE_A, PARSE_A])).unwrap_err();
     assert_eq!(refusal.sqlstate, sqlstate::DUPLICATE_STATEMENT);
     let refusal = Link::new(10).client_sends(&messages(&[(b'D', b"Sb\0")])).unwrap_err();
-    assert_eq!(refusal.sqlstate, sqlstate::UNKNOWN_STATEMENT);
+    assert_eq!(refusal.sqlstate, sqlstate::PROTOCOL_VIOLATION);
 }
 
 #[test]
