@@ -2,6 +2,7 @@
 
 mod healthcheck;
 mod process;
+mod takeover;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use crate::admin::show::VERSION;
 use crate::cli::{self, Command, Options};
 use crate::config::model::{self, Accounts};
 use crate::config::settings::{self as table, Change};
-use crate::config::{Config, Loaded, Source};
+use crate::config::{Config, Loaded, Source, env};
 use crate::error::{Refusal, sqlstate};
 use crate::logging;
 use crate::net::listener::{self, Listener};
@@ -70,8 +71,8 @@ fn load(file: Option<&Path>) -> Result<Loaded, Fatal> {
     let usual = Path::new(USUAL_FILE);
     if let Some(file) = file.or_else(|| usual.exists().then_some(usual)) {
         let mut loaded = model::load_file(file).map_err(|error| error.to_string())?;
-        let ignored: Vec<String> =
-            std::env::vars().map(|(name, _)| name).filter(|n| n.starts_with("PGBOUNCER_")).collect();
+        let names = std::env::vars().map(|(name, _)| name);
+        let ignored: Vec<String> = names.filter(|name| env::setting_of(name).is_some()).collect();
         if !ignored.is_empty() {
             let message = format!("{} is the configuration, ignoring {}", file.display(), ignored.join(", "));
             loaded.warnings.push(crate::config::error::Problem::general(message));
@@ -103,17 +104,13 @@ fn run(options: &Options) -> Result<(), Fatal> {
     for problem in warnings.iter().chain(&warning) {
         tracing::warn!("{problem}");
     }
-    if options.reboot {
-        return Err("online restart (-R) is not supported in this version: with so_reuseport=1, start the new process\n\
-                    and send SHUTDOWN WAIT_FOR_CLIENTS to the old one"
-            .into());
-    }
     if options.daemon {
         process::daemonize()?;
     }
-    let pidfile = process::Pidfile::write(&config.settings.pidfile)?;
+    let takes_over = options.reboot && takeover::ask_for_room(&config.settings)?;
+    let pidfile = process::Pidfile::write(&config.settings.pidfile, takes_over)?;
     process::raise_file_limit(&config.settings);
-    let result = serve(config, accounts, pidfile);
+    let result = serve(config, accounts, pidfile, takes_over);
     if let Err(fatal) = &result {
         tracing::error!(fatal = true, "{fatal}");
     }
@@ -128,7 +125,12 @@ fn set_logging(config: &Config) -> Result<(), Fatal> {
 }
 
 /// Starts the workers and serves until the end.
-fn serve(config: Config, accounts: Accounts, pidfile: process::Pidfile) -> Result<(), Fatal> {
+fn serve(
+    config: Config,
+    accounts: Accounts,
+    pidfile: process::Pidfile,
+    takes_over: bool,
+) -> Result<(), Fatal> {
     let count = match config.settings.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n as usize,
@@ -139,7 +141,7 @@ fn serve(config: Config, accounts: Accounts, pidfile: process::Pidfile) -> Resul
     settings::apply(&shared, config, None);
     let runtime = worker::runtime().map_err(|error| format!("cannot start: {error}"))?;
     let result = runtime.block_on(async {
-        let doors = Doors::open(&shared).await?;
+        let doors = Doors::open_patiently(&shared, takes_over).await?;
         start_workers(&shared, inboxes)?;
         control(&shared, doors).await
     });
@@ -173,6 +175,18 @@ struct Doors {
 }
 
 impl Doors {
+    /// The process that makes room for this one may need a moment.
+    async fn open_patiently(shared: &Shared, takes_over: bool) -> Result<Self, Fatal> {
+        let mut attempts = if takes_over { 100 } else { 1 };
+        loop {
+            attempts -= 1;
+            match Self::open(shared).await {
+                Err(_) if attempts > 0 => tokio::time::sleep(POLL).await,
+                result => return result,
+            }
+        }
+    }
+
     async fn open(shared: &Shared) -> Result<Self, Fatal> {
         let config = shared.config.load_full();
         let s = &config.settings;

@@ -50,14 +50,16 @@ pub(super) fn daemonize() -> Result<(), Fatal> {
 pub(super) struct Pidfile(Option<PathBuf>);
 
 impl Pidfile {
-    /// Writes it; an empty path means none. A file whose process is alive is an error.
-    pub(super) fn write(path: &str) -> Result<Self, Fatal> {
+    /// Writes it; an empty path means none. A file whose process is alive is an error, unless this one takes over.
+    pub(super) fn write(path: &str, takes_over: bool) -> Result<Self, Fatal> {
         if path.is_empty() {
             return Ok(Self(None));
         }
         let path = PathBuf::from(path);
         let old = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
-        if let Some(pid) = old.filter(|pid| *pid > 0 && *pid != unistd::getpid().as_raw()) {
+        if let Some(pid) =
+            old.filter(|_| !takes_over).filter(|pid| *pid > 0 && *pid != unistd::getpid().as_raw())
+        {
             let alive = !matches!(
                 nix::sys::signal::kill(unistd::Pid::from_raw(pid), None),
                 Err(nix::errno::Errno::ESRCH)
@@ -78,7 +80,11 @@ impl Pidfile {
 impl Drop for Pidfile {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            let _ = std::fs::remove_file(path);
+            // A successor may have written its own.
+            let pid = std::fs::read_to_string(path).unwrap_or_default();
+            if pid.trim() == std::process::id().to_string() {
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 }

@@ -196,7 +196,7 @@ impl Reader {
 }
 
 /// The setting that a variable with the prefix stands for.
-fn setting_of(name: &str) -> Option<&'static str> {
+pub fn setting_of(name: &str) -> Option<&'static str> {
     if let Some((_, setting)) = ALIASES.iter().find(|(alias, _)| *alias == name) {
         return Some(setting);
     }
