@@ -629,15 +629,8 @@ impl Client {
         if let Some(server) = self.server.take() {
             self.info.link.store(0, Relaxed);
             if self.preparing && server.session.pipeline.only_ours() {
-                // The check query found it dead, and the client's request has not been sent: try another.
-                let purpose = server.purpose;
                 server.close("server conn crashed?");
-                self.preparing = false;
-                let now = clock::now();
-                match self.checkout(purpose) {
-                    Some(server) => self.link(server, now),
-                    None => self.wait(cx, purpose, now)?,
-                }
+                self.try_another_server();
                 return Ok(());
             }
             server.close("server conn crashed?");
@@ -645,10 +638,22 @@ impl Client {
         Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())
     }
 
+    /// The server is gone, and nothing of the client's request has been sent to it: the request lies in `carry` and
+    /// begins once more.
+    fn try_another_server(&mut self) {
+        self.preparing = false;
+        self.phase = Phase::Idle;
+        self.info.set_state(ClientState::Idle);
+    }
+
     fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
         if let Some(server) = self.server.take() {
             self.info.link.store(0, Relaxed);
             server.close(&fault.to_string());
+            if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
+                self.try_another_server();
+                return Ok(());
+            }
         }
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
         Err(match fault {

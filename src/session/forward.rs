@@ -130,6 +130,9 @@ pub enum ServerFault {
     /// It refused something the proxy itself had asked for: parameters or a check query.
     #[error("{0}")]
     Setup(String),
+    /// It goes away, and has not seen anything of the client's.
+    #[error("{0}")]
+    Leaving(String),
 }
 
 impl ClientSession {
@@ -605,7 +608,10 @@ pub fn server_to_client(
             b'S' => server.report(frame.body)?,
             b'C' => forget_statements(frame.body, server, client),
             b'E' if verdict == Verdict::SetupFailed => {
-                return Err(ServerFault::Setup(crate::wire::backend::error_fields(frame.body).text()));
+                let fields = crate::wire::backend::error_fields(frame.body);
+                let text = fields.text();
+                let leaving = matches!(fields.severity, b"FATAL" | b"PANIC");
+                return Err(if leaving { ServerFault::Leaving(text) } else { ServerFault::Setup(text) });
             }
             b'E' => undo_statements(server, client),
             _ => {}

@@ -417,6 +417,27 @@ fn servers_are_checked_before_use_after_a_while() {
 }
 
 #[test]
+fn a_check_that_finds_a_server_dead_costs_the_client_nothing() {
+    let pooler = Pooler::start(
+        "server_check_delay = 0\nserver_check_query = SELECT pg_backend_pid()\ndefault_pool_size = 3",
+    );
+    run(async {
+        let mut raw = pooler.raw().await;
+        let backend = raw.value("SELECT pg_backend_pid()").await;
+        // It will not notice before it is asked something.
+        let pid = nix::unistd::Pid::from_raw(backend.parse().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        cluster().admin(cluster().primary, &format!("SELECT pg_terminate_backend({backend})"));
+        raw.send(&query("SELECT pg_backend_pid()")).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        let messages = raw.until_ready().await;
+        let row = messages.iter().find(|m| m.tag == 'D').unwrap();
+        assert_ne!(row.values()[0], backend);
+    });
+}
+
+#[test]
 fn servers_grow_old_and_idle() {
     let pooler = Pooler::start("server_lifetime = 1");
     run(async {
