@@ -8,13 +8,14 @@
 //! The task never blocks and never waits for anything but its sockets, its place in the queue, and the worker's
 //! tick, which wakes it when a deadline has passed or somebody wants it closed.
 
+mod deadlines;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use super::info::{ClientInfo, ClientState, ServerState};
 use super::pools::{Pool, PoolSettings};
@@ -644,6 +645,7 @@ impl Client {
         self.preparing = false;
         self.phase = Phase::Idle;
         self.info.set_state(ClientState::Idle);
+        self.set_deadline(self.request_started);
     }
 
     fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
@@ -663,138 +665,6 @@ impl Client {
             other => Refusal::new(sqlstate::CONNECTION_FAILURE, format!("broken server message: {other}")),
         }
         .into())
-    }
-
-    // === Deadlines and other people's wishes ===
-
-    /// Works out when the tick has to wake the task.
-    #[inline]
-    fn set_deadline(&self, now: Micros) {
-        let deadline = self.next_deadline(now);
-        if self.info.deadline.get() != deadline {
-            self.info.deadline.set(deadline);
-        }
-    }
-
-    fn next_deadline(&self, now: Micros) -> Micros {
-        let settings = &self.settings;
-        if !settings.has_timeouts && !matches!(self.phase, Phase::Waiting(_)) {
-            return Micros(0);
-        }
-        let first = |limits: &[(Micros, Duration)]| {
-            let due = limits.iter().filter(|(_, limit)| !limit.is_zero()).map(|(from, limit)| *from + *limit);
-            due.min().unwrap_or(Micros(0))
-        };
-        match self.phase {
-            Phase::Idle => first(&[(now, settings.client_idle_timeout)]),
-            Phase::Waiting(_) => {
-                let since = self.info.waiting_since.get();
-                let notify = if self.notified { Duration::ZERO } else { settings.query_wait_notify };
-                first(&[
-                    (since, settings.query_wait_timeout),
-                    (since, notify),
-                    (self.request_started, settings.query_timeout),
-                ])
-            }
-            Phase::Linked if self.is_between_statements() => {
-                let transaction = (self.transaction_started, settings.transaction_timeout);
-                let idle = (now, settings.idle_transaction_timeout);
-                if self.settings.pool_mode == PoolMode::Session && self.is_outside_transaction() {
-                    first(&[(now, settings.client_idle_timeout)])
-                } else {
-                    first(&[idle, transaction])
-                }
-            }
-            Phase::Linked => first(&[
-                (self.request_started, settings.query_timeout),
-                (self.transaction_started, settings.transaction_timeout),
-            ]),
-        }
-    }
-
-    fn is_between_statements(&self) -> bool {
-        self.server.as_ref().is_some_and(|server| server.session.pipeline.is_empty())
-    }
-
-    fn is_outside_transaction(&self) -> bool {
-        self.server.as_ref().is_none_or(|server| server.session.is_settled())
-    }
-
-    /// The tick or somebody else wants something.
-    #[cold]
-    fn attend(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        self.info.attention.store(false, Relaxed);
-        if let Some(reason) = self.info.kill.lock().take() {
-            return Err(reason.into());
-        }
-        if self.info.cancelled.swap(false, Relaxed) {
-            self.stop_waiting(cx)?;
-        }
-        let deadline = self.info.deadline.get();
-        let now = clock::now();
-        if deadline.0 == 0 || now < deadline {
-            return Ok(());
-        }
-        let over = |from: Micros, limit: Duration| !limit.is_zero() && now >= from + limit;
-        let settings = &self.settings;
-        match self.phase {
-            Phase::Idle => Err(idle_timeout().into()),
-            Phase::Waiting(_) if over(self.info.waiting_since.get(), settings.query_wait_timeout) => {
-                Err(Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
-                    .detail("All server connections of the pool were in use for too long.")
-                    .hint("Look at SHOW POOLS: raise default_pool_size, or find out what holds the connections.")
-                    .into())
-            }
-            Phase::Waiting(_) if over(self.request_started, settings.query_timeout) => {
-                Err(Refusal::new(sqlstate::QUERY_CANCELED, "query_timeout").into())
-            }
-            Phase::Waiting(_) => {
-                self.notified = true;
-                let mut notice = Vec::new();
-                write::notice(&mut notice, "No server connection available in postgres backend, client being queued");
-                relay::send(cx, &mut self.stream, &mut self.pending, &notice)?;
-                self.set_deadline(now);
-                Ok(())
-            }
-            Phase::Linked if over(self.transaction_started, settings.transaction_timeout) => {
-                Err(Refusal::protocol("transaction timeout").into())
-            }
-            Phase::Linked if self.is_between_statements() => {
-                if self.settings.pool_mode == PoolMode::Session && self.is_outside_transaction() {
-                    Err(idle_timeout().into())
-                } else {
-                    Err(Refusal::protocol("idle transaction timeout").into())
-                }
-            }
-            Phase::Linked if over(self.request_started, settings.query_timeout) => {
-                Err(Refusal::new(sqlstate::QUERY_CANCELED, "query timeout").into())
-            }
-            Phase::Linked => {
-                self.set_deadline(now);
-                Ok(())
-            }
-        }
-    }
-
-    /// A cancel request came while the client was in the queue: its request ends there. Anything it has sent behind
-    /// that request is dealt with as usual.
-    fn stop_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let Phase::Waiting(purpose) = self.phase else { return Ok(()) };
-        // A request that is not complete yet is none that could be cancelled.
-        let Some(end) = forward::batch_len(&self.carry) else { return Ok(()) };
-        self.leave_queue(purpose);
-        self.phase = Phase::Idle;
-        self.info.set_state(ClientState::Idle);
-        self.info.waiting_since.set(Micros(0));
-        self.carry.drain(..end);
-        let mut answer = Vec::new();
-        write::error(
-            &mut answer,
-            &Refusal::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request"),
-        );
-        write::ready_for_query(&mut answer, b'I');
-        relay::send(cx, &mut self.stream, &mut self.pending, &answer)?;
-        Ok(())
     }
 
     fn leave_queue(&self, purpose: Purpose) {
@@ -835,8 +705,4 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.pool.clients.fetch_sub(1, Relaxed);
     }
-}
-
-fn idle_timeout() -> Refusal {
-    Refusal::new(sqlstate::IDLE_SESSION, "client_idle_timeout")
 }
