@@ -436,7 +436,7 @@ impl Newcomer {
                 peer: self.peer,
                 local: self.local,
                 connected: self.connected,
-                requested: AtomicMicros::default(),
+                requested: AtomicMicros::new(self.connected),
                 waiting_since: AtomicMicros::default(),
                 state: AtomicU8::new(0),
                 prepared: 0.into(),

@@ -15,7 +15,7 @@ use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
 use super::login::ConsoleLogin;
 use super::pools::{Pool, Pools};
 use super::worker::Worker;
-use crate::clock::{self, Micros};
+use crate::clock;
 use crate::config::Config;
 use crate::config::model::Accounts;
 use crate::metrics::averages::Averages;
@@ -49,8 +49,6 @@ pub struct Shared {
     pub serve_console: OnceLock<ServeConsole>,
     /// Worker threads.
     pub workers: Vec<Worker>,
-    /// When the program started.
-    pub started: Micros,
     /// Key of mock authentication: unknown users get the same salt each time they are tried.
     pub mock_key: [u8; 32],
     /// What the process as a whole is doing.
@@ -137,7 +135,6 @@ impl Shared {
             console: ConsoleStats::default(),
             serve_console: OnceLock::new(),
             workers,
-            started: clock::now(),
             mock_key,
             lifecycle: AtomicU8::new(Lifecycle::Active as u8),
             changed: tokio::sync::Notify::new(),
@@ -216,7 +213,7 @@ impl Shared {
             host,
             local: OnceLock::new(),
             connected: clock::now(),
-            requested: AtomicMicros::default(),
+            requested: AtomicMicros::new(clock::now()),
             state: AtomicU8::new(0),
             link: AtomicU64::new(0),
             prepared: 0.into(),
