@@ -20,6 +20,28 @@ pub(super) enum Token<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unterminated;
 
+/// What a byte may be part of.
+const WORD: u8 = 1;
+const BLANK: u8 = 2;
+
+/// One look-up per byte instead of a handful of comparisons.
+static KINDS: [u8; 256] = kinds();
+
+const fn kinds() -> [u8; 256] {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        if b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80 {
+            kinds[byte] = WORD;
+        } else if matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c) {
+            kinds[byte] = BLANK;
+        }
+        byte += 1;
+    }
+    kinds
+}
+
 /// An iterator over tokens.
 #[derive(Clone)]
 pub(super) struct Lexer<'a> {
@@ -34,7 +56,6 @@ impl<'a> Lexer<'a> {
     }
 
     /// The next token; `None` at the end.
-    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, Unterminated> {
         self.skip_blanks()?;
         let Some(&byte) = self.text.get(self.at) else { return Ok(None) };
@@ -58,7 +79,7 @@ impl<'a> Lexer<'a> {
     fn skip_blanks(&mut self) -> Result<(), Unterminated> {
         while let Some(&byte) = self.text.get(self.at) {
             match byte {
-                b' ' | b'\t' | b'\n' | b'\r' | 0x0c | 0x0b => self.at += 1,
+                _ if KINDS[usize::from(byte)] == BLANK => self.at += 1,
                 b'-' if self.peek(1) == Some(b'-') => {
                     let rest = &self.text[self.at..];
                     self.at += rest.iter().position(|&b| b == b'\n' || b == b'\r').unwrap_or(rest.len());
@@ -94,9 +115,11 @@ impl<'a> Lexer<'a> {
 
     fn word(&mut self, start: usize) -> Result<Token<'a>, Unterminated> {
         let rest = &self.text[self.at..];
-        let is_part = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'$' || *b >= 0x80;
-        self.at += rest.iter().position(|b| !is_part(b)).unwrap_or(rest.len());
+        self.at += rest.iter().position(|&b| KINDS[usize::from(b)] != WORD).unwrap_or(rest.len());
         let word = &self.text[start..self.at];
+        if word.len() > 1 {
+            return Ok(Token::Word(word));
+        }
         // A prefix makes what follows a string of another kind.
         match (self.peek(0), word) {
             (Some(b'\''), b"e" | b"E") => {
