@@ -28,6 +28,17 @@ impl Stream {
         Poll::Ready(Ok(buf.filled().len()))
     }
 
+    /// Ready when the other side has closed the connection; takes nothing of what it may have sent. TCP only, and only
+    /// as long as nothing was sent.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self::Tcp(stream) = self else { return Poll::Pending };
+        match stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
+            Poll::Ready(Ok(n)) if n > 0 => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     /// Writes as much as the socket takes.
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

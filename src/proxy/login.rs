@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::client::{Client, LoggedIn};
@@ -369,7 +370,7 @@ impl Newcomer {
     }
 
     /// What the pool's servers report; if none was reached yet, waits for one as for a query.
-    async fn reported_parameters(&mut self, pool: &Arc<Pool>) -> Result<Arc<Parameters>, Refusal> {
+    async fn reported_parameters(&mut self, pool: &Arc<Pool>) -> Result<Arc<Parameters>, Failure> {
         if let Some(welcome) = pool.welcome() {
             return Ok(welcome);
         }
@@ -377,7 +378,7 @@ impl Newcomer {
         let now = clock::now();
         if let Some((refusal, at)) = &*pool.login_error.lock() {
             if now.since(*at) < settings.server_login_retry {
-                return Err(super::worker::login_failing(refusal));
+                return Err(super::worker::login_failing(refusal).into());
             }
         }
         let lane = pool.lane(Purpose::Write);
@@ -390,23 +391,31 @@ impl Newcomer {
                 lane.wait(Arc::clone(&waiter));
                 pool.grow(&self.shared, Purpose::Write, self.worker, now);
             }
-            waiter.poll(cx)
+            match waiter.poll(cx) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                // Nobody holds a place for a client that has given up.
+                Poll::Pending => self.stream.poll_closed(cx).map(|()| None),
+            }
         });
         let limit =
             if settings.query_wait_timeout.is_zero() { Duration::MAX } else { settings.query_wait_timeout };
         match tokio::time::timeout(limit, wait).await {
-            Ok(Outcome::Granted(server)) => {
+            Ok(Some(Outcome::Granted(server))) => {
                 let parameters = Arc::clone(&server.session.parameters);
                 super::worker::give_back(&self.shared, pool, server, self.worker, false);
                 Ok(parameters)
             }
-            Ok(Outcome::Refused(refusal)) => Err(refusal),
-            Err(_) => {
+            Ok(Some(Outcome::Refused(refusal))) => Err(refusal.into()),
+            ended => {
                 if let Some(server) = lane.give_up(&waiter) {
                     super::worker::give_back(&self.shared, pool, server, self.worker, false);
                 }
-                Err(Refusal::new(sqlstate::CANNOT_CONNECT, "query_wait_timeout")
-                    .detail("No connection to the server could be had in time."))
+                Err(match ended {
+                    Ok(_) => Failure::Silent("client unexpected eof"),
+                    Err(_) => Refusal::new(sqlstate::CANNOT_CONNECT, "query_wait_timeout")
+                        .detail("No connection to the server could be had in time.")
+                        .into(),
+                })
             }
         }
     }

@@ -86,5 +86,21 @@ fn a_server_that_is_not_there_is_tried_again_until_somebody_gives_up() {
         assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("08001", "query_wait_timeout"));
         assert!(start.elapsed() > Duration::from_millis(900));
     });
+    // A client that gives up while it waits does not hold a place.
+    let impatient = run(async {
+        let mut raw = crate::support::Raw::connect(pooler.port).await;
+        let parameters = [("user", crate::support::USER), ("database", "app")];
+        raw.send(&crate::support::raw::startup(3 << 16, &parameters)).await;
+        let _ = tokio::time::timeout(
+            Duration::from_millis(300),
+            raw.authenticate(crate::support::USER, crate::support::PASSWORD),
+        )
+        .await;
+        pooler.figure("SHOW DATABASES", "app", "current_client_connections").await
+    });
+    assert_eq!(impatient, 1);
+    eventually("its place is free", || {
+        run(pooler.figure("SHOW DATABASES", "app", "current_client_connections")) == 0
+    });
     eventually("attempts", || pooler.log().matches("connect failed").count() >= 3);
 }
