@@ -372,11 +372,12 @@ impl Client {
         server.session.attach();
         let settings = &self.settings;
         if let Some(query) = &settings.server_check_query {
-            if now.since(server.idle_since) > settings.server_check_delay {
+            if server.used && now.since(server.idle_since) > settings.server_check_delay {
                 server.session.ask(query.as_bytes(), &mut server.pending);
                 self.preparing = true;
             }
         }
+        server.used = true;
         if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending) {
             self.preparing |= self.untried_parameters;
         }

@@ -37,6 +37,8 @@ pub struct Server {
     pub purpose: Purpose,
     /// The worker whose runtime watches the socket.
     pub home: usize,
+    /// A client has had it: what was just opened need not be checked.
+    pub used: bool,
     /// When it was last given back.
     pub idle_since: Micros,
     /// Its place in the pool.
@@ -219,6 +221,7 @@ pub async fn open(shared: &Shared, slot: Slot, worker: usize) -> Result<Box<Serv
                     carry: Vec::new(),
                     purpose: slot.purpose,
                     home: worker,
+                    used: false,
                     idle_since: clock::now(),
                     slot: slot.occupied(shared, Arc::clone(&info), cluster),
                     info,

@@ -221,7 +221,7 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         server_login_retry: s.server_login_retry,
         server_check_query: match s.server_check_query.as_str() {
             "" => None,
-            "<empty>" => Some(";".to_owned()),
+            "<empty>" => Some(String::new()),
             query => Some(query.to_owned()),
         },
         server_check_delay: s.server_check_delay,
