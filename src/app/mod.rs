@@ -23,7 +23,7 @@ use crate::logging;
 use crate::net::listener::{self, Listener};
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
 use crate::proxy::worker::{self, Inbox, Worker};
-use crate::proxy::{accept, janitor, monitor, pause, settings, statistics};
+use crate::proxy::{accept, janitor, monitor, pause, settings, statistics, tls};
 
 /// Read when no file is named and it exists: where PgBouncer's packages and images have theirs.
 const USUAL_FILE: &str = "/etc/pgbouncer/pgbouncer.ini";
@@ -138,7 +138,7 @@ fn serve(
     let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(|_| Worker::new()).unzip();
     let shared = Arc::new(Shared::new(config.clone(), accounts, workers));
     let _ = shared.serve_console.set(crate::admin::serve);
-    settings::apply(&shared, config, None);
+    settings::apply(&shared, config, None).map_err(|error| format!("TLS setup failed: {error}"))?;
     let runtime = worker::runtime().map_err(|error| format!("cannot start: {error}"))?;
     let result = runtime.block_on(async {
         let doors = Doors::open_patiently(&shared, takes_over).await?;
@@ -272,6 +272,7 @@ async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
     }
     tokio::task::spawn_local(janitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
+    tokio::task::spawn_local(tls::watch(Arc::clone(shared)));
     tokio::task::spawn_local(statistics::run(Arc::clone(shared)));
     tracing::info!("process up: {VERSION}, {} workers", shared.workers.len());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -362,11 +363,11 @@ fn is_over(shared: &Shared) -> bool {
 /// Reads the configuration again. In case of an error everything stays as it was.
 fn reload(shared: &Arc<Shared>) -> Result<(), String> {
     let current = shared.config.load_full();
-    let result = read_again(&current).map(|(config, accounts)| {
+    let result = read_again(&current).and_then(|(config, accounts)| {
         if let Err(error) = set_logging(&config) {
             tracing::error!("{error}");
         }
-        settings::apply(shared, config, Some(accounts));
+        settings::apply(shared, config, Some(accounts)).map_err(|error| format!("TLS setup failed: {error}"))
     });
     if let Err(error) = &result {
         tracing::error!("RELOAD failed: {error}");

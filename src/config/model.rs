@@ -399,16 +399,11 @@ impl Builder {
             };
             self.problems.push(problem.hint(hint.to_owned()));
         };
-        let insists = |mode| matches!(mode, TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull);
-        let no_tls = "TLS is not supported in this version, and plain text is not what was asked for";
-        let hint = "use disable, allow or prefer, or keep TLS in front of the pooler";
-        if insists(settings.client_tls_sslmode) {
-            refuse("client_tls_sslmode", no_tls, hint);
+        if settings.auth_type == AuthType::Cert && settings.client_tls_sslmode != TlsMode::VerifyFull {
+            let hint = "auth_type=cert takes the user's name from a client certificate that has been verified";
+            refuse("auth_type", "auth_type=cert requires client_tls_sslmode=verify-full", hint);
         }
-        if insists(settings.server_tls_sslmode) {
-            refuse("server_tls_sslmode", no_tls, hint);
-        }
-        if matches!(settings.auth_type, AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam) {
+        if matches!(settings.auth_type, AuthType::Hba | AuthType::Ldap | AuthType::Pam) {
             let hint = "use scram-sha-256, md5, plain, trust or any";
             refuse("auth_type", "this auth_type is not supported in this version", hint);
         }
@@ -477,7 +472,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_or_said() {
-        assert!(load("[pgbouncer]\nclient_tls_sslmode = require").unwrap_err().to_string().contains("TLS"));
+        assert!(load("[pgbouncer]\nauth_type = cert").unwrap_err().to_string().contains("verify-full"));
         assert!(load("[pgbouncer]\nauth_type = hba").is_err());
         let loaded = load("[pgbouncer]\nsyslog = 1\nserver_tls_sslmode = prefer\ndns_max_ttl = 15").unwrap();
         let warnings: Vec<String> = loaded.warnings.iter().map(|w| w.message.clone()).collect();

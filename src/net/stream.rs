@@ -4,16 +4,24 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// TCP or a Unix socket. TLS will be another variant.
+use super::tls::stream::TlsStream;
+use super::tls::{self, ClientTls, ServerTls, TlsError};
+
+/// What carries a connection.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream>),
+    /// Nothing any more: a TLS handshake has failed.
+    Closed,
 }
 
 impl Stream {
@@ -24,6 +32,8 @@ impl Stream {
         ready!(match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            Self::Tls(stream) => return stream.poll_read(cx, buf.initialize_unfilled()),
+            Self::Closed => return Poll::Ready(Ok(0)),
         })?;
         Poll::Ready(Ok(buf.filled().len()))
     }
@@ -31,7 +41,11 @@ impl Stream {
     /// Ready when the other side has closed the connection; takes nothing of what it may have sent. TCP only, and only
     /// as long as nothing was sent.
     pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self::Tcp(stream) = self else { return Poll::Pending };
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+            Self::Unix(_) | Self::Closed => return Poll::Pending,
+        };
         match stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
             Poll::Ready(Ok(n)) if n > 0 => Poll::Pending,
             Poll::Ready(_) => Poll::Ready(()),
@@ -39,12 +53,58 @@ impl Stream {
         }
     }
 
-    /// Writes as much as the socket takes.
+    /// Writes as much as the socket takes. As long as it is pending it must be called again with the same bytes, to
+    /// which others may have been added: TLS may have encrypted some of them already.
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => stream.poll_write(cx, buf),
+            Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// The TCP connection, if that and nothing else is what carries this.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => Some(stream.tcp()),
+            Self::Unix(_) | Self::Closed => None,
+        }
+    }
+
+    /// Shakes hands with a client that wants TLS and has sent `start` already. Says what was agreed upon, in the log's
+    /// words.
+    pub async fn accept_tls(&mut self, tls: &ClientTls, start: &[u8], direct: bool) -> Result<String, TlsError> {
+        let stream = tls.accept(self.take_tcp()?, start, direct).await?;
+        Ok(self.become_tls(stream))
+    }
+
+    /// Shakes hands with the server `host`, which has agreed to TLS.
+    pub async fn connect_tls(&mut self, tls: &ServerTls, host: &str) -> Result<String, TlsError> {
+        let stream = tls.connect(self.take_tcp()?, host).await?;
+        Ok(self.become_tls(stream))
+    }
+
+    fn take_tcp(&mut self) -> Result<TcpStream, TlsError> {
+        match std::mem::replace(self, Self::Closed) {
+            Self::Tcp(stream) => Ok(stream),
+            _ => Err(TlsError::not_tcp()),
+        }
+    }
+
+    fn become_tls(&mut self, stream: TlsStream) -> String {
+        let description = tls::describe(stream.state());
+        *self = Self::Tls(Box::new(stream));
+        description
+    }
+
+    /// The certificate of the other side, if it has shown one.
+    pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Tls(stream) => stream.peer_certificate(),
+            _ => None,
         }
     }
 
@@ -53,6 +113,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_read(buf),
             Self::Unix(stream) => stream.try_read(buf),
+            Self::Tls(stream) => stream.try_read(buf),
+            Self::Closed => Ok(0),
         }
     }
 

@@ -29,6 +29,8 @@ pub struct ClientInfo {
     pub peer: Peer,
     /// Where it connected to.
     pub local: Option<SocketAddr>,
+    /// Version and cipher of its TLS, empty without.
+    pub tls: Box<str>,
     /// When it was accepted.
     pub connected: Micros,
     /// When its last request began.
@@ -149,6 +151,8 @@ pub struct ServerInfo {
     pub link: AtomicU64,
     /// Prepared statements it has.
     pub prepared: AtomicU32,
+    /// Version and cipher of its TLS; not set without.
+    pub tls: OnceLock<Box<str>>,
     /// Why it is to be closed as soon as nobody uses it.
     pub close_needed: OnceLock<&'static str>,
     /// What cancels its query.

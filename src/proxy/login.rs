@@ -24,6 +24,7 @@ use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::{self, Peer};
 use crate::net::stream::Stream;
+use crate::net::tls::ClientTls;
 use crate::pool::limits::Permit;
 use crate::pool::{Outcome, Waiter};
 use crate::route::cluster::Purpose;
@@ -33,6 +34,8 @@ use crate::session::startup::Requested;
 use crate::wire::startup::{self, CancelKey, PROTOCOL_3_0, PROTOCOL_3_2, Session, Startup};
 use crate::wire::{frame, write};
 
+/// First byte of a TLS ClientHello (content type "handshake"); no startup packet is long enough to begin with it.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// Longest password or SASL message.
 const MAX_PASSWORD: usize = 70_000;
 
@@ -44,7 +47,7 @@ pub async fn serve(shared: Arc<Shared>, load: Load, socket: OwnedFd, peer: Peer,
     }
     let (id, worker) = (shared.next_id(), load.worker);
     let newcomer =
-        Newcomer { shared: Arc::clone(&shared), worker, stream, peer, local, connected: clock::now(), id };
+        Newcomer { shared: Arc::clone(&shared), worker, stream, peer, local, connected: clock::now(), id, tls: None };
     match newcomer.log_in().await {
         // A task of its own: the login needs much more memory than what comes after it.
         Some(Entry::Client(login)) => drop(tokio::task::spawn_local(Client::new(shared, load, *login))),
@@ -86,6 +89,15 @@ struct Newcomer {
     local: Option<SocketAddr>,
     connected: Micros,
     id: u64,
+    /// What its TLS is, if it has one.
+    tls: Option<Encrypted>,
+}
+
+/// What is known of a client's TLS.
+struct Encrypted {
+    /// Version and cipher.
+    description: String,
+    binding: ChannelBinding,
 }
 
 /// Why a login came to nothing.
@@ -187,12 +199,13 @@ impl Newcomer {
         if self.shared.config.load().settings.log_connections {
             let peer = PeerName(self.peer, self.local);
             tracing::info!(
-                "C-{:#x}: {}/{}@{peer} login attempt: db={} user={} tls=no replication=no",
+                "C-{:#x}: {}/{}@{peer} login attempt: db={} user={} tls={} replication=no",
                 self.id,
                 claim.database,
                 claim.user,
                 claim.database,
-                claim.user
+                claim.user,
+                self.tls.as_ref().map_or("no", |tls| &tls.description)
             );
         }
         if self.shared.is_shutting_down() && claim.database != CONSOLE {
@@ -221,11 +234,25 @@ impl Newcomer {
         loop {
             let mut word = [0; 4];
             self.stream.read_exact(&mut word).await?;
+            if word[0] == TLS_HANDSHAKE && self.tls.is_none() && !ssl && !gss {
+                // A TLS ClientHello in place of a startup packet: direct TLS.
+                let Some(tls) = self.offered_tls() else { return Err(Failure::Silent("bad startup packet")) };
+                self.encrypt(&tls, &word, true).await?;
+                ssl = true;
+                continue;
+            }
             let len = startup::body_length(word).map_err(|_| Failure::Silent("bad startup packet"))?;
             let mut body = [0; startup::MAX_LENGTH];
             self.stream.read_exact(&mut body[..len]).await?;
             match startup::parse(&body[..len]) {
-                Ok(Startup::Ssl) if !ssl => ssl = true,
+                Ok(Startup::Ssl) if !ssl => {
+                    ssl = true;
+                    if let Some(tls) = self.offered_tls() {
+                        self.stream.write_all(b"S").await?;
+                        self.encrypt(&tls, &[], false).await?;
+                        continue;
+                    }
+                }
                 Ok(Startup::GssEnc) if !gss => gss = true,
                 Ok(Startup::Ssl | Startup::GssEnc) => {
                     return Err(Failure::Silent("encryption asked for twice"));
@@ -235,13 +262,41 @@ impl Newcomer {
                     cancel::request(&shared, worker, &key).await;
                     return Ok(None);
                 }
-                Ok(Startup::Session(session)) => return Ok(Some(session)),
+                Ok(Startup::Session(session)) => {
+                    if self.tls.is_none() && self.offered_tls().is_some_and(|tls| tls.required) {
+                        return Err(Refusal::new(sqlstate::INVALID_AUTHORIZATION, "SSL required")
+                            .hint("The pooler's client_tls_sslmode asks for it: connect with sslmode=require.")
+                            .into());
+                    }
+                    return Ok(Some(session));
+                }
                 Err(error @ startup::StartupError::Version(_)) => {
                     return Err(Refusal::new(sqlstate::NOT_SUPPORTED, error.to_string()).into());
                 }
                 Err(_) => return Err(Failure::Silent("bad startup packet")),
             }
             self.stream.write_all(b"N").await?;
+        }
+    }
+
+    /// TLS as this client may have it: over TCP, if it is turned on.
+    fn offered_tls(&self) -> Option<Arc<ClientTls>> {
+        self.stream.tcp().and_then(|_| self.shared.tls.clients.load_full())
+    }
+
+    /// Shakes hands; nothing that came before in plain text counts any more.
+    async fn encrypt(&mut self, tls: &ClientTls, start: &[u8], direct: bool) -> Result<(), Failure> {
+        match self.stream.accept_tls(tls, start, direct).await {
+            Ok(description) => {
+                let hash = tls.end_point_hash();
+                let binding = hash.map_or(ChannelBinding::None, |h| ChannelBinding::ServerEndPoint(h.to_vec()));
+                self.tls = Some(Encrypted { description, binding });
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!("C-{:#x}: (nodb)/(nouser)@{} TLS handshake error: {error}", self.id, PeerName(self.peer, self.local));
+                Err(Failure::Silent("TLS handshake failed"))
+            }
         }
     }
 
@@ -268,7 +323,7 @@ impl Newcomer {
             entropy: self.shared.entropy(),
             mock_key: &self.shared.mock_key,
             scram_iterations: config.settings.scram_iterations,
-            binding: ChannelBinding::None,
+            binding: self.tls.as_ref().map_or(ChannelBinding::None, |tls| tls.binding.clone()),
         };
         let (mut exchange, request) = Exchange::begin(begin);
         let mut message = Vec::new();
@@ -444,6 +499,7 @@ impl Newcomer {
                 user: Arc::clone(&user.name),
                 peer: self.peer,
                 local: self.local,
+                tls: self.tls.as_ref().map_or("", |tls| &tls.description).into(),
                 connected: self.connected,
                 requested: AtomicMicros::new(self.connected),
                 waiting_since: AtomicMicros::default(),

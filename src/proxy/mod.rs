@@ -18,4 +18,5 @@ pub mod server;
 pub mod settings;
 pub mod shared;
 pub mod statistics;
+pub mod tls;
 pub mod worker;

@@ -12,9 +12,11 @@ use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::connect::{self, Target};
 use crate::net::stream::Stream;
+use crate::net::tls::certificate;
 use crate::route::cluster::{Purpose, Role};
 use crate::session::forward::{self, ServerSession};
 use crate::session::parameters::Parameters;
+use crate::wire::startup::SSL_REQUEST;
 use crate::wire::{backend, frame, write};
 
 /// Longest message taken from a server during login or in answer to a query of our own.
@@ -270,7 +272,7 @@ async fn login(
 ) -> Result<(Stream, Parameters), ConnectError> {
     let options = shared.socket_options();
     let mut stream = connect::connect(&info.target, &options).await?;
-    if let Stream::Tcp(tcp) = &stream {
+    if let Some(tcp) = stream.tcp() {
         if let Ok(local) = tcp.local_addr() {
             let _ = info.local.set(local);
             tracing::info!("{info} new connection to server (from {local})");
@@ -278,6 +280,7 @@ async fn login(
     } else {
         tracing::info!("{info} new connection to server");
     }
+    let binding = encrypt(shared, &mut stream, info).await?;
     let settings = pool.settings.load_full();
     let mut out = Vec::new();
     let startup = [("user", pool.user.name.to_string()), ("database", settings.dbname.clone())];
@@ -286,7 +289,7 @@ async fn login(
     stream.write_all(&out).await?;
 
     let mut auth =
-        Some(ServerAuth::new(&startup[0].1, pool.credential(), ChannelBinding::None, shared.entropy()));
+        Some(ServerAuth::new(&startup[0].1, pool.credential(), binding, shared.entropy()));
     let mut parameters = Parameters::default();
     let mut message = Vec::new();
     loop {
@@ -326,6 +329,36 @@ async fn login(
     }
     connect_query(&mut stream, &settings.connect_query, &mut parameters).await?;
     Ok((stream, parameters))
+}
+
+/// Asks a server for TLS, if that is wanted, and shakes hands if the server agrees.
+async fn encrypt(
+    shared: &Shared,
+    stream: &mut Stream,
+    info: &ServerInfo,
+) -> Result<ChannelBinding, ConnectError> {
+    let Some(tls) = shared.tls.servers.load_full() else { return Ok(ChannelBinding::None) };
+    if stream.tcp().is_none() {
+        return Ok(ChannelBinding::None);
+    }
+    stream.write_all(&[8u32.to_be_bytes(), SSL_REQUEST.to_be_bytes()].concat()).await?;
+    // One byte and no more: what came with it in plain text would be taken for part of the encrypted conversation.
+    let mut answer = [0];
+    stream.read_exact(&mut answer).await?;
+    match answer[0] {
+        b'S' => {}
+        b'N' if tls.required => return Err(ConnectError::Unreachable("server refused SSL".into())),
+        b'N' => return Ok(ChannelBinding::None),
+        // What an error message says before TLS could come from anybody.
+        _ => return Err(ConnectError::Unreachable("server does not answer the request for SSL".into())),
+    }
+    let description = stream
+        .connect_tls(&tls, &info.target.host)
+        .await
+        .map_err(|error| ConnectError::Unreachable(format!("TLS handshake error: {error}")))?;
+    let _ = info.tls.set(description.into());
+    let hash = stream.peer_certificate().and_then(certificate::end_point_hash);
+    Ok(hash.map_or(ChannelBinding::None, ChannelBinding::ServerEndPoint))
 }
 
 /// `connect_query`: runs once, before any client has the connection.

@@ -10,11 +10,11 @@ use super::shared::Shared;
 use crate::auth::exchange::{Authenticated, Learned, Method};
 use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
-use crate::config::TlsMode;
 use crate::config::model::Accounts;
 use crate::config::settings::{self, Change, Status};
 use crate::config::{AuthType, Config, DatabaseConfig, LoadBalance, UserConfig};
 use crate::error::{Refusal, sqlstate};
+use crate::net::tls::TlsError;
 use crate::pool::Sizes;
 use crate::route::cluster::{Balance, Cluster, Purpose};
 
@@ -23,7 +23,8 @@ pub const PURPOSES: [Purpose; 2] = [Purpose::Write, Purpose::Read];
 
 /// Puts a configuration in force. Databases that are no longer there lose their clients; servers that were opened with
 /// other parameters are closed as soon as nobody uses them.
-pub fn apply(shared: &Arc<Shared>, config: Config, accounts: Option<Accounts>) {
+/// The error: TLS as configured cannot be had, and that of before goes on; everything else is in force.
+pub fn apply(shared: &Arc<Shared>, config: Config, accounts: Option<Accounts>) -> Result<(), TlsError> {
     let config = Arc::new(config);
     shared.config.store(Arc::clone(&config));
     if let Some(accounts) = accounts {
@@ -48,6 +49,21 @@ pub fn apply(shared: &Arc<Shared>, config: Config, accounts: Option<Accounts>) {
     for pool in shared.pools.all() {
         update_pool(shared, &config, &pool);
     }
+    refresh_tls(shared, &config)
+}
+
+/// Puts TLS as configured in force, and closes connections to servers that were opened in another way as soon as nobody
+/// uses them. The error has been logged.
+pub fn refresh_tls(shared: &Arc<Shared>, config: &Config) -> Result<(), TlsError> {
+    let changed = shared.tls.refresh(&config.settings).inspect_err(|error| {
+        tracing::error!("TLS setup failed: {error}");
+    })?;
+    if changed {
+        for database in shared.pools.databases() {
+            close_servers(shared, &database.name, "database configuration changed");
+        }
+    }
+    Ok(())
 }
 
 fn add_database(shared: &Shared, config: &Config, name: &str, database: &DatabaseConfig) -> Arc<Database> {
@@ -316,10 +332,6 @@ pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<(), Refusa
     if let Some(Err(expected)) = config.settings.set(key, value) {
         return Err(refuse(format!("invalid value \"{value}\" for {key}: {expected}")));
     }
-    let insists = |mode| matches!(mode, TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull);
-    if insists(config.settings.client_tls_sslmode) || insists(config.settings.server_tls_sslmode) {
-        return Err(Refusal::new(sqlstate::NOT_SUPPORTED, "TLS is not supported in this version"));
-    }
     if info.status == Status::Pending && config.settings.show(key).as_deref() != Some(info.default) {
         tracing::warn!("SET {key}: this setting has no effect in this version");
     }
@@ -334,6 +346,7 @@ pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<(), Refusa
             format!("auth_type {value} is not supported in this version"),
         ));
     }
-    apply(shared, config, None);
+    // The value stays, as it may need another one to be of use: the certificate for a new key.
+    let _ = apply(shared, config, None);
     Ok(())
 }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
 use super::login::ConsoleLogin;
 use super::pools::{Pool, Pools};
+use super::tls::Tls;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::Config;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub clients: DashMap<u32, Arc<ClientInfo>>,
     /// Servers by their ID.
     pub servers: Arc<DashMap<u64, Arc<ServerInfo>>>,
+    /// TLS towards clients and servers.
+    pub tls: Tls,
     /// `max_client_conn`.
     pub client_limit: Arc<Limit>,
     /// Prepared statements.
@@ -129,6 +132,7 @@ impl Shared {
             pools: Pools::default(),
             clients: DashMap::new(),
             servers: Arc::default(),
+            tls: Tls::default(),
             client_limit: Arc::new(Limit::new(max_clients)),
             statements: Registry::default(),
             averages: Mutex::new(Averages::new(clock::now())),
@@ -218,6 +222,7 @@ impl Shared {
             link: AtomicU64::new(0),
             prepared: 0.into(),
             close_needed: OnceLock::new(),
+            tls: OnceLock::new(),
             key: OnceLock::new(),
             cancels: Cancels::default().into(),
             application_name: Mutex::default(),

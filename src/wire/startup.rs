@@ -7,7 +7,7 @@ pub const PROTOCOL_3_0: u32 = 3 << 16;
 /// Protocol 3.2 (PostgreSQL 18): cancel keys of up to 256 bytes.
 pub const PROTOCOL_3_2: u32 = 3 << 16 | 2;
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
-const SSL_REQUEST: u32 = 1234 << 16 | 5679;
+pub(crate) const SSL_REQUEST: u32 = 1234 << 16 | 5679;
 const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
 
 /// Longest startup packet taken, as in PostgreSQL (`MAX_STARTUP_PACKET_LENGTH`).

@@ -1,0 +1,19 @@
+//! TLS towards clients and servers, with rustls: certificates, ciphers and checks as `client_tls_*` and `server_tls_*` name
+//! them.
+//!
+//! [`ClientTls`] and [`ServerTls`] are made from the settings once and shared; a reload makes new ones, and connections
+//! keep what they were opened with. [`stream::TlsStream`] moves the bytes.
+
+pub mod certificate;
+mod identity;
+mod names;
+mod policy;
+mod setup;
+pub mod stream;
+mod verify;
+
+pub use policy::describe;
+pub use setup::{ClientTls, ServerTls, TlsError};
+
+#[cfg(test)]
+mod tests;
