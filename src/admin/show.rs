@@ -445,8 +445,9 @@ fn users(shared: &Shared, out: &mut Vec<u8>) {
     let config = shared.config.load();
     let live: BTreeMap<String, _> =
         shared.pools.users().into_iter().map(|user| (user.name.to_string(), user)).collect();
-    let accounts = shared.accounts.load();
-    let names: BTreeSet<&String> = accounts.keys().chain(config.users.keys()).chain(live.keys()).collect();
+    let access = shared.access.load();
+    let names: BTreeSet<&String> =
+        access.accounts.keys().chain(config.users.keys()).chain(live.keys()).collect();
     let rows = names.into_iter().map(|name| {
         let own = config.users.get(name);
         let size = |value: Option<u32>| text(value.map_or(String::new(), |n| n.to_string()));

@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use crate::admin::http;
 use crate::admin::show::VERSION;
 use crate::cli::{self, Command, Options};
-use crate::config::model::{self, Accounts};
+use crate::config::Access;
+use crate::config::model;
 use crate::config::settings::{self as table, Change};
 use crate::config::{Config, Loaded, Source, env};
 use crate::error::{Refusal, sqlstate};
@@ -100,17 +101,15 @@ fn run(options: &Options) -> Result<(), Fatal> {
         process::check_daemon(&config)?;
     }
     set_logging(&config)?;
-    let (accounts, warning) = config.accounts().map_err(|error| error.to_string())?;
-    for problem in warnings.iter().chain(&warning) {
-        tracing::warn!("{problem}");
-    }
+    warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
+    let access = settings::read_access(&config).map_err(|error| error.to_string())?;
     if options.daemon {
         process::daemonize()?;
     }
     let takes_over = options.reboot && takeover::ask_for_room(&config.settings)?;
     let pidfile = process::Pidfile::write(&config.settings.pidfile, takes_over)?;
     process::raise_file_limit(&config.settings);
-    let result = serve(config, accounts, pidfile, takes_over);
+    let result = serve(config, access, pidfile, takes_over);
     if let Err(fatal) = &result {
         tracing::error!(fatal = true, "{fatal}");
     }
@@ -125,18 +124,13 @@ fn set_logging(config: &Config) -> Result<(), Fatal> {
 }
 
 /// Starts the workers and serves until the end.
-fn serve(
-    config: Config,
-    accounts: Accounts,
-    pidfile: process::Pidfile,
-    takes_over: bool,
-) -> Result<(), Fatal> {
+fn serve(config: Config, access: Access, pidfile: process::Pidfile, takes_over: bool) -> Result<(), Fatal> {
     let count = match config.settings.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n as usize,
     };
     let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(|_| Worker::new()).unzip();
-    let shared = Arc::new(Shared::new(config.clone(), accounts, workers));
+    let shared = Arc::new(Shared::new(config.clone(), access, workers));
     let _ = shared.serve_console.set(crate::admin::serve);
     settings::apply(&shared, config, None).map_err(|error| format!("TLS setup failed: {error}"))?;
     let runtime = worker::runtime().map_err(|error| format!("cannot start: {error}"))?;
@@ -363,11 +357,11 @@ fn is_over(shared: &Shared) -> bool {
 /// Reads the configuration again. In case of an error everything stays as it was.
 fn reload(shared: &Arc<Shared>) -> Result<(), String> {
     let current = shared.config.load_full();
-    let result = read_again(&current).and_then(|(config, accounts)| {
+    let result = read_again(&current).and_then(|(config, access)| {
         if let Err(error) = set_logging(&config) {
             tracing::error!("{error}");
         }
-        settings::apply(shared, config, Some(accounts)).map_err(|error| format!("TLS setup failed: {error}"))
+        settings::apply(shared, config, Some(access)).map_err(|error| format!("TLS setup failed: {error}"))
     });
     if let Err(error) = &result {
         tracing::error!("RELOAD failed: {error}");
@@ -375,15 +369,13 @@ fn reload(shared: &Arc<Shared>) -> Result<(), String> {
     result
 }
 
-fn read_again(current: &Config) -> Result<(Config, Accounts), String> {
+fn read_again(current: &Config) -> Result<(Config, Access), String> {
     let Loaded { mut config, warnings } = match &current.source {
         Source::File(path) => model::load_file(&PathBuf::from(path)).map_err(|error| error.to_string())?,
         Source::Environment => Loaded { config: current.clone(), warnings: Vec::new() },
     };
-    let (accounts, warning) = config.accounts().map_err(|error| error.to_string())?;
-    for problem in warnings.iter().chain(&warning) {
-        tracing::warn!("{problem}");
-    }
+    warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
+    let access = settings::read_access(&config).map_err(|error| error.to_string())?;
     // What only a restart can change keeps its value, so that SHOW CONFIG tells the truth.
     for info in table::TABLE.iter().filter(|info| info.change == Change::Restart) {
         let (old, new) = (current.settings.show(info.name), config.settings.show(info.name));
@@ -392,5 +384,5 @@ fn read_again(current: &Config) -> Result<(Config, Accounts), String> {
             let _ = config.settings.set(info.name, &old);
         }
     }
-    Ok((config, accounts))
+    Ok((config, access))
 }

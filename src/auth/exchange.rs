@@ -37,7 +37,7 @@ impl Account {
                     || Verifier::new(password, &scram::server::mock_salt(user, mock_key), iterations);
                 Some(self.derived.get_or_init(derive).clone())
             }
-            Secret::Md5(_) => None,
+            Secret::Md5(_) | Secret::Unusable => None,
         }
     }
 }
@@ -194,10 +194,10 @@ impl Exchange {
                 (Self(state), Some(AuthRequest::CleartextPassword))
             }
             Method::Md5 if !matches!(secret, Some(Secret::Scram(_))) => {
-                let stored = secret.map(|secret| match secret {
-                    Secret::Md5(hash) => hash.to_string(),
-                    Secret::Plain(password) => md5::stored(password, begin.user),
-                    Secret::Scram(_) => unreachable!("has just been excluded"),
+                let stored = secret.and_then(|secret| match secret {
+                    Secret::Md5(hash) => Some(hash.to_string()),
+                    Secret::Plain(password) => Some(md5::stored(password, begin.user)),
+                    Secret::Scram(_) | Secret::Unusable => None,
                 });
                 let salt = [begin.entropy[0], begin.entropy[1], begin.entropy[2], begin.entropy[3]];
                 (Self(State::Md5 { stored, salt }), Some(AuthRequest::Md5Password(salt)))
@@ -277,8 +277,8 @@ fn sasl_first(server: Server, plus_offered: bool, body: &[u8]) -> Progress {
     }
 }
 
-/// A password message holds one string and nothing behind it.
-fn password(body: &[u8]) -> Option<&str> {
+/// The password in a password message's body, which holds one string and nothing behind it.
+pub fn password(body: &[u8]) -> Option<&str> {
     let (0, text) = body.split_last()? else { return None };
     if text.contains(&0) { None } else { std::str::from_utf8(text).ok() }
 }
@@ -292,7 +292,7 @@ fn check_plain(secret: Option<&Secret>, user: &str, sent: &str) -> Progress {
         Some(Secret::Scram(verifier)) => {
             Verifier::new(sent, &verifier.salt, verifier.iterations) == *verifier
         }
-        None => false,
+        Some(Secret::Unusable) | None => false,
     };
     if right {
         accept(Learned::Password(Zeroizing::new(sent.to_owned())))

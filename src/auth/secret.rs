@@ -17,6 +17,8 @@ pub enum Secret {
     Md5(Box<str>),
     /// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`.
     Scram(Verifier),
+    /// There is none: the user exists, but no password is right.
+    Unusable,
 }
 
 /// What a server has to know for SCRAM: it can check a password with this, but not log in elsewhere.
@@ -77,6 +79,7 @@ impl fmt::Debug for Secret {
             Self::Plain(_) => "Plain(..)",
             Self::Md5(_) => "Md5(..)",
             Self::Scram(_) => "Scram(..)",
+            Self::Unusable => "Unusable",
         })
     }
 }

@@ -10,7 +10,7 @@ use super::scram::client::{Answered, Client, Proof};
 use super::scram::{self, ChannelBinding, MECHANISM, MECHANISM_PLUS, NONCE, ScramKeys};
 
 /// What the proxy knows of the user it logs in as.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Credential {
     /// Nothing: good for `trust` only.
     #[default]
@@ -30,6 +30,12 @@ pub enum Credential {
 pub struct Password {
     text: Zeroizing<String>,
     derived: Arc<Mutex<Option<(Challenge, ScramKeys)>>>,
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 /// Salt and iterations.

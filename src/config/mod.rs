@@ -4,6 +4,7 @@
 //! ([`ini`], [`toml`], [`mod@env`]) yields [`raw`] keys and values with their origin; [`model`] makes a [`Config`] of
 //! them, or an [`error::ConfigError`] that shows the place and a way out.
 
+pub mod access;
 pub mod connstr;
 pub mod env;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod settings;
 pub mod toml;
 pub mod value;
 
+pub use access::Access;
 pub use error::ConfigError;
 pub use model::{Config, DatabaseConfig, Loaded, Source, UserConfig};
 pub use settings::Settings;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{ConfigError, Problem};
@@ -10,12 +9,6 @@ use super::raw::{Item, Origin, Section};
 use super::settings::{self, Settings, Status};
 use super::value::{AuthType, LoadBalance, PoolMode, TlsMode, Value};
 use super::{connstr, env, ini, toml};
-use crate::auth::exchange::Account;
-use crate::auth::secret::Secret;
-use crate::auth::userlist;
-
-/// Users and secrets.
-pub type Accounts = std::collections::HashMap<String, Arc<Account>>;
 
 /// The directory of PostgreSQL's socket for databases without a `host`.
 const DEFAULT_SOCKET_DIR: &str = "/tmp";
@@ -92,11 +85,11 @@ options! {
         user: String,
         /// … and its password.
         password: String,
-        /// Not used in this version.
+        /// Overrides the global setting, as do the next two.
         auth_user: String,
-        /// Not used in this version.
+        /// …
         auth_dbname: String,
-        /// Not used in this version.
+        /// …
         auth_query: String,
         /// Startup parameter for servers.
         client_encoding: String,
@@ -180,37 +173,6 @@ impl Config {
             .get(name)
             .map(|found| (found, false))
             .or(self.fallback.as_ref().map(|found| (found, true)))
-    }
-
-    /// Reads users and secrets. A file that cannot be opened leaves those of the environment and is a warning, as in
-    /// PgBouncer; one that cannot be understood is an error.
-    pub fn accounts(&self) -> Result<(Accounts, Option<Problem>), ConfigError> {
-        let mut accounts: Accounts = Accounts::new();
-        let mut warning = None;
-        let file = &self.settings.auth_file;
-        if !file.is_empty() {
-            match std::fs::read(file) {
-                Ok(bytes) => {
-                    let users = userlist::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
-                        let origin = Origin::new(Path::new(file), error.line, error.column, "");
-                        let problem = Problem::at(&origin, error.message);
-                        ConfigError::one(
-                            problem.hint("each line is \"user\" \"password\", both in double quotes"),
-                        )
-                    })?;
-                    accounts.extend(
-                        users.into_iter().map(|(name, secret)| (name, Arc::new(Account::new(secret)))),
-                    );
-                }
-                Err(error) => {
-                    warning = Some(Problem::general(format!("could not open auth_file {file}: {error}")))
-                }
-            }
-        }
-        for (user, password) in &self.passwords {
-            accounts.insert(user.clone(), Arc::new(Account::new(Secret::parse(password))));
-        }
-        Ok((accounts, warning))
     }
 }
 
@@ -349,9 +311,6 @@ impl Builder {
             let key = if key == "reserve_pool" { "reserve_pool_size".to_owned() } else { key };
             let set = database.set(&key, &value);
             self.outcome(set, &format!("database {name}"), &key, &value, DatabaseConfig::KEYS, &origin);
-            if matches!(&*key, "auth_user" | "auth_dbname" | "auth_query") {
-                self.warnings.push(Problem::at(&origin, format!("{key} is not used in this version")));
-            }
         }
         let (hosts, ports) = (database.hosts().len(), database.port.as_ref().map_or(1, Vec::len));
         if ports != 1 && ports != hosts {
@@ -400,12 +359,13 @@ impl Builder {
             self.problems.push(problem.hint(hint.to_owned()));
         };
         if settings.auth_type == AuthType::Cert && settings.client_tls_sslmode != TlsMode::VerifyFull {
-            let hint = "auth_type=cert takes the user's name from a client certificate that has been verified";
+            let hint =
+                "auth_type=cert takes the user's name from a client certificate that has been verified";
             refuse("auth_type", "auth_type=cert requires client_tls_sslmode=verify-full", hint);
         }
-        if matches!(settings.auth_type, AuthType::Hba | AuthType::Ldap | AuthType::Pam) {
-            let hint = "use scram-sha-256, md5, plain, trust or any";
-            refuse("auth_type", "this auth_type is not supported in this version", hint);
+        if settings.auth_dbname == "pgbouncer" {
+            let message = "cannot use the reserved \"pgbouncer\" database as an auth_dbname";
+            refuse("auth_dbname", message, "name a database in which auth_query can run");
         }
         let unused = self.origins.iter().filter(|(name, _)| {
             let row = settings::info(name);
@@ -473,7 +433,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused_or_said() {
         assert!(load("[pgbouncer]\nauth_type = cert").unwrap_err().to_string().contains("verify-full"));
-        assert!(load("[pgbouncer]\nauth_type = hba").is_err());
+        assert!(load("[pgbouncer]\nauth_dbname = pgbouncer").unwrap_err().to_string().contains("reserved"));
         let loaded = load("[pgbouncer]\nsyslog = 1\nserver_tls_sslmode = prefer\ndns_max_ttl = 15").unwrap();
         let warnings: Vec<String> = loaded.warnings.iter().map(|w| w.message.clone()).collect();
         assert_eq!(warnings, ["syslog has no effect in this version"]);

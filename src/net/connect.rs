@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::stream::Stream;
 
@@ -101,15 +101,24 @@ pub async fn connect(target: &Target, options: &SocketOptions) -> io::Result<Str
         }
     };
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                options.apply(&stream)?;
-                return Ok(Stream::Tcp(stream));
-            }
+        match connect_tcp(address, options).await {
+            Ok(stream) => return Ok(Stream::Tcp(stream)),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// Sizes of buffers are set first: they decide about the window that is offered to the other side.
+async fn connect_tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(size) = u32::try_from(options.buffer).ok().filter(|size| *size > 0) {
+        socket.set_send_buffer_size(size)?;
+        socket.set_recv_buffer_size(size)?;
+    }
+    let stream = socket.connect(address).await?;
+    options.apply(&stream)?;
+    Ok(stream)
 }
 
 async fn unix(target: &Target) -> io::Result<UnixStream> {

@@ -76,7 +76,12 @@ impl Stream {
 
     /// Shakes hands with a client that wants TLS and has sent `start` already. Says what was agreed upon, in the log's
     /// words.
-    pub async fn accept_tls(&mut self, tls: &ClientTls, start: &[u8], direct: bool) -> Result<String, TlsError> {
+    pub async fn accept_tls(
+        &mut self,
+        tls: &ClientTls,
+        start: &[u8],
+        direct: bool,
+    ) -> Result<String, TlsError> {
         let stream = tls.accept(self.take_tcp()?, start, direct).await?;
         Ok(self.become_tls(stream))
     }

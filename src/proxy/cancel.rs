@@ -59,6 +59,10 @@ fn mark(shared: &Shared, client: &ClientInfo) -> Option<Arc<ServerInfo>> {
 async fn deliver(shared: &Shared, server: &ServerInfo) -> std::io::Result<()> {
     let Some(key) = server.key.get() else { return Ok(()) };
     let mut stream = connect::connect(&server.target, &shared.socket_options()).await?;
+    if server.tls.get().is_some() {
+        // The key must not travel in plain text where nothing else does.
+        super::server::encrypt(shared, &mut stream, server).await.map_err(std::io::Error::other)?;
+    }
     let mut message = Vec::new();
     write::cancel_request(&mut message, key);
     stream.write_all(&message).await?;

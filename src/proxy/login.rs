@@ -4,6 +4,10 @@
 //! within `client_login_timeout`, and an unknown user or database makes no difference that could be seen before
 //! the right password has been given.
 
+mod authenticate;
+mod lookup;
+mod replication;
+
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,12 +19,14 @@ use std::time::Duration;
 use super::client::{Client, LoggedIn};
 use super::info::{AtomicMicros, ClientInfo};
 use super::pools::{Pool, User};
+use super::server::Server;
 use super::shared::{CONSOLE, PeerName, Shared};
+use super::tunnel::{ReplicationLogin, Tunnel};
 use super::worker::Load;
 use super::{cancel, settings};
-use crate::auth::exchange::{self, Account, Authenticated, Begin, Exchange, Progress};
 use crate::auth::scram::ChannelBinding;
 use crate::clock::{self, Micros};
+use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::{self, Peer};
 use crate::net::stream::Stream;
@@ -32,13 +38,12 @@ use crate::session::forward::ClientSession;
 use crate::session::parameters::Parameters;
 use crate::session::startup::Requested;
 use crate::wire::startup::{self, CancelKey, PROTOCOL_3_0, PROTOCOL_3_2, Session, Startup};
-use crate::wire::{frame, write};
+use crate::wire::write;
+use authenticate::Identity;
+use replication::Replication;
 
 /// First byte of a TLS ClientHello (content type "handshake"); no startup packet is long enough to begin with it.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// Longest password or SASL message.
-const MAX_PASSWORD: usize = 70_000;
-
 /// Serves an accepted connection until it is closed.
 pub async fn serve(shared: Arc<Shared>, load: Load, socket: OwnedFd, peer: Peer, local: Option<SocketAddr>) {
     let Ok(stream) = listener::adopt(socket, peer) else { return };
@@ -46,11 +51,22 @@ pub async fn serve(shared: Arc<Shared>, load: Load, socket: OwnedFd, peer: Peer,
         let _ = shared.socket_options().apply(tcp);
     }
     let (id, worker) = (shared.next_id(), load.worker);
-    let newcomer =
-        Newcomer { shared: Arc::clone(&shared), worker, stream, peer, local, connected: clock::now(), id, tls: None };
+    let newcomer = Newcomer {
+        shared: Arc::clone(&shared),
+        worker,
+        stream,
+        peer,
+        local,
+        connected: clock::now(),
+        id,
+        tls: None,
+    };
     match newcomer.log_in().await {
         // A task of its own: the login needs much more memory than what comes after it.
         Some(Entry::Client(login)) => drop(tokio::task::spawn_local(Client::new(shared, load, *login))),
+        Some(Entry::Replication(login)) => {
+            drop(tokio::task::spawn_local(Tunnel::new(shared, load, *login)));
+        }
         Some(Entry::Console(console)) => {
             if let Some(serve) = shared.serve_console.get() {
                 serve(shared.clone(), *console).await;
@@ -77,6 +93,7 @@ pub struct ConsoleLogin {
 /// What became of a newcomer.
 enum Entry {
     Client(Box<LoggedIn>),
+    Replication(Box<ReplicationLogin>),
     Console(Box<ConsoleLogin>),
 }
 
@@ -189,42 +206,31 @@ impl Newcomer {
             };
             write::negotiate_protocol_version(&mut out, newest, &session.options);
         }
-        if session.parameter("replication").is_some_and(|v| !matches!(v, b"0" | b"no" | b"off" | b"false")) {
-            return Err(Refusal::new(
-                sqlstate::NOT_SUPPORTED,
-                "replication connections are not supported yet",
-            )
-            .into());
-        }
+        let replication = Replication::of(&session)?;
         if self.shared.config.load().settings.log_connections {
             let peer = PeerName(self.peer, self.local);
             tracing::info!(
-                "C-{:#x}: {}/{}@{peer} login attempt: db={} user={} tls={} replication=no",
+                "C-{:#x}: {}/{}@{peer} login attempt: db={} user={} tls={} replication={}",
                 self.id,
                 claim.database,
                 claim.user,
                 claim.database,
                 claim.user,
-                self.tls.as_ref().map_or("no", |tls| &tls.description)
+                self.tls.as_ref().map_or("no", |tls| &tls.description),
+                replication.name()
             );
         }
         if self.shared.is_shutting_down() && claim.database != CONSOLE {
             return Err(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down").into());
         }
         let is_own_user = claim.database == CONSOLE && claim.user == CONSOLE && self.is_own_process();
-        let known = if is_own_user { None } else { self.account(&claim.user) };
-        let authenticated = if is_own_user {
-            None
-        } else {
-            Some(self.authenticate(claim, known.as_deref(), &mut out).await?)
+        let physical = replication == Replication::Physical;
+        let identity = match is_own_user {
+            true => None,
+            false => Some(self.authenticate(claim, physical, &mut out).await?),
         };
-        Ok(Some(Identified {
-            session,
-            authenticated,
-            out,
-            database: claim.database.clone(),
-            user: claim.user.clone(),
-        }))
+        let user = identity.as_ref().map_or(&claim.user, |identity| &identity.user).clone();
+        Ok(Some(Identified { session, replication, identity, out, database: claim.database.clone(), user }))
     }
 
     /// The StartupMessage; `None` if the connection was for something else.
@@ -265,7 +271,9 @@ impl Newcomer {
                 Ok(Startup::Session(session)) => {
                     if self.tls.is_none() && self.offered_tls().is_some_and(|tls| tls.required) {
                         return Err(Refusal::new(sqlstate::INVALID_AUTHORIZATION, "SSL required")
-                            .hint("The pooler's client_tls_sslmode asks for it: connect with sslmode=require.")
+                            .hint(
+                                "The pooler's client_tls_sslmode asks for it: connect with sslmode=require.",
+                            )
                             .into());
                     }
                     return Ok(Some(session));
@@ -289,12 +297,17 @@ impl Newcomer {
         match self.stream.accept_tls(tls, start, direct).await {
             Ok(description) => {
                 let hash = tls.end_point_hash();
-                let binding = hash.map_or(ChannelBinding::None, |h| ChannelBinding::ServerEndPoint(h.to_vec()));
+                let binding =
+                    hash.map_or(ChannelBinding::None, |h| ChannelBinding::ServerEndPoint(h.to_vec()));
                 self.tls = Some(Encrypted { description, binding });
                 Ok(())
             }
             Err(error) => {
-                tracing::warn!("C-{:#x}: (nodb)/(nouser)@{} TLS handshake error: {error}", self.id, PeerName(self.peer, self.local));
+                tracing::warn!(
+                    "C-{:#x}: (nodb)/(nouser)@{} TLS handshake error: {error}",
+                    self.id,
+                    PeerName(self.peer, self.local)
+                );
                 Err(Failure::Silent("TLS handshake failed"))
             }
         }
@@ -305,69 +318,8 @@ impl Newcomer {
         matches!(self.peer, Peer::Unix { uid, .. } if uid == nix::unistd::geteuid().as_raw())
     }
 
-    fn account(&self, user: &str) -> Option<Arc<Account>> {
-        self.shared.accounts.load().get(user).cloned()
-    }
-
-    async fn authenticate(
-        &mut self,
-        claim: &Claim,
-        account: Option<&Account>,
-        out: &mut Vec<u8>,
-    ) -> Result<Authenticated, Failure> {
-        let config = self.shared.config.load_full();
-        let begin = Begin {
-            method: settings::method(config.settings.auth_type),
-            user: &claim.user,
-            account,
-            entropy: self.shared.entropy(),
-            mock_key: &self.shared.mock_key,
-            scram_iterations: config.settings.scram_iterations,
-            binding: self.tls.as_ref().map_or(ChannelBinding::None, |tls| tls.binding.clone()),
-        };
-        let (mut exchange, request) = Exchange::begin(begin);
-        let mut message = Vec::new();
-        if let Some(request) = request {
-            authentication_request(out, &request);
-        }
-        loop {
-            if exchange.needs_answer() {
-                self.stream.write_all(out).await?;
-                out.clear();
-                self.stream.read_frame(&mut message, MAX_PASSWORD).await?;
-                if message[0] != b'p' {
-                    return Err(Refusal::protocol("expected a password message").into());
-                }
-            }
-            let body = message.get(frame::HEADER..).unwrap_or_default();
-            match exchange.handle(body) {
-                Progress::Continue(next, request) => {
-                    authentication_request(out, &request);
-                    exchange = next;
-                }
-                Progress::Accepted(authenticated, last) => {
-                    if let Some(last) = last {
-                        authentication_request(out, &last);
-                    }
-                    return Ok(authenticated);
-                }
-                Progress::Rejected(failure) => {
-                    let peer = PeerName(self.peer, self.local);
-                    tracing::warn!(
-                        "C-{:#x}: {}/{}@{peer} {}",
-                        self.id,
-                        claim.database,
-                        claim.user,
-                        failure.log_detail
-                    );
-                    return Err(rejected(&claim.user, failure.kind).into());
-                }
-            }
-        }
-    }
-
     /// The client is who it says. Gives it a place, once a server has told what it is like.
-    async fn welcome(&mut self, identified: Identified) -> Result<Prepared, Failure> {
+    async fn welcome(&mut self, mut identified: Identified) -> Result<Prepared, Failure> {
         if identified.database == CONSOLE {
             return self.console(identified);
         }
@@ -393,8 +345,18 @@ impl Newcomer {
                 .ok_or_else(|| full("client connections exceeded (max_user_client_connections)"))?,
         ];
         let pool = settings::pool(&shared, &database, &user);
-        if let Some(authenticated) = identified.authenticated {
-            settings::learn_credential(&pool, authenticated);
+        if let Some(identity) = identified.identity.take() {
+            let found = identity.found.as_ref().map(|account| &account.secret);
+            settings::learn_credential(&pool, found, identity.learned);
+        }
+        if identified.replication != Replication::No {
+            let server = self.own_server(&pool, &identified.session).await?;
+            let parameters = Arc::clone(&server.session.parameters);
+            let application_name =
+                identified.session.parameter("application_name").unwrap_or_default().to_vec();
+            let info =
+                self.announce(&identified, &database.name, &user, &parameters, &application_name).await?;
+            return Ok(Prepared::Replication { info, server, permits });
         }
         let ignored = shared.config.load().settings.ignore_startup_parameters.clone();
         let requested = Requested::new(&identified.session, &ignored)?;
@@ -402,17 +364,8 @@ impl Newcomer {
         let own = requested.apply(&reported)?;
         let untried_parameters = own.is_some();
         let parameters = own.map_or(reported, Arc::new);
-        let mut out = identified.out;
-        write::authentication(&mut out, 0, &[]);
-        parameters.iter().for_each(|(name, value)| write::parameter_status(&mut out, name, value));
         let application_name = requested.get(b"application_name").unwrap_or_default();
-        let info = self.register(&database.name, &user, identified.session.protocol, application_name, false);
-        write::backend_key_data(&mut out, &info.key);
-        write::ready_for_query(&mut out, b'I');
-        if let Err(error) = self.stream.write_all(&out).await {
-            shared.clients.remove(&info.key.pid);
-            return Err(error.into());
-        }
+        let info = self.announce(&identified, &database.name, &user, &parameters, application_name).await?;
         pool.stats[self.worker].logins.add(1);
         shared.workers[self.worker].watch(&info);
         Ok(Prepared::Client {
@@ -424,11 +377,43 @@ impl Newcomer {
         })
     }
 
+    /// Puts the client on the list and tells it that it is in.
+    async fn announce(
+        &mut self,
+        identified: &Identified,
+        database: &Arc<str>,
+        user: &User,
+        parameters: &Parameters,
+        application_name: &[u8],
+    ) -> Result<Arc<ClientInfo>, Failure> {
+        let mut out = identified.out.clone();
+        write::authentication(&mut out, 0, &[]);
+        parameters.iter().for_each(|(name, value)| write::parameter_status(&mut out, name, value));
+        let info = self.register(database, user, identified.session.protocol, application_name, false);
+        write::backend_key_data(&mut out, &info.key);
+        write::ready_for_query(&mut out, b'I');
+        match self.stream.write_all(&out).await {
+            Ok(()) => Ok(info),
+            Err(error) => {
+                self.shared.clients.remove(&info.key.pid);
+                Err(error.into())
+            }
+        }
+    }
+
     /// What the pool's servers report; if none was reached yet, waits for one as for a query.
     async fn reported_parameters(&mut self, pool: &Arc<Pool>) -> Result<Arc<Parameters>, Failure> {
         if let Some(welcome) = pool.welcome() {
             return Ok(welcome);
         }
+        let server = self.wait_for_server(pool).await?;
+        let parameters = Arc::clone(&server.session.parameters);
+        super::worker::give_back(&self.shared, pool, server, self.worker, false);
+        Ok(parameters)
+    }
+
+    /// Waits for a server of a pool, in its queue, as a query would.
+    async fn wait_for_server(&mut self, pool: &Arc<Pool>) -> Result<Box<Server>, Failure> {
         let settings = pool.settings.load_full();
         let now = clock::now();
         if let Some((refusal, at)) = &*pool.login_error.lock() {
@@ -436,17 +421,23 @@ impl Newcomer {
                 return Err(super::worker::login_failing(refusal).into());
             }
         }
-        let lane = pool.lane(Purpose::Write);
-        let waiter = Arc::new(Waiter::new(self.worker));
-        let mut queued = false;
+        let queued = Queued {
+            shared: Arc::clone(&self.shared),
+            pool: Arc::clone(pool),
+            waiter: Arc::new(Waiter::new(self.worker)),
+        };
+        if let Some(server) = pool.lane(Purpose::Write).checkout(self.worker) {
+            return Ok(server);
+        }
+        let mut started = false;
         let wait = std::future::poll_fn(|cx| {
-            if !queued {
-                queued = true;
-                waiter.start(now, cx.waker());
-                lane.wait(Arc::clone(&waiter));
+            if !started {
+                started = true;
+                queued.waiter.start(now, cx.waker());
+                pool.lane(Purpose::Write).wait(Arc::clone(&queued.waiter));
                 pool.grow(&self.shared, Purpose::Write, self.worker, now);
             }
-            match waiter.poll(cx) {
+            match queued.waiter.poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
                 // Nobody holds a place for a client that has given up.
                 Poll::Pending => self.stream.poll_closed(cx).map(|()| None),
@@ -455,23 +446,12 @@ impl Newcomer {
         let limit =
             if settings.query_wait_timeout.is_zero() { Duration::MAX } else { settings.query_wait_timeout };
         match tokio::time::timeout(limit, wait).await {
-            Ok(Some(Outcome::Granted(server))) => {
-                let parameters = Arc::clone(&server.session.parameters);
-                super::worker::give_back(&self.shared, pool, server, self.worker, false);
-                Ok(parameters)
-            }
+            Ok(Some(Outcome::Granted(server))) => Ok(server),
             Ok(Some(Outcome::Refused(refusal))) => Err(refusal.into()),
-            ended => {
-                if let Some(server) = lane.give_up(&waiter) {
-                    super::worker::give_back(&self.shared, pool, server, self.worker, false);
-                }
-                Err(match ended {
-                    Ok(_) => Failure::Silent("client unexpected eof"),
-                    Err(_) => Refusal::new(sqlstate::CANNOT_CONNECT, "query_wait_timeout")
-                        .detail("No connection to the server could be had in time.")
-                        .into(),
-                })
-            }
+            Ok(None) => Err(Failure::Silent("client unexpected eof")),
+            Err(_) => Err(Refusal::new(sqlstate::CANNOT_CONNECT, "query_wait_timeout")
+                .detail("No connection to the server could be had in time.")
+                .into()),
         }
     }
 
@@ -521,7 +501,9 @@ impl Newcomer {
 
     fn console(&self, identified: Identified) -> Result<Prepared, Failure> {
         let config = self.shared.config.load();
-        let is_admin = identified.authenticated.is_none() || settings::is_admin(&config, &identified.user);
+        let is_admin = identified.identity.is_none()
+            || config.settings.auth_type == AuthType::Any
+            || settings::is_admin(&config, &identified.user);
         if !is_admin && !settings::is_stats_user(&config, &identified.user) {
             return Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed")
                 .detail("The console is for admin_users and stats_users.")
@@ -559,6 +541,9 @@ impl Newcomer {
                     permits,
                 }))
             }
+            Prepared::Replication { info, server, permits } => {
+                Entry::Replication(Box::new(ReplicationLogin { stream: self.stream, info, server, permits }))
+            }
             Prepared::Console { info, is_admin, greeting, permits } => {
                 Entry::Console(Box::new(ConsoleLogin {
                     stream: self.stream,
@@ -572,10 +557,27 @@ impl Newcomer {
     }
 }
 
-/// Somebody who has proved who they are (`authenticated`), or is the process's own user at the console.
+/// A place in a pool's queue; whoever gives up waiting gives up the place, and what was granted meanwhile.
+struct Queued {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    waiter: Arc<Waiter<Box<Server>>>,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if let Some(server) = self.pool.lane(Purpose::Write).give_up(&self.waiter) {
+            super::worker::give_back(&self.shared, &self.pool, server, self.waiter.worker, false);
+        }
+    }
+}
+
+/// Somebody who has proved who they are (`identity`), or is the process's own user at the console.
 struct Identified {
     session: Session,
-    authenticated: Option<Authenticated>,
+    replication: Replication,
+    identity: Option<Identity>,
+    /// The user's name, as proved.
     user: String,
     database: String,
     /// What was not sent yet: the last words of the authentication.
@@ -588,6 +590,11 @@ enum Prepared {
         pool: Arc<Pool>,
         session: ClientSession,
         untried_parameters: bool,
+        permits: [Permit; 3],
+    },
+    Replication {
+        info: Arc<ClientInfo>,
+        server: Box<Server>,
         permits: [Permit; 3],
     },
     Console {
@@ -608,34 +615,6 @@ fn names(session: &Session) -> Result<(String, String), Failure> {
     let database =
         session.parameter("database").map(text).filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
     Ok((user, database))
-}
-
-fn authentication_request(out: &mut Vec<u8>, request: &exchange::AuthRequest) {
-    let (code, body) = request.encode();
-    write::authentication(out, code, &body);
-}
-
-/// PostgreSQL's words for the client to read, PgBouncer's in the detail and in the log.
-fn rejected(user: &str, kind: exchange::FailureKind) -> Refusal {
-    let refusal = |message: String, words: &'static str| {
-        Refusal::new(sqlstate::INVALID_PASSWORD, message).detail(words).log(words)
-    };
-    match kind {
-        exchange::FailureKind::Password => {
-            let message = format!("password authentication failed for user \"{user}\"");
-            Refusal::new(sqlstate::INVALID_PASSWORD, message).log("password authentication failed")
-        }
-        exchange::FailureKind::Sasl => refusal(
-            format!("password authentication failed for user \"{user}\""),
-            "SASL authentication failed",
-        ),
-        exchange::FailureKind::Trust => {
-            let message = format!("role \"{user}\" does not exist");
-            Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)
-                .detail("\"trust\" authentication failed")
-                .log("\"trust\" authentication failed")
-        }
-    }
 }
 
 fn no_such_database(name: &str) -> Refusal {

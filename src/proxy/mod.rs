@@ -19,4 +19,5 @@ pub mod settings;
 pub mod shared;
 pub mod statistics;
 pub mod tls;
+mod tunnel;
 pub mod worker;

@@ -104,6 +104,7 @@ pub struct PoolSettings {
     pub idle_transaction_timeout: Duration,
     pub transaction_timeout: Duration,
     pub client_idle_timeout: Duration,
+    pub track_extra_parameters: Vec<String>,
     /// Database name on the server.
     pub dbname: String,
     /// Startup parameters fixed in the database's line: `client_encoding`, `timezone` and so on.
@@ -219,6 +220,30 @@ impl Pool {
         }
     }
 
+    /// A place for a connection that one client keeps for itself, if there is one now; an idle server may have to go for
+    /// it. It is counted as one being opened.
+    pub fn claim(self: &Arc<Self>, shared: &Arc<Shared>, now: Micros) -> Option<Slot> {
+        let lane = self.lane(Purpose::Write);
+        let size = match self.settings.load().sizes.pool {
+            0 => usize::MAX,
+            size => size,
+        };
+        if !lane.launch_spare(size, now) {
+            let mut found = false;
+            let evicted = lane.take_idle(|_| !std::mem::replace(&mut found, true));
+            evicted.into_iter().for_each(|server| server.close("evicted"));
+            if !found || !lane.launch_spare(size, now) {
+                return None;
+            }
+        }
+        let slot = self.slot(shared, Purpose::Write);
+        if slot.is_none() {
+            lane.launch_denied();
+            shared.pools.evict_idle(self);
+        }
+        slot
+    }
+
     fn slot(self: &Arc<Self>, shared: &Arc<Shared>, purpose: Purpose) -> Option<Slot> {
         let permits = [self.database.servers.acquire()?, self.user.servers.acquire()?];
         Some(Slot {
@@ -302,6 +327,8 @@ struct Inner {
     databases: HashMap<Arc<str>, Arc<Database>>,
     users: HashMap<Arc<str>, Arc<User>>,
     pools: HashMap<(Arc<str>, Arc<str>), Arc<Pool>>,
+    /// Those for `auth_query`, which clients never get.
+    auth_pools: HashMap<(Arc<str>, Arc<str>), Arc<Pool>>,
 }
 
 impl Pools {
@@ -328,8 +355,12 @@ impl Pools {
     pub fn remove_database(&self, name: &str) -> Vec<Arc<Pool>> {
         let mut inner = self.inner.lock();
         inner.databases.remove(name);
-        let gone: Vec<_> = inner.pools.values().filter(|p| &*p.database.name == name).cloned().collect();
-        inner.pools.retain(|(database, _), _| &**database != name);
+        let mut gone = Vec::new();
+        let Inner { pools, auth_pools, .. } = &mut *inner;
+        for pools in [pools, auth_pools] {
+            gone.extend(pools.values().filter(|pool| &*pool.database.name == name).cloned());
+            pools.retain(|(database, _), _| &**database != name);
+        }
         gone
     }
 
@@ -359,9 +390,29 @@ impl Pools {
         user: &Arc<User>,
         make: impl FnOnce() -> (PoolSettings, Credential),
     ) -> Arc<Pool> {
+        Self::find_or_make(&mut self.inner.lock().pools, workers, database, user, make)
+    }
+
+    /// The same for the lookups of `auth_query`.
+    pub fn auth_pool(
+        &self,
+        workers: usize,
+        database: &Arc<Database>,
+        user: &Arc<User>,
+        make: impl FnOnce() -> (PoolSettings, Credential),
+    ) -> Arc<Pool> {
+        Self::find_or_make(&mut self.inner.lock().auth_pools, workers, database, user, make)
+    }
+
+    fn find_or_make(
+        pools: &mut HashMap<(Arc<str>, Arc<str>), Arc<Pool>>,
+        workers: usize,
+        database: &Arc<Database>,
+        user: &Arc<User>,
+        make: impl FnOnce() -> (PoolSettings, Credential),
+    ) -> Arc<Pool> {
         let key = (Arc::clone(&database.name), Arc::clone(&user.name));
-        let mut inner = self.inner.lock();
-        if let Some(pool) = inner.pools.get(&key) {
+        if let Some(pool) = pools.get(&key) {
             return Arc::clone(pool);
         }
         let (settings, credential) = make();
@@ -378,13 +429,15 @@ impl Pools {
             welcome: ArcSwapOption::empty(),
         });
         pool.lanes.iter().for_each(|lane| lane.set_paused(database.paused.load(Relaxed)));
-        inner.pools.insert(key, Arc::clone(&pool));
+        pools.insert(key, Arc::clone(&pool));
         pool
     }
 
     /// All pools, by database and user.
     pub fn all(&self) -> Vec<Arc<Pool>> {
-        let mut all: Vec<_> = self.inner.lock().pools.values().cloned().collect();
+        let inner = self.inner.lock();
+        let mut all: Vec<_> = inner.pools.values().chain(inner.auth_pools.values()).cloned().collect();
+        drop(inner);
         all.sort_by(|a, b| (&a.database.name, &a.user.name).cmp(&(&b.database.name, &b.user.name)));
         all
     }

@@ -16,7 +16,7 @@ use crate::net::tls::certificate;
 use crate::route::cluster::{Purpose, Role};
 use crate::session::forward::{self, ServerSession};
 use crate::session::parameters::Parameters;
-use crate::wire::startup::SSL_REQUEST;
+use crate::wire::startup::{Parameter, SSL_REQUEST};
 use crate::wire::{backend, frame, write};
 
 /// Longest message taken from a server during login or in answer to a query of our own.
@@ -37,8 +37,6 @@ pub struct Server {
     pub info: Arc<ServerInfo>,
     /// What it is good for.
     pub purpose: Purpose,
-    /// The worker whose runtime watches the socket.
-    pub home: usize,
     /// A client has had it: what was just opened need not be checked.
     pub used: bool,
     /// When it was last given back.
@@ -109,8 +107,21 @@ impl Server {
 
     /// Runs a query of the proxy's own on a settled server and returns the rows, in text form.
     pub async fn run(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+        let mut message = Vec::new();
+        write::query(&mut message, sql.as_bytes());
+        self.ask(message).await
+    }
+
+    /// The same with one parameter, by the extended protocol.
+    pub async fn run_with(&mut self, sql: &str, parameter: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+        let mut message = Vec::new();
+        write::query_with_parameter(&mut message, sql.as_bytes(), parameter.as_bytes());
+        self.ask(message).await
+    }
+
+    async fn ask(&mut self, message: Vec<u8>) -> Result<Vec<Vec<Option<String>>>, String> {
         let session = &mut self.session;
-        run(&mut self.stream, sql, |body| session.report(body).map_err(|e| e.to_string())).await
+        ask(&mut self.stream, message, |body| session.report(body).map_err(|e| e.to_string())).await
     }
 }
 
@@ -126,22 +137,23 @@ impl Probe {
         let cluster = pool.database.cluster();
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = shared.server_info(pool, target, host);
-        login(shared, pool, &info).await.map(|(stream, _)| Self { stream })
+        login(shared, pool, &info, &[]).await.map(|(stream, _)| Self { stream })
     }
 
     /// Runs a query and returns the rows, in text form.
     pub async fn run(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
-        run(&mut self.stream, sql, |_| Ok(())).await
+        let mut message = Vec::new();
+        write::query(&mut message, sql.as_bytes());
+        ask(&mut self.stream, message, |_| Ok(())).await
     }
 }
 
-async fn run(
+/// Sends a request and collects its rows.
+async fn ask(
     stream: &mut Stream,
-    sql: &str,
+    mut message: Vec<u8>,
     mut report: impl FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<Vec<Vec<Option<String>>>, String> {
-    let mut message = Vec::new();
-    write::query(&mut message, sql.as_bytes());
     stream.write_all(&message).await.map_err(|e| e.to_string())?;
     let mut rows = Vec::new();
     let mut failure = None;
@@ -187,8 +199,13 @@ fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
     Some(values)
 }
 
-/// Opens a connection to one of the pool's hosts, trying them in the order the cluster proposes.
-pub async fn open(shared: &Shared, slot: Slot, worker: usize) -> Result<Box<Server>, (ConnectError, Slot)> {
+/// Opens a connection to one of the pool's hosts, trying them in the order the cluster proposes. `own`: startup parameters
+/// of the one client that will have it; none for connections that clients share.
+pub async fn open(
+    shared: &Shared,
+    slot: Slot,
+    own: &[Parameter],
+) -> Result<Box<Server>, (ConnectError, Slot)> {
     let pool = Arc::clone(&slot.pool);
     let cluster = pool.database.cluster();
     let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
@@ -196,7 +213,7 @@ pub async fn open(shared: &Shared, slot: Slot, worker: usize) -> Result<Box<Serv
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = Arc::new(shared.server_info(&pool, target, host));
         let limit = pool.settings.load().server_connect_timeout;
-        let attempt = login(shared, &pool, &info);
+        let attempt = login(shared, &pool, &info, own);
         let attempt = if limit.is_zero() {
             attempt.await
         } else {
@@ -222,7 +239,6 @@ pub async fn open(shared: &Shared, slot: Slot, worker: usize) -> Result<Box<Serv
                     pending: Vec::new(),
                     carry: Vec::new(),
                     purpose: slot.purpose,
-                    home: worker,
                     used: false,
                     idle_since: clock::now(),
                     slot: slot.occupied(shared, Arc::clone(&info), cluster),
@@ -269,6 +285,7 @@ async fn login(
     shared: &Shared,
     pool: &Pool,
     info: &ServerInfo,
+    own: &[Parameter],
 ) -> Result<(Stream, Parameters), ConnectError> {
     let options = shared.socket_options();
     let mut stream = connect::connect(&info.target, &options).await?;
@@ -285,11 +302,14 @@ async fn login(
     let mut out = Vec::new();
     let startup = [("user", pool.user.name.to_string()), ("database", settings.dbname.clone())];
     let extra = settings.startup_parameters.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
-    write::startup(&mut out, startup.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).chain(extra));
+    let own_pairs = own.iter().map(|(n, v)| (&**n, &**v));
+    write::startup(
+        &mut out,
+        startup.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).chain(extra).chain(own_pairs),
+    );
     stream.write_all(&out).await?;
 
-    let mut auth =
-        Some(ServerAuth::new(&startup[0].1, pool.credential(), binding, shared.entropy()));
+    let mut auth = Some(ServerAuth::new(&startup[0].1, pool.credential(), binding, shared.entropy()));
     let mut parameters = Parameters::default();
     let mut message = Vec::new();
     loop {
@@ -327,12 +347,16 @@ async fn login(
             }
         }
     }
+    if !own.is_empty() {
+        return Ok((stream, parameters));
+    }
     connect_query(&mut stream, &settings.connect_query, &mut parameters).await?;
+    unreported_parameters(&mut stream, &settings.track_extra_parameters, &mut parameters).await;
     Ok((stream, parameters))
 }
 
 /// Asks a server for TLS, if that is wanted, and shakes hands if the server agrees.
-async fn encrypt(
+pub(super) async fn encrypt(
     shared: &Shared,
     stream: &mut Stream,
     info: &ServerInfo,
@@ -382,6 +406,27 @@ async fn connect_query(
                 .map_err(|e| ConnectError::Unreachable(e.to_string()))?,
             b'Z' => return Ok(()),
             _ => {}
+        }
+    }
+}
+
+/// `track_extra_parameters`: what the server does not report has to be asked for, once.
+async fn unreported_parameters(stream: &mut Stream, names: &[String], parameters: &mut Parameters) {
+    let missing: Vec<_> = names.iter().filter(|name| parameters.get(name.as_bytes()).is_none()).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let values = missing
+        .iter()
+        .map(|name| format!("pg_catalog.current_setting('{}', true)", name.replace('\'', "''")));
+    let mut message = Vec::new();
+    let sql = format!("SELECT {}", values.collect::<Vec<_>>().join(", "));
+    write::query(&mut message, sql.as_bytes());
+    // A server that is another pooler's console, for one, knows no such function.
+    let rows = ask(stream, message, |_| Ok(())).await.unwrap_or_default();
+    for (name, value) in missing.into_iter().zip(rows.into_iter().flatten()) {
+        if let Some(value) = value {
+            parameters.set(name.as_bytes(), value.as_bytes());
         }
     }
 }

@@ -7,12 +7,11 @@ use zeroize::Zeroizing;
 
 use super::pools::{Database, Pool, PoolSettings, User};
 use super::shared::Shared;
-use crate::auth::exchange::{Authenticated, Learned, Method};
+use crate::auth::exchange::Learned;
 use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
-use crate::config::model::Accounts;
 use crate::config::settings::{self, Change, Status};
-use crate::config::{AuthType, Config, DatabaseConfig, LoadBalance, UserConfig};
+use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, UserConfig};
 use crate::error::{Refusal, sqlstate};
 use crate::net::tls::TlsError;
 use crate::pool::Sizes;
@@ -24,11 +23,11 @@ pub const PURPOSES: [Purpose; 2] = [Purpose::Write, Purpose::Read];
 /// Puts a configuration in force. Databases that are no longer there lose their clients; servers that were opened with
 /// other parameters are closed as soon as nobody uses them.
 /// The error: TLS as configured cannot be had, and that of before goes on; everything else is in force.
-pub fn apply(shared: &Arc<Shared>, config: Config, accounts: Option<Accounts>) -> Result<(), TlsError> {
+pub fn apply(shared: &Arc<Shared>, config: Config, access: Option<Access>) -> Result<(), TlsError> {
     let config = Arc::new(config);
     shared.config.store(Arc::clone(&config));
-    if let Some(accounts) = accounts {
-        shared.accounts.store(Arc::new(accounts));
+    if let Some(access) = access {
+        shared.access.store(Arc::new(access));
     }
     shared.client_limit.set_max(config.settings.max_client_conn as usize);
     shared.console.clients.set_max(config.settings.max_db_client_connections as usize);
@@ -121,7 +120,9 @@ fn update_pool(shared: &Arc<Shared>, config: &Config, pool: &Arc<Pool>) {
     let learned = matches!(pool.credential(), Credential::Keys(_));
     let current = credential(shared, &pool.database, &pool.user);
     // What a login has taught us is kept as long as nothing better is known.
-    if !(learned && matches!(current, Credential::VerifierOnly)) {
+    let keeps =
+        matches!(current, Credential::None) || (learned && matches!(current, Credential::VerifierOnly));
+    if !keeps {
         pool.set_credential(current);
     }
     for lane in pool.lanes() {
@@ -167,6 +168,17 @@ pub fn pool(shared: &Shared, database: &Arc<Database>, client: &Arc<User>) -> Ar
     let user = forced.as_ref().unwrap_or(client);
     shared.pools.pool(shared.workers.len(), database, user, || {
         (pool_settings(&config, database, user), credential(shared, database, user))
+    })
+}
+
+/// The pool for the lookups of a database's users (`auth_query`), which no client gets.
+pub fn auth_pool(shared: &Shared, database: &Arc<Database>, auth_user: &str) -> Arc<Pool> {
+    let config = shared.config.load_full();
+    let user = user(shared, auth_user);
+    shared.pools.auth_pool(shared.workers.len(), database, &user, || {
+        let account = shared.access.load().accounts.get(auth_user).cloned();
+        let credential = account.map_or(Credential::None, |account| of_secret(&account.secret));
+        (pool_settings(&config, database, &user), credential)
     })
 }
 
@@ -251,6 +263,7 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         idle_transaction_timeout,
         transaction_timeout,
         client_idle_timeout,
+        track_extra_parameters: s.track_extra_parameters.clone(),
         dbname: d.dbname.clone().unwrap_or_else(|| database.name.to_string()),
         startup_parameters: startup
             .into_iter()
@@ -262,44 +275,42 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
 /// What a pool logs in to servers with.
 fn credential(shared: &Shared, database: &Database, user: &User) -> Credential {
     let config = database.config.load();
-    let password = |text: &str| Credential::Password(Password::new(Zeroizing::new(text.to_owned())));
     if let Some(text) = &config.password {
-        return password(text);
+        return Credential::Password(Password::new(Zeroizing::new(text.clone())));
     }
-    match shared.accounts.load().get(&*user.name).map(|account| &account.secret) {
+    match shared.access.load().accounts.get(&*user.name).map(|account| &account.secret) {
         None => Credential::None,
-        Some(Secret::Plain(text)) => password(text),
-        Some(Secret::Md5(hash)) => Credential::Md5(hash.clone()),
-        Some(Secret::Scram(_)) => Credential::VerifierOnly,
+        Some(secret) => of_secret(secret),
     }
 }
 
-/// A login may have shown the password or the keys with which the server lets this user in, too.
-pub fn learn_credential(pool: &Pool, authenticated: Authenticated) {
-    let known = pool.credential();
-    let is_forced = pool.database.config.load().user.is_some();
-    let learned = match (authenticated.learned, known) {
-        _ if is_forced => return,
-        (_, Credential::Password(_)) | (Learned::Nothing, _) => return,
-        (Learned::Password(text), _) => Credential::Password(Password::new(text)),
-        // Keys are good for the salt they were made with: that of a stored verifier, not of one made up here.
-        (Learned::Keys(keys), Credential::VerifierOnly | Credential::Keys(_)) => Credential::Keys(keys),
-        (Learned::Keys(_), _) => return,
-    };
-    pool.set_credential(learned);
+fn of_secret(secret: &Secret) -> Credential {
+    match secret {
+        Secret::Plain(text) => Credential::Password(Password::new(text.clone())),
+        Secret::Md5(hash) => Credential::Md5(hash.clone()),
+        Secret::Scram(_) => Credential::VerifierOnly,
+        Secret::Unusable => Credential::None,
+    }
 }
 
-/// How clients prove who they are.
-pub fn method(auth_type: AuthType) -> Method {
-    match auth_type {
-        AuthType::Any => Method::Any,
-        AuthType::Trust => Method::Trust,
-        AuthType::Plain => Method::Plain,
-        AuthType::Md5 => Method::Md5,
-        // The others are refused when the configuration is read; SCRAM is the strictest of what is left.
-        AuthType::ScramSha256 | AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => {
-            Method::Scram
-        }
+/// A login may have shown what servers let this user in with: by what `auth_query` has found for the user, or by what the
+/// client has proved.
+pub fn learn_credential(pool: &Pool, found: Option<&Secret>, learned: Learned) {
+    let database = pool.database.config.load();
+    if database.user.is_some() || database.password.is_some() {
+        return;
+    }
+    let known = pool.credential();
+    let stored = found.map_or_else(|| known.clone(), of_secret);
+    let best = match (stored, learned) {
+        (Credential::Password(password), _) => Credential::Password(password),
+        (_, Learned::Password(text)) => Credential::Password(Password::new(text)),
+        // Keys are good for the salt they were made with: that of a stored verifier, not of one made up here.
+        (Credential::VerifierOnly | Credential::Keys(_), Learned::Keys(keys)) => Credential::Keys(keys),
+        (stored, _) => stored,
+    };
+    if best != known {
+        pool.set_credential(best);
     }
 }
 
@@ -335,18 +346,19 @@ pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<(), Refusa
     if info.status == Status::Pending && config.settings.show(key).as_deref() != Some(info.default) {
         tracing::warn!("SET {key}: this setting has no effect in this version");
     }
-    if key == "auth_type"
-        && matches!(
-            config.settings.auth_type,
-            AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam
-        )
-    {
-        return Err(Refusal::new(
-            sqlstate::NOT_SUPPORTED,
-            format!("auth_type {value} is not supported in this version"),
-        ));
-    }
+    // What the settings about logins name is read again, so that a change shows at once.
+    let access = match key.starts_with("auth_") {
+        false => None,
+        true => Some(read_access(&config).map_err(|error| refuse(error.to_string()))?),
+    };
     // The value stays, as it may need another one to be of use: the certificate for a new key.
-    let _ = apply(shared, config, None);
+    let _ = apply(shared, config, access);
     Ok(())
+}
+
+/// Reads what the settings about logins name; what is wrong with it but not fatal goes to the log.
+pub fn read_access(config: &Config) -> Result<Access, ConfigError> {
+    let (access, warnings) = Access::read(config)?;
+    warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
+    Ok(access)
 }

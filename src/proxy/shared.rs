@@ -17,8 +17,7 @@ use super::pools::{Pool, Pools};
 use super::tls::Tls;
 use super::worker::Worker;
 use crate::clock;
-use crate::config::Config;
-use crate::config::model::Accounts;
+use crate::config::{Access, Config};
 use crate::metrics::averages::Averages;
 use crate::metrics::stats::Totals;
 use crate::net::connect::{SocketOptions, Target};
@@ -30,8 +29,8 @@ use crate::session::prepared::Registry;
 pub struct Shared {
     /// The configuration in force.
     pub config: ArcSwap<Config>,
-    /// Users and secrets from `auth_file` and the environment.
-    pub accounts: ArcSwap<Accounts>,
+    /// Who may come in.
+    pub access: ArcSwap<Access>,
     /// Databases, users, pools.
     pub pools: Pools,
     /// Clients by the process ID in their cancel key.
@@ -122,13 +121,13 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     /// The state of a program about to start.
-    pub fn new(config: Config, accounts: Accounts, workers: Vec<Worker>) -> Self {
+    pub fn new(config: Config, access: Access, workers: Vec<Worker>) -> Self {
         let mut mock_key = [0; 32];
         fill_random(&mut mock_key);
         let max_clients = config.settings.max_client_conn as usize;
         Self {
             config: ArcSwap::from_pointee(config),
-            accounts: ArcSwap::from_pointee(accounts),
+            access: ArcSwap::from_pointee(access),
             pools: Pools::default(),
             clients: DashMap::new(),
             servers: Arc::default(),

@@ -63,13 +63,15 @@ impl Tls {
     /// settings cannot be used, everything stays as it was.
     pub fn refresh(&self, s: &Settings) -> Result<bool, TlsError> {
         let now = Seen::new(s);
-        let before = std::mem::replace(&mut *self.seen.lock(), Seen { clients: now.clients, servers: now.servers });
+        let before =
+            std::mem::replace(&mut *self.seen.lock(), Seen { clients: now.clients, servers: now.servers });
         if now == before {
             return Ok(false);
         }
         let clients = ClientTls::new(s)?;
         let servers = ServerTls::new(s)?;
-        let notes = clients.iter().flat_map(|tls| &tls.notes).chain(servers.iter().flat_map(|tls| &tls.notes));
+        let notes =
+            clients.iter().flat_map(|tls| &tls.notes).chain(servers.iter().flat_map(|tls| &tls.notes));
         notes.for_each(|note| tracing::warn!("{note}"));
         let was_off = self.servers.load().is_none();
         let changed = now.servers != before.servers && !(was_off && servers.is_none());

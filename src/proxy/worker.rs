@@ -140,7 +140,7 @@ async fn connect(shared: &Arc<Shared>, worker: usize, slot: Slot) {
     let pool = Arc::clone(&slot.pool);
     let purpose = slot.purpose;
     let lane = Arc::clone(pool.lane(purpose));
-    match server::open(shared, slot, worker).await {
+    match server::open(shared, slot, &[]).await {
         Ok(server) => {
             *pool.login_error.lock() = None;
             pool.set_welcome(&server.session.parameters);

@@ -260,7 +260,7 @@ pub fn align_parameters(client: &mut ClientSession, server: &mut ServerSession, 
     if Arc::ptr_eq(&client.parameters, &server.parameters) {
         return false;
     }
-    if client.parameters.write_difference(&server.parameters, out) {
+    if client.parameters.write_difference(&mut server.parameters, out) {
         server.pipeline.expect(Expect::Query, Action::Skip, 0);
         return true;
     }

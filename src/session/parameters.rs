@@ -5,6 +5,8 @@
 //! differs, the difference is `SET` there first. PgBouncer calls this the varcache and follows a fixed list;
 //! here everything that a server reports and that can be set follows the client.
 
+use std::sync::Arc;
+
 use crate::wire::startup::Parameter;
 use crate::wire::{frame, write};
 
@@ -54,12 +56,14 @@ impl Parameters {
         self.get(b"standard_conforming_strings").is_none_or(|v| v == b"on")
     }
 
-    /// Appends a simple query that makes `server` equal to `self`; `false` if nothing has to be done.
-    pub fn write_difference(&self, server: &Self, out: &mut Vec<u8>) -> bool {
+    /// Appends a simple query that makes `server` equal to `self`; `false` if nothing has to be done. `server` becomes
+    /// what it will be then: some parameters it will not report.
+    pub fn write_difference(&self, server: &mut Arc<Self>, out: &mut Vec<u8>) -> bool {
         let mut sql = Vec::new();
         for (name, value) in self.iter() {
             if !is_fixed(name) && server.get(name).is_some_and(|theirs| theirs != value) {
                 assignment(&mut sql, name, value);
+                Arc::make_mut(server).set(name, value);
             }
         }
         if sql.is_empty() {
@@ -132,7 +136,7 @@ mod tests {
 
     fn difference(client: &[(&str, &str)], server: &[(&str, &str)]) -> Option<String> {
         let mut out = Vec::new();
-        let any = parameters(client).write_difference(&parameters(server), &mut out);
+        let any = parameters(client).write_difference(&mut Arc::new(parameters(server)), &mut out);
         any.then(|| String::from_utf8(out[5..out.len() - 1].to_vec()).unwrap())
     }
 

@@ -52,6 +52,24 @@ pub fn query(out: &mut Vec<u8>, sql: &[u8]) {
     frame(out, b'Q', |out| cstr(out, sql));
 }
 
+/// A query with one parameter, in text form, by the extended protocol: Parse, Bind, Execute, Sync.
+pub fn query_with_parameter(out: &mut Vec<u8>, sql: &[u8], parameter: &[u8]) {
+    frame(out, b'P', |out| {
+        cstr(out, b"");
+        cstr(out, sql);
+        out.extend([0; 2]);
+    });
+    frame(out, b'B', |out| {
+        // Unnamed portal and statement, no formats, one parameter, no formats for results.
+        out.extend([0, 0, 0, 0, 0, 1]);
+        out.extend((parameter.len() as u32).to_be_bytes());
+        out.extend_from_slice(parameter);
+        out.extend([0; 2]);
+    });
+    frame(out, b'E', |out| out.extend([0; 5]));
+    frame(out, b'S', |_| {});
+}
+
 /// Parse from a statement's text and parameter types as they stood in the client's own Parse.
 pub fn parse(out: &mut Vec<u8>, name: &[u8], text_and_types: &[u8]) {
     frame(out, b'P', |out| {

@@ -12,15 +12,20 @@ pub fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate)
 }
 
-/// The common name of the subject: the user name for `auth_type=cert`. A name with a NUL byte in it is nobody's.
-pub fn common_name(der: &CertificateDer<'_>) -> Option<String> {
-    let certificate = parse(der)?;
-    subject_common_name(&certificate).map(str::to_owned)
-}
-
+/// The subject's common name. One with a NUL byte in it is nobody's.
 pub(super) fn subject_common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
     let name = certificate.subject().iter_common_name().last()?.as_str().ok()?;
     (!name.contains('\0')).then_some(name)
+}
+
+/// All names of the subject: the common name, and the DNS names among the alternative ones.
+pub fn names(der: &CertificateDer<'_>) -> Vec<String> {
+    let Some(certificate) = parse(der) else { return Vec::new() };
+    let alternative = alternative_names(&certificate).into_iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) if !name.contains('*') => Some(*name),
+        _ => None,
+    });
+    subject_common_name(&certificate).into_iter().chain(alternative).map(str::to_owned).collect()
 }
 
 /// The public key as it stands in the certificate.

@@ -20,7 +20,8 @@ pub(super) struct Identity {
 impl Identity {
     pub(super) fn load(cert_file: &str, key_file: &str) -> Result<Self, TlsError> {
         let chain = certificates("certificate", cert_file)?;
-        let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| load_error("key", key_file, &error))?;
+        let key =
+            PrivateKeyDer::from_pem_file(key_file).map_err(|error| load_error("key", key_file, &error))?;
         let key = rustls::crypto::ring::sign::any_supported_type(&key)
             .map_err(|error| TlsError(format!("failed to load key file \"{key_file}\": {error}")))?;
         let own = key.public_key().map(|key| key.as_ref().to_vec());

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use rustls::crypto::ring::{cipher_suite as suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::{CipherSuite, CommonState, NamedGroup, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{
+    CipherSuite, CommonState, NamedGroup, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion,
+};
 
 use super::setup::TlsError;
 
@@ -150,7 +152,8 @@ fn ciphers12(wanted: Wanted<'_>, notes: &mut Vec<String>) -> Result<Vec<Supporte
         }
     }
     if !unknown.is_empty() {
-        let names: Vec<_> = TLS12.iter().filter(|(_, suite)| chosen.contains(suite)).map(|(n, _)| *n).collect();
+        let names: Vec<_> =
+            TLS12.iter().filter(|(_, suite)| chosen.contains(suite)).map(|(n, _)| *n).collect();
         notes.push(format!(
             "{}_ciphers: not known here: {}; in use: {}",
             wanted.side,

@@ -248,8 +248,12 @@ impl TlsStream {
     ) -> io::Result<bool> {
         SEALED_OUT.with_borrow_mut(|sealed| {
             let n = match &mut self.connection {
-                Connection::Server(c) => seal(c.process_tls_records(&mut []), plain, sealed, &mut self.unsent),
-                Connection::Client(c) => seal(c.process_tls_records(&mut []), plain, sealed, &mut self.unsent),
+                Connection::Server(c) => {
+                    seal(c.process_tls_records(&mut []), plain, sealed, &mut self.unsent)
+                }
+                Connection::Client(c) => {
+                    seal(c.process_tls_records(&mut []), plain, sealed, &mut self.unsent)
+                }
             }?;
             let Some(n) = n else { return Ok(false) };
             let mut sent = 0;
@@ -401,7 +405,9 @@ fn seal<D>(
 ) -> io::Result<Option<usize>> {
     let failed = |error: EncryptError| io::Error::other(error.to_string());
     match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => traffic.encrypt(plain, sealed).map(Some).map_err(failed),
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+            traffic.encrypt(plain, sealed).map(Some).map_err(failed)
+        }
         state => {
             let mut sink = Sink { buf: &mut [], filled: 0, surplus: &mut Vec::new() };
             match advance(UnbufferedStatus { discard: 0, state }, &mut sink, queued).1.map_err(invalid)? {

@@ -75,7 +75,9 @@ impl Authorities {
         for list in &self.revoked {
             let Ok((_, list)) = CertificateRevocationList::from_der(list) else { continue };
             let concerns = list.issuer().as_raw() == certificate.issuer().as_raw();
-            if concerns && list.iter_revoked_certificates().any(|r| r.raw_serial() == certificate.raw_serial()) {
+            if concerns
+                && list.iter_revoked_certificates().any(|r| r.raw_serial() == certificate.raw_serial())
+            {
                 return Err(CertificateError::Revoked.into());
             }
         }
@@ -97,12 +99,13 @@ impl ServerCheck {
         provider: &Arc<CryptoProvider>,
         host: bool,
     ) -> Result<Self, TlsError> {
-        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::clone(&authorities.store), Arc::clone(provider))
-            .with_crls(authorities.revoked.iter().cloned())
-            .allow_unknown_revocation_status()
-            .only_check_end_entity_revocation()
-            .build()
-            .map_err(|error| TlsError(format!("server_tls_ca_file: {error}")))?;
+        let webpki =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&authorities.store), Arc::clone(provider))
+                .with_crls(authorities.revoked.iter().cloned())
+                .allow_unknown_revocation_status()
+                .only_check_end_entity_revocation()
+                .build()
+                .map_err(|error| TlsError(format!("server_tls_ca_file: {error}")))?;
         Ok(Self::Chain(authorities, webpki, host))
     }
 }
@@ -272,5 +275,9 @@ fn verify_tls12(
         .unwrap_or_default()
         .iter()
         .any(|algorithm| algorithm.verify_signature(key, message, dss.signature()).is_ok());
-    if is_valid { Ok(HandshakeSignatureValid::assertion()) } else { Err(CertificateError::BadSignature.into()) }
+    if is_valid {
+        Ok(HandshakeSignatureValid::assertion())
+    } else {
+        Err(CertificateError::BadSignature.into())
+    }
 }

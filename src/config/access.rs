@@ -1,0 +1,113 @@
+//! Who may come in: users and their secrets, the rules of the HBA file, the directory to ask.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::{ConfigError, Problem};
+use super::model::Config;
+use super::raw::Origin;
+use super::value::AuthType;
+use crate::auth::exchange::Account;
+use crate::auth::hba::ident::IdentMaps;
+use crate::auth::hba::{self, Rules};
+use crate::auth::ldap::LdapOptions;
+use crate::auth::secret::Secret;
+use crate::auth::userlist;
+
+/// Everything the settings `auth_*` name, read.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// Users and secrets of `auth_file` and the environment.
+    pub accounts: HashMap<String, Arc<Account>>,
+    /// `auth_hba_file`, for `auth_type = hba`.
+    pub rules: Rules,
+    /// `auth_ldap_options`, for `auth_type = ldap`.
+    pub ldap: Option<Arc<LdapOptions>>,
+}
+
+impl Access {
+    /// Reads the files. As in PgBouncer an `auth_file` that cannot be opened is worth a warning, and so is a bad line of
+    /// the HBA or the ident file, which is left out; what cannot be understood or would let nobody in is an error.
+    pub fn read(config: &Config) -> Result<(Self, Vec<Problem>), ConfigError> {
+        let mut access = Self::default();
+        let mut warnings = Vec::new();
+        access.read_accounts(config, &mut warnings)?;
+        let settings = &config.settings;
+        match settings.auth_type {
+            AuthType::Hba => access.read_rules(config, &mut warnings)?,
+            AuthType::Ldap => {
+                let options = LdapOptions::parse(&settings.auth_ldap_options).map_err(|error| {
+                    let problem = Problem::general(format!("auth_ldap_options: {error}"));
+                    ConfigError::one(
+                        problem.hint("such as ldapurl=\"ldap://host/dc=example,dc=org?uid?sub\""),
+                    )
+                })?;
+                access.ldap = Some(Arc::new(options));
+            }
+            _ => {}
+        }
+        Ok((access, warnings))
+    }
+
+    fn read_accounts(&mut self, config: &Config, warnings: &mut Vec<Problem>) -> Result<(), ConfigError> {
+        let file = &config.settings.auth_file;
+        if !file.is_empty() {
+            match std::fs::read(file) {
+                Ok(bytes) => {
+                    let users = userlist::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
+                        let origin = Origin::new(Path::new(file), error.line, error.column, "");
+                        let problem = Problem::at(&origin, error.message);
+                        ConfigError::one(
+                            problem.hint("each line is \"user\" \"password\", both in double quotes"),
+                        )
+                    })?;
+                    let accounts =
+                        users.into_iter().map(|(name, secret)| (name, Arc::new(Account::new(secret))));
+                    self.accounts.extend(accounts);
+                }
+                Err(error) => {
+                    warnings.push(Problem::general(format!("could not open auth_file {file}: {error}")));
+                }
+            }
+        }
+        for (user, password) in &config.passwords {
+            self.accounts.insert(user.clone(), Arc::new(Account::new(Secret::parse(password))));
+        }
+        Ok(())
+    }
+
+    fn read_rules(&mut self, config: &Config, warnings: &mut Vec<Problem>) -> Result<(), ConfigError> {
+        let settings = &config.settings;
+        let mut maps = IdentMaps::default();
+        if !settings.auth_ident_file.is_empty() {
+            let (read, problems) =
+                IdentMaps::parse(&read_text("auth_ident_file", &settings.auth_ident_file)?);
+            maps = read;
+            warnings.extend(problems.into_iter().map(|p| located(&settings.auth_ident_file, p)));
+        }
+        let path = Path::new(&settings.auth_hba_file);
+        let text = read_text("auth_hba_file", &settings.auth_hba_file)?;
+        let read_names = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+        let (rules, problems) = Rules::parse(&text, path, &maps, &read_names);
+        self.rules = rules;
+        warnings.extend(problems.into_iter().map(|p| located(&settings.auth_hba_file, p)));
+        Ok(())
+    }
+}
+
+fn read_text(setting: &str, file: &str) -> Result<String, ConfigError> {
+    let hint = "auth_type=hba lets nobody in without it";
+    std::fs::read_to_string(file).map_err(|error| {
+        ConfigError::one(Problem::general(format!("could not open {setting} {file}: {error}")).hint(hint))
+    })
+}
+
+fn located(file: &str, problem: hba::Problem) -> Problem {
+    let origin = Origin::new(Path::new(file), problem.line, problem.column, &problem.excerpt);
+    let located = Problem::at(&origin, problem.message);
+    match problem.hint {
+        Some(hint) => located.hint(hint),
+        None => located,
+    }
+}

@@ -1,0 +1,330 @@
+//! Who is it? The rule that applies to a client, and what it has to prove.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::{Claim, Failure, Newcomer};
+use crate::auth::exchange::{self, Account, Begin, Exchange, Learned, Method, Progress};
+use crate::auth::hba::{self, ident::IdentMap};
+use crate::auth::ldap::LdapOptions;
+use crate::auth::scram::ChannelBinding;
+use crate::config::{AuthType, Config};
+use crate::error::{Refusal, sqlstate};
+use crate::net::listener::Peer;
+use crate::net::tls::certificate;
+use crate::proxy::shared::{CONSOLE, PeerName};
+use crate::wire::{frame, write};
+
+/// Longest password or SASL message.
+const MAX_PASSWORD: usize = 70_000;
+
+/// Somebody who has proved who they are.
+pub(super) struct Identity {
+    /// The user's name; `auth_query` may have given another one than the client.
+    pub(super) user: String,
+    /// What `auth_query` has found.
+    pub(super) found: Option<Arc<Account>>,
+    /// What the proof has revealed.
+    pub(super) learned: Learned,
+}
+
+/// What has to be proved, and how.
+enum Proof {
+    /// Something in a conversation.
+    Exchange(Method),
+    /// A certificate with the user's name.
+    Certificate(Option<Arc<IdentMap>>),
+    /// The operating system's user.
+    Peer(Option<Arc<IdentMap>>),
+    /// A password that a directory knows.
+    Ldap(Arc<LdapOptions>),
+    /// A password that PAM accepts.
+    Pam,
+}
+
+impl Newcomer {
+    /// Has the client prove that it is who it claims to be. What there is to send at last is left in `out`.
+    pub(super) async fn authenticate(
+        &mut self,
+        claim: &Claim,
+        physical_replication: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Identity, Failure> {
+        let config = self.shared.config.load_full();
+        let proof = self.proof(&config, claim, physical_replication)?;
+        let mut user = Cow::Borrowed(&*claim.user);
+        if let Proof::Ldap(_) | Proof::Pam = proof {
+            let learned = self.authenticate_elsewhere(claim, &proof, out).await?;
+            return Ok(Identity { user: user.into_owned(), found: None, learned });
+        }
+        let mut account = self.shared.access.load().accounts.get(&*claim.user).cloned();
+        let mut found = None;
+        if account.is_none() && !matches!(proof, Proof::Exchange(Method::Any)) {
+            if let Some(looked_up) = self.look_up(&config, claim).await? {
+                user = Cow::Owned(looked_up.user);
+                account = Some(looked_up.account);
+                found.clone_from(&account);
+            }
+        }
+        let is_known = account.is_some();
+        let learned = match proof {
+            Proof::Exchange(method) => self.converse(claim, &user, account.as_deref(), method, out).await?,
+            Proof::Certificate(map) => {
+                self.check_certificate(claim, &user, map.as_deref(), is_known)?;
+                Learned::Nothing
+            }
+            Proof::Peer(map) => {
+                self.check_peer(claim, &user, map.as_deref(), is_known)?;
+                Learned::Nothing
+            }
+            Proof::Ldap(_) | Proof::Pam => unreachable!("have been dealt with"),
+        };
+        Ok(Identity { user: user.into_owned(), found, learned })
+    }
+
+    fn proof(&self, config: &Config, claim: &Claim, physical_replication: bool) -> Result<Proof, Failure> {
+        let access = self.shared.access.load();
+        Ok(match config.settings.auth_type {
+            AuthType::Any => {
+                let forced = config.database(&claim.database).is_some_and(|(d, _)| d.user.is_some());
+                if !forced && claim.database != CONSOLE {
+                    self.log_error(claim, "auth_type=any requires forced user");
+                    return Err(config_error("With auth_type=any each database must name its user.").into());
+                }
+                Proof::Exchange(Method::Any)
+            }
+            AuthType::Trust => Proof::Exchange(Method::Trust),
+            AuthType::Plain => Proof::Exchange(Method::Plain),
+            AuthType::Md5 => Proof::Exchange(Method::Md5),
+            AuthType::ScramSha256 => Proof::Exchange(Method::Scram),
+            AuthType::Cert => Proof::Certificate(None),
+            AuthType::Pam => Proof::Pam,
+            AuthType::Ldap => match &access.ldap {
+                Some(options) => Proof::Ldap(Arc::clone(options)),
+                None => return Err(config_error("auth_type=ldap needs auth_ldap_options.").into()),
+            },
+            AuthType::Hba => {
+                let connection = hba::Connection {
+                    address: match self.peer {
+                        Peer::Tcp(address) => Some(address.ip().to_canonical()),
+                        Peer::Unix { .. } => None,
+                    },
+                    tls: self.tls.is_some(),
+                    physical_replication,
+                    database: &claim.database,
+                    user: &claim.user,
+                };
+                let rule = access.rules.find(&connection).ok_or_else(|| rejected_by_hba(claim, None))?;
+                match &rule.method {
+                    hba::Method::Trust => Proof::Exchange(Method::Trust),
+                    hba::Method::Md5 => Proof::Exchange(Method::Md5),
+                    hba::Method::Password => Proof::Exchange(Method::Plain),
+                    hba::Method::ScramSha256 => Proof::Exchange(Method::Scram),
+                    hba::Method::Peer => Proof::Peer(rule.map.clone()),
+                    hba::Method::Cert => Proof::Certificate(rule.map.clone()),
+                    hba::Method::Ldap(Some(options)) => Proof::Ldap(Arc::clone(options)),
+                    hba::Method::Reject | hba::Method::Ldap(None) => {
+                        return Err(rejected_by_hba(claim, Some(rule.line)).into());
+                    }
+                }
+            }
+        })
+    }
+
+    /// Passwords and SCRAM.
+    async fn converse(
+        &mut self,
+        claim: &Claim,
+        user: &str,
+        account: Option<&Account>,
+        method: Method,
+        out: &mut Vec<u8>,
+    ) -> Result<Learned, Failure> {
+        let (mut exchange, request) = Exchange::begin(Begin {
+            method,
+            user,
+            account,
+            entropy: self.shared.entropy(),
+            mock_key: &self.shared.mock_key,
+            scram_iterations: self.shared.config.load().settings.scram_iterations,
+            binding: self.tls.as_ref().map_or(ChannelBinding::None, |tls| tls.binding.clone()),
+        });
+        if let Some(request) = request {
+            write_request(out, &request);
+        }
+        let mut message = Vec::new();
+        loop {
+            if exchange.needs_answer() {
+                self.read_answer(out, &mut message).await?;
+            }
+            match exchange.handle(message.get(frame::HEADER..).unwrap_or_default()) {
+                Progress::Continue(next, request) => {
+                    write_request(out, &request);
+                    exchange = next;
+                }
+                Progress::Accepted(authenticated, last) => {
+                    if let Some(last) = last {
+                        write_request(out, &last);
+                    }
+                    return Ok(authenticated.learned);
+                }
+                Progress::Rejected(failure) => {
+                    self.log_warning(claim, failure.log_detail);
+                    return Err(rejected(&claim.user, failure.kind).into());
+                }
+            }
+        }
+    }
+
+    /// Sends what there is to send and reads the client's answer.
+    async fn read_answer(&mut self, out: &mut Vec<u8>, message: &mut Vec<u8>) -> Result<(), Failure> {
+        self.stream.write_all(out).await?;
+        out.clear();
+        self.stream.read_frame(message, MAX_PASSWORD).await?;
+        if message[0] != b'p' {
+            return Err(Refusal::protocol("expected a password message").into());
+        }
+        Ok(())
+    }
+
+    /// Asks for the password and has somebody else check it.
+    async fn authenticate_elsewhere(
+        &mut self,
+        claim: &Claim,
+        proof: &Proof,
+        out: &mut Vec<u8>,
+    ) -> Result<Learned, Failure> {
+        write_request(out, &exchange::AuthRequest::CleartextPassword);
+        let mut message = Vec::new();
+        self.read_answer(out, &mut message).await?;
+        // An empty password would be an anonymous login to a directory, which proves nothing.
+        let password = exchange::password(&message[frame::HEADER..]).filter(|password| !password.is_empty());
+        let Some(password) = password.map(|text| Zeroizing::new(text.to_owned())) else {
+            return Err(rejected(&claim.user, exchange::FailureKind::Password).into());
+        };
+        let checked = match proof {
+            Proof::Ldap(_) => Err("LDAP is not supported in this version".to_owned()),
+            _ => Err("PAM is not supported in this version".to_owned()),
+        };
+        match checked {
+            Ok(()) => Ok(Learned::Password(password)),
+            Err::<(), String>(error) => {
+                self.log_warning(claim, &error);
+                Err(rejected(&claim.user, exchange::FailureKind::Password).into())
+            }
+        }
+    }
+
+    fn check_certificate(
+        &self,
+        claim: &Claim,
+        user: &str,
+        map: Option<&IdentMap>,
+        is_known: bool,
+    ) -> Result<(), Failure> {
+        let refuse = |why: &str| {
+            self.log_error(claim, why);
+            Refusal::new(sqlstate::INVALID_AUTHORIZATION, "certificate authentication failed").into()
+        };
+        if self.tls.is_none() {
+            return Err(refuse("TLS connection required"));
+        }
+        let Some(der) = self.stream.peer_certificate() else {
+            return Err(refuse("TLS client certificate required"));
+        };
+        let names = certificate::names(der);
+        match map {
+            _ if !is_known => Err(refuse("no such user")),
+            Some(map) if map.allows(user, |name| names.iter().any(|n| n == name)) => Ok(()),
+            Some(map) => Err(refuse(&format!("ident map: {} does not have a match", map.name))),
+            None if names.iter().any(|name| name == user) => Ok(()),
+            None => Err(refuse("TLS certificate name mismatch")),
+        }
+    }
+
+    fn check_peer(
+        &self,
+        claim: &Claim,
+        user: &str,
+        map: Option<&IdentMap>,
+        is_known: bool,
+    ) -> Result<(), Failure> {
+        let refuse = |why: &str| {
+            self.log_error(claim, why);
+            Refusal::new(sqlstate::INVALID_AUTHORIZATION, "unix socket login rejected").into()
+        };
+        let Peer::Unix { uid, .. } = self.peer else { return Err(refuse("not a Unix socket")) };
+        let is_peer = |name: &str| matches!(nix::unistd::User::from_name(name), Ok(Some(system_user)) if system_user.uid.as_raw() == uid);
+        match map {
+            _ if !is_known => Err(refuse("no such user")),
+            Some(map) if map.allows(user, is_peer) => Ok(()),
+            Some(map) => Err(refuse(&format!("ident map {} cannot be matched", map.name))),
+            None if is_peer(user) => Ok(()),
+            None => Err(refuse("the process at the other end runs as another user")),
+        }
+    }
+
+    pub(super) fn log_error(&self, claim: &Claim, text: &str) {
+        let peer = PeerName(self.peer, self.local);
+        tracing::error!("C-{:#x}: {}/{}@{peer} {text}", self.id, claim.database, claim.user);
+    }
+
+    fn log_warning(&self, claim: &Claim, text: &str) {
+        let peer = PeerName(self.peer, self.local);
+        tracing::warn!("C-{:#x}: {}/{}@{peer} {text}", self.id, claim.database, claim.user);
+    }
+}
+
+fn write_request(out: &mut Vec<u8>, request: &exchange::AuthRequest) {
+    let (code, body) = request.encode();
+    write::authentication(out, code, &body);
+}
+
+/// What the client reads when the configuration does not fit; the log knows more.
+pub(super) fn config_error(detail: &'static str) -> Refusal {
+    Refusal::new(sqlstate::CONFIG_FILE_ERROR, "bouncer config error").detail(detail)
+}
+
+fn rejected_by_hba(claim: &Claim, line: Option<usize>) -> Refusal {
+    let Claim { user, database } = claim;
+    match line {
+        Some(line) => {
+            let message =
+                format!("pg_hba.conf rejects connection for user \"{user}\", database \"{database}\"");
+            Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)
+                .detail("login rejected")
+                .log(format!("login rejected (line {line} of auth_hba_file)"))
+        }
+        None => {
+            let message = format!("no pg_hba.conf entry for user \"{user}\", database \"{database}\"");
+            Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)
+                .detail("no authentication method is found")
+                .log("no authentication method is found")
+        }
+    }
+}
+
+/// PostgreSQL's words for the client to read, PgBouncer's in the detail and in the log.
+fn rejected(user: &str, kind: exchange::FailureKind) -> Refusal {
+    let refusal = |message: String, words: &'static str| {
+        Refusal::new(sqlstate::INVALID_PASSWORD, message).detail(words).log(words)
+    };
+    match kind {
+        exchange::FailureKind::Password => {
+            let message = format!("password authentication failed for user \"{user}\"");
+            Refusal::new(sqlstate::INVALID_PASSWORD, message).log("password authentication failed")
+        }
+        exchange::FailureKind::Sasl => refusal(
+            format!("password authentication failed for user \"{user}\""),
+            "SASL authentication failed",
+        ),
+        exchange::FailureKind::Trust => {
+            let message = format!("role \"{user}\" does not exist");
+            Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)
+                .detail("\"trust\" authentication failed")
+                .log("\"trust\" authentication failed")
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Logins of replication clients: each gets a server connection of its own, opened with the client's own parameters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Failure, Newcomer};
+use crate::clock;
+use crate::error::{Refusal, sqlstate};
+use crate::proxy::pools::{Pool, Slot};
+use crate::proxy::server::{self, ConnectError, Server};
+use crate::wire::startup::{Parameter, Session};
+
+/// How often a full pool is looked at.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// What a client wants to replicate (startup parameter `replication`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replication {
+    /// It is an ordinary client.
+    No,
+    /// `database`: a database's changes.
+    Logical,
+    /// `true`: the whole cluster's log.
+    Physical,
+}
+
+impl Replication {
+    pub(super) fn of(session: &Session) -> Result<Self, Refusal> {
+        let Some(value) = session.parameter("replication") else { return Ok(Self::No) };
+        match value.to_ascii_lowercase().as_slice() {
+            b"database" => Ok(Self::Logical),
+            b"true" | b"on" | b"yes" | b"1" | b"t" | b"y" => Ok(Self::Physical),
+            b"false" | b"off" | b"no" | b"0" | b"f" | b"n" => Ok(Self::No),
+            _ => {
+                let shown = String::from_utf8_lossy(value).into_owned();
+                Err(Refusal::new(
+                    sqlstate::INVALID_PARAMETER,
+                    format!("invalid value for parameter \"replication\": \"{shown}\""),
+                )
+                .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
+            }
+        }
+    }
+
+    /// As the log says it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Logical => "database",
+            Self::Physical => "yes",
+        }
+    }
+}
+
+/// Startup parameters for the server: all of the client's but those that say who and where.
+fn startup_parameters(session: &Session) -> Vec<Parameter> {
+    let own = |name: &[u8]| matches!(name, b"user" | b"database");
+    session.parameters.iter().filter(|(name, _)| !own(name)).cloned().collect()
+}
+
+impl Newcomer {
+    /// Opens a server connection for this client alone. It takes a place in the pool, for which it may have to wait.
+    pub(super) async fn own_server(
+        &mut self,
+        pool: &Arc<Pool>,
+        session: &Session,
+    ) -> Result<Box<Server>, Failure> {
+        let limit = pool.settings.load().query_wait_timeout;
+        let limit = if limit.is_zero() { Duration::MAX } else { limit };
+        let slot = tokio::time::timeout(limit, self.wait_for_slot(pool))
+            .await
+            .map_err(|_| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout"))??;
+        let lane = Arc::clone(pool.lane(slot.purpose));
+        match server::open(&self.shared, slot, &startup_parameters(session)).await {
+            Ok(server) => {
+                lane.connected();
+                Ok(server)
+            }
+            Err((error, slot)) => {
+                lane.connected();
+                drop(slot);
+                let refusal = match error {
+                    ConnectError::Refused(refusal) => refusal,
+                    other => Refusal::new(sqlstate::CANNOT_CONNECT, other.to_string()),
+                };
+                Err(refusal.detail("server login failed").log("login failed").into())
+            }
+        }
+    }
+
+    async fn wait_for_slot(&mut self, pool: &Arc<Pool>) -> Result<Slot, Failure> {
+        loop {
+            if let Some(slot) = pool.claim(&self.shared, clock::now()) {
+                return Ok(slot);
+            }
+            let gone = std::future::poll_fn(|cx| self.stream.poll_closed(cx));
+            if tokio::time::timeout(RETRY, gone).await.is_ok() {
+                return Err(Failure::Silent("client unexpected eof"));
+            }
+        }
+    }
+}
