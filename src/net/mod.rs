@@ -3,5 +3,6 @@
 pub mod connect;
 pub mod ldap;
 pub mod listener;
+pub mod pam;
 pub mod stream;
 pub mod tls;
