@@ -33,8 +33,8 @@ pub struct Config {
     pub fallback: Option<DatabaseConfig>,
     /// `[users]` by name.
     pub users: BTreeMap<String, UserConfig>,
-    /// Users and passwords that the environment gives, besides those in `auth_file`.
-    pub passwords: Vec<(String, String)>,
+    /// Users and secrets that the environment gives, besides those in `auth_file`.
+    pub passwords: Vec<(String, Secret)>,
     /// Where all this comes from.
     pub source: Source,
 }
@@ -207,8 +207,8 @@ impl Config {
                 }
             }
         }
-        for (user, password) in &self.passwords {
-            accounts.insert(user.clone(), Arc::new(Account::new(Secret::parse(password))));
+        for (user, secret) in &self.passwords {
+            accounts.insert(user.clone(), Arc::new(Account::new(secret.clone())));
         }
         Ok((accounts, warning))
     }
