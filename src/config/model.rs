@@ -187,31 +187,49 @@ impl Config {
     pub fn accounts(&self) -> Result<(Accounts, Option<Problem>), ConfigError> {
         let mut accounts: Accounts = Accounts::new();
         let mut warning = None;
-        let file = &self.settings.auth_file;
-        if !file.is_empty() {
-            match std::fs::read(file) {
-                Ok(bytes) => {
-                    let users = userlist::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
-                        let origin = Origin::new(Path::new(file), error.line, error.column, "");
-                        let problem = Problem::at(&origin, error.message);
-                        ConfigError::one(
-                            problem.hint("each line is \"user\" \"password\", both in double quotes"),
-                        )
-                    })?;
-                    accounts.extend(
-                        users.into_iter().map(|(name, secret)| (name, Arc::new(Account::new(secret)))),
-                    );
-                }
+        let mut add = |name, secret| accounts.insert(name, Arc::new(Account::new(secret)));
+        let file = Path::new(&self.settings.auth_file);
+        if !self.settings.auth_file.is_empty() {
+            let read = if file.is_dir() { read_user_files(file).map(Ok) } else { read_userlist(file) };
+            match read {
+                Ok(users) => users?.into_iter().for_each(|(name, secret)| drop(add(name, secret))),
                 Err(error) => {
-                    warning = Some(Problem::general(format!("could not open auth_file {file}: {error}")))
+                    let file = file.display();
+                    warning = Some(Problem::general(format!("could not open auth_file {file}: {error}")));
                 }
             }
         }
-        for (user, secret) in &self.passwords {
-            accounts.insert(user.clone(), Arc::new(Account::new(secret.clone())));
+        for (name, secret) in &self.passwords {
+            add(name.clone(), secret.clone());
         }
         Ok((accounts, warning))
     }
+}
+
+type Users = Vec<(String, Secret)>;
+
+fn read_userlist(file: &Path) -> std::io::Result<Result<Users, ConfigError>> {
+    let text = std::fs::read(file)?;
+    Ok(userlist::parse(&String::from_utf8_lossy(&text)).map_err(|error| {
+        let origin = Origin::new(file, error.line, error.column, "");
+        let problem = Problem::at(&origin, error.message);
+        ConfigError::one(problem.hint("each line is \"user\" \"password\", both in double quotes"))
+    }))
+}
+
+/// A folder with one file per user, named as the user, the secret in it: so Kubernetes mounts Secrets. Hidden files are
+/// the mount's own.
+fn read_user_files(folder: &Path) -> std::io::Result<Users> {
+    let mut users = Users::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_file() && !name.starts_with('.') {
+            let text = std::fs::read_to_string(&path)?;
+            users.push((name, Secret::parse(text.trim_end_matches(['\r', '\n']))));
+        }
+    }
+    Ok(users)
 }
 
 /// Reads a file: TOML if its name ends in `.toml`, else `pgbouncer.ini`.
@@ -468,6 +486,25 @@ mod tests {
         ] {
             assert!(all.contains(expected), "{expected}\n---\n{all}");
         }
+    }
+
+    #[test]
+    fn users_in_a_folder() {
+        let folder = std::env::temp_dir().join(format!("pgweir-users-{}", std::process::id()));
+        // As Kubernetes lays out a volume: the files are links into a hidden folder.
+        std::fs::create_dir_all(folder.join("..data")).unwrap();
+        std::fs::write(folder.join("..data/me"), "a/b+c=\n").unwrap();
+        std::os::unix::fs::symlink("..data/me", folder.join("me")).unwrap();
+        std::fs::write(folder.join("you"), "md5b5f5ba1a423792b526f799ae4eb3d59e").unwrap();
+        let mut config = Config::default();
+        config.settings.auth_file = folder.display().to_string();
+        let users = read_user_files(&folder).unwrap();
+        let (accounts, warning) = config.accounts().unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((accounts.len(), warning), (2, None));
+        assert!(users.contains(&("me".into(), Secret::parse("a/b+c="))));
+        assert!(matches!(users.iter().find(|(name, _)| name == "you").unwrap().1, Secret::Md5(_)));
+        assert!(config.accounts().unwrap().1.unwrap().message.contains("could not open auth_file"));
     }
 
     #[test]
