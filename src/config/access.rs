@@ -51,28 +51,20 @@ impl Access {
     }
 
     fn read_accounts(&mut self, config: &Config, warnings: &mut Vec<Problem>) -> Result<(), ConfigError> {
-        let file = &config.settings.auth_file;
-        if !file.is_empty() {
-            match std::fs::read(file) {
-                Ok(bytes) => {
-                    let users = userlist::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {
-                        let origin = Origin::new(Path::new(file), error.line, error.column, "");
-                        let problem = Problem::at(&origin, error.message);
-                        ConfigError::one(
-                            problem.hint("each line is \"user\" \"password\", both in double quotes"),
-                        )
-                    })?;
-                    let accounts =
-                        users.into_iter().map(|(name, secret)| (name, Arc::new(Account::new(secret))));
-                    self.accounts.extend(accounts);
-                }
+        let mut add = |name, secret| self.accounts.insert(name, Arc::new(Account::new(secret)));
+        let file = Path::new(&config.settings.auth_file);
+        if !config.settings.auth_file.is_empty() {
+            let read = if file.is_dir() { read_user_files(file).map(Ok) } else { read_userlist(file) };
+            match read {
+                Ok(users) => users?.into_iter().for_each(|(name, secret)| drop(add(name, secret))),
                 Err(error) => {
+                    let file = file.display();
                     warnings.push(Problem::general(format!("could not open auth_file {file}: {error}")));
                 }
             }
         }
-        for (user, password) in &config.passwords {
-            self.accounts.insert(user.clone(), Arc::new(Account::new(Secret::parse(password))));
+        for (name, secret) in &config.passwords {
+            add(name.clone(), secret.clone());
         }
         Ok(())
     }
@@ -96,6 +88,32 @@ impl Access {
     }
 }
 
+type Users = Vec<(String, Secret)>;
+
+fn read_userlist(file: &Path) -> std::io::Result<Result<Users, ConfigError>> {
+    let text = std::fs::read(file)?;
+    Ok(userlist::parse(&String::from_utf8_lossy(&text)).map_err(|error| {
+        let origin = Origin::new(file, error.line, error.column, "");
+        let problem = Problem::at(&origin, error.message);
+        ConfigError::one(problem.hint("each line is \"user\" \"password\", both in double quotes"))
+    }))
+}
+
+/// A folder with one file per user, named as the user, the secret in it: so Kubernetes mounts Secrets. Hidden files are
+/// the mount's own.
+fn read_user_files(folder: &Path) -> std::io::Result<Users> {
+    let mut users = Users::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_file() && !name.starts_with('.') {
+            let text = std::fs::read_to_string(&path)?;
+            users.push((name, Secret::parse(text.trim_end_matches(['\r', '\n']))));
+        }
+    }
+    Ok(users)
+}
+
 fn read_text(setting: &str, file: &str) -> Result<String, ConfigError> {
     let hint = "auth_type=hba lets nobody in without it";
     std::fs::read_to_string(file).map_err(|error| {
@@ -109,5 +127,29 @@ fn located(file: &str, problem: hba::Problem) -> Problem {
     match problem.hint {
         Some(hint) => located.hint(hint),
         None => located,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_in_a_folder() {
+        let folder = std::env::temp_dir().join(format!("pgweir-users-{}", std::process::id()));
+        // As Kubernetes lays out a volume: the files are links into a hidden folder.
+        std::fs::create_dir_all(folder.join("..data")).unwrap();
+        std::fs::write(folder.join("..data/me"), "a/b+c=\n").unwrap();
+        std::os::unix::fs::symlink("..data/me", folder.join("me")).unwrap();
+        std::fs::write(folder.join("you"), "md5b5f5ba1a423792b526f799ae4eb3d59e").unwrap();
+        let mut config = Config::default();
+        config.settings.auth_file = folder.display().to_string();
+        let users = read_user_files(&folder).unwrap();
+        let (access, warnings) = Access::read(&config).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((access.accounts.len(), warnings.len()), (2, 0));
+        assert!(users.contains(&("me".into(), Secret::parse("a/b+c="))));
+        assert!(matches!(users.iter().find(|(name, _)| name == "you").unwrap().1, Secret::Md5(_)));
+        assert!(Access::read(&config).unwrap().1[0].message.contains("could not open auth_file"));
     }
 }

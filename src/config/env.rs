@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use super::error::{ConfigError, Problem};
 use super::raw::{Item, Origin, Section};
 use super::settings;
+use crate::auth::secret::Secret;
+use crate::auth::userlist;
 
 /// What the environment says.
 pub struct Found {
     /// Settings and databases.
     pub items: Vec<Item>,
-    /// Users and passwords.
-    pub passwords: Vec<(String, String)>,
+    /// Users and secrets.
+    pub passwords: Vec<(String, Secret)>,
 }
 
 /// Other names that images use for a setting.
@@ -25,6 +27,24 @@ const ALIASES: &[(&str, &str)] = &[
     ("PGBOUNCER_SOCKET_DIR", "unix_socket_dir"),
     ("PGBOUNCER_SOCKET_MODE", "unix_socket_mode"),
     ("PGBOUNCER_SOCKET_GROUP", "unix_socket_group"),
+];
+
+/// What images use besides settings. Those that are not read below have nothing to do here: servers are waited for as
+/// long as it takes, and there are no scripts to run and no user to become.
+const NO_SETTINGS: &[&str] = &[
+    "PGBOUNCER_DATABASE",
+    "PGBOUNCER_USERLIST",
+    "PGBOUNCER_CONNECT_QUERY",
+    "PGBOUNCER_SET_DATABASE_USER",
+    "PGBOUNCER_SET_DATABASE_PASSWORD",
+    "PGBOUNCER_FAIL_ON_INVALID_DSN_FILE",
+    "PGBOUNCER_INIT_MAX_RETRIES",
+    "PGBOUNCER_INIT_SLEEP_TIME",
+    "PGBOUNCER_FORCE_INITSCRIPTS",
+    "PGBOUNCER_EXTRA_FLAGS",
+    "PGBOUNCER_EXTRA_ARGS",
+    "PGBOUNCER_DAEMON_USER",
+    "PGBOUNCER_DAEMON_GROUP",
 ];
 
 /// Variables that name one server, in families: host, port, user, password, database.
@@ -49,13 +69,14 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 /// Reads the environment; `None` if nothing in it says where a server is.
 pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Option<Found>, ConfigError> {
-    let mut reader =
-        Reader { variables: variables.into_iter().collect(), items: Vec::new(), passwords: Vec::new() };
+    let variables = variables.into_iter().filter(|(name, value)| !is_service_link(name, value));
+    let mut reader = Reader { variables: variables.collect(), items: Vec::new(), passwords: Vec::new() };
     reader.follow_files()?;
     reader.servers()?;
     if reader.items.is_empty() {
         return Ok(None);
     }
+    reader.userlist()?;
     reader.settings();
     Ok(Some(Found { items: reader.items, passwords: reader.passwords }))
 }
@@ -63,7 +84,7 @@ pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Opt
 struct Reader {
     variables: BTreeMap<String, String>,
     items: Vec<Item>,
-    passwords: Vec<(String, String)>,
+    passwords: Vec<(String, Secret)>,
 }
 
 impl Reader {
@@ -72,9 +93,11 @@ impl Reader {
         let indirect: Vec<(String, String)> = self.variables.clone().into_iter().collect();
         for (name, path) in indirect {
             let Some(target) = name.strip_suffix("_FILE") else { continue };
-            if setting_of(&name).is_some() || !is_ours(target) {
+            let is_value = setting_of(&name).is_some() || NO_SETTINGS.contains(&&*name);
+            if is_value || path.is_empty() || !is_ours(target) {
                 continue;
             }
+            self.variables.remove(&name);
             let text = std::fs::read_to_string(&path).map_err(|error| {
                 let message = format!("cannot read \"{path}\": {error}");
                 ConfigError::one(Problem::at(&Origin::variable(&name), message))
@@ -86,6 +109,10 @@ impl Reader {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn is_yes(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| matches!(&*value.to_ascii_lowercase(), "yes" | "true" | "1"))
     }
 
     fn servers(&mut self) -> Result<(), ConfigError> {
@@ -104,18 +131,10 @@ impl Reader {
                 self.server(name, parsed);
             }
         }
-        for [host, port, user, password, database] in FAMILIES {
-            let Some(hosts) = self.get(host).map(str::to_owned) else { continue };
-            let text = |name: &&str| self.get(name).map(str::to_owned);
-            let parsed = Url {
-                hosts,
-                ports: text(port),
-                user: text(user),
-                password: text(password),
-                database: text(database).or(text(&"PGBOUNCER_DATABASE")),
-                parameters: Vec::new(),
-            };
-            self.server(host, parsed);
+        for family in FAMILIES {
+            if let Some(hosts) = self.get(family[0]).map(str::to_owned) {
+                self.family(family, hosts);
+            }
         }
         for number in 0.. {
             let name = format!("PGBOUNCER_DSN_{number}");
@@ -130,7 +149,26 @@ impl Reader {
             let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
             self.items.push(Item::Entry { section: Section::Databases, key, value, origin });
         }
+        if self.items.is_empty() && self.get("POSTGRESQL_PASSWORD").is_some() {
+            self.family(&FAMILIES[0], "postgresql".to_owned());
+        }
         Ok(())
+    }
+
+    /// A server from the variables of a family.
+    fn family(&mut self, family: &[&str; 5], hosts: String) {
+        let [host, port, user, password, database] = family;
+        let text = |name: &str| self.get(name).map(str::to_owned);
+        let parsed = Url {
+            hosts,
+            ports: text(port).or_else(|| text(&format!("{port}_NUMBER"))),
+            // A password alone is the superuser's.
+            user: text(user).or_else(|| text(password).map(|_| "postgres".to_owned())),
+            password: text(password),
+            database: text(database).or_else(|| text("PGBOUNCER_DATABASE")),
+            parameters: Vec::new(),
+        };
+        self.server(host, parsed);
     }
 
     fn server(&mut self, variable: &str, url: Url) {
@@ -148,8 +186,15 @@ impl Reader {
             ("CLIENT_ENCODING", "client_encoding"),
             ("TIMEZONE", "timezone"),
             ("DATABASES_POOL_SIZE", "pool_size"),
+            ("POOL_SIZE", "pool_size"),
         ] {
             pair(key, self.get(variable).map(str::to_owned));
+        }
+        if self.is_yes("PGBOUNCER_SET_DATABASE_USER") {
+            pair("user", url.user.clone());
+        }
+        if self.is_yes("PGBOUNCER_SET_DATABASE_PASSWORD") {
+            pair("password", url.password.clone());
         }
         for (key, value) in url.parameters {
             match &*key {
@@ -163,12 +208,40 @@ impl Reader {
             }
         }
         if let Some(user) = url.user {
-            if !self.variables.contains_key("PGBOUNCER_ADMIN_USERS") {
-                self.variables.insert("PGBOUNCER_ADMIN_USERS".into(), user.clone());
+            self.fill("admin_users", &user);
+            // Who may look users up does so where it is asked for.
+            if self.says("auth_query") {
+                self.fill("auth_user", &user);
             }
-            self.passwords.push((user, url.password.unwrap_or_default()));
+            self.passwords.push((user, Secret::parse(&url.password.unwrap_or_default())));
         }
         self.items.push(Item::Table { section: Section::Databases, key: name, pairs, origin });
+    }
+
+    /// Whether any variable gives this setting.
+    fn says(&self, setting: &str) -> bool {
+        self.variables
+            .iter()
+            .any(|(name, value)| !value.is_empty() && variable_of(name, value) == Some(setting))
+    }
+
+    /// Gives a setting that no variable gives.
+    fn fill(&mut self, setting: &str, value: &str) {
+        if !self.says(setting) {
+            self.variables.insert(format!("PGBOUNCER_{}", setting.to_ascii_uppercase()), value.to_owned());
+        }
+    }
+
+    /// More users, in the lines of a userlist; `\n` stands for the end of a line as well.
+    fn userlist(&mut self) -> Result<(), ConfigError> {
+        let name = "PGBOUNCER_USERLIST";
+        let Some(text) = self.get(name) else { return Ok(()) };
+        let users = userlist::parse(&text.replace("\\n", "\n")).map_err(|error| {
+            let problem = Problem::at(&Origin::variable(name), error.to_string());
+            ConfigError::one(problem.hint("each line is \"user\" \"password\", both in double quotes"))
+        })?;
+        self.passwords.extend(users);
+        Ok(())
     }
 
     fn settings(&mut self) {
@@ -180,14 +253,15 @@ impl Reader {
         };
         let defaults = DEFAULTS.iter().map(|(key, value)| entry(key, value, "(default)"));
         let given = self.variables.iter().filter_map(|(name, value)| {
-            let key = setting_of(name).or_else(|| bare_setting_of(name))?;
+            let key = variable_of(name, value)?;
             (!value.is_empty()).then(|| entry(key, value, name))
         });
         let unknown = self.variables.iter().filter_map(|(name, value)| {
             let key = name.strip_prefix("PGBOUNCER_")?.to_ascii_lowercase();
             // A misspelt setting must not be overlooked; what images themselves use must not be refused.
             let near = settings::nearest(&key, settings::TABLE.iter().map(|info| info.name)).is_some();
-            (setting_of(name).is_none() && near && !is_image_variable(name)).then(|| entry(&key, value, name))
+            let meant = setting_of(name).is_none() && !is_image_variable(name) && !value.is_empty();
+            (meant && near).then(|| entry(&key, value, name))
         });
         let all: Vec<Item> = defaults.chain(given).chain(unknown).collect();
         // Explicit settings come first in the list only by name; what a URL said is overridden by them.
@@ -204,25 +278,45 @@ pub fn setting_of(name: &str) -> Option<&'static str> {
     settings::info(&key).map(|info| info.name)
 }
 
-/// … and one without it, as some images have them. `USER` belongs to the system.
-fn bare_setting_of(name: &str) -> Option<&'static str> {
+/// The setting that a variable gives, with the prefix or, as some images have them, without it.
+fn variable_of(name: &str, value: &str) -> Option<&'static str> {
+    setting_of(name).or_else(|| bare_setting_of(name, value))
+}
+
+/// `USER` belongs to the system, and programs of all kinds have a `VERBOSE`; here it is a number.
+fn bare_setting_of(name: &str, value: &str) -> Option<&'static str> {
     let upper = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-    if !upper || matches!(name, "USER" | "VERBOSE" | "SYSLOG") {
+    let foreign = match name {
+        "USER" | "SYSLOG" => true,
+        "VERBOSE" => value.parse::<u32>().is_err(),
+        _ => !upper,
+    };
+    if foreign {
         return None;
+    }
+    if name == "SSL_MODE" {
+        return Some("server_tls_sslmode");
     }
     settings::info(&name.to_ascii_lowercase()).map(|info| info.name)
 }
 
 fn is_image_variable(name: &str) -> bool {
-    matches!(name, "PGBOUNCER_DATABASE" | "PGBOUNCER_USERLIST" | "PGBOUNCER_CONNECT_QUERY")
-        || name.starts_with("PGBOUNCER_DSN_")
+    NO_SETTINGS.contains(&name) || name.starts_with("PGBOUNCER_DSN_")
+}
+
+/// Where a Service is called `pgbouncer` or `postgresql`, Kubernetes puts `PGBOUNCER_PORT=tcp://…` and the like into
+/// every pod of the namespace. Nobody wrote them, and nothing in them says how to run.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let link = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    link || name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT")
 }
 
 /// Whether a variable may be given by file.
 fn is_ours(name: &str) -> bool {
     let families = FAMILIES.iter().flatten().any(|known| *known == name);
     families
-        || name.starts_with("PGBOUNCER_")
+        || setting_of(name).is_some()
+        || is_image_variable(name)
         || matches!(name, "DATABASE_URL" | "DATABASE_URLS" | "POSTGRES_URL")
 }
 
@@ -302,6 +396,7 @@ fn decode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::config::model::load_env;
 
     fn load(variables: &[(&str, &str)]) -> crate::config::Config {
@@ -317,7 +412,7 @@ mod tests {
             ("USER", "x"),
         ]);
         assert_eq!(config.databases["app"].hosts(), [("db.example".into(), 5433)]);
-        assert_eq!(config.passwords, [("me".into(), "a/b+c=A".into())]);
+        assert_eq!(config.passwords, [("me".into(), Secret::parse("a/b+c=A"))]);
         assert_eq!(config.settings.admin_users, ["me"]);
         assert_eq!(config.settings.listen_addr, "0.0.0.0");
         assert_eq!(config.settings.user, "");
@@ -352,6 +447,92 @@ mod tests {
         assert_eq!(config.databases["y"].hosts(), [("::1".into(), 5432)]);
     }
 
+    /// The names that the images' documentation has, but for those that tell of servers and files.
+    #[test]
+    fn every_name_of_every_image() {
+        let edoburu = "LISTEN_ADDR LISTEN_PORT UNIX_SOCKET_DIR AUTH_FILE AUTH_HBA_FILE AUTH_TYPE AUTH_USER AUTH_QUERY \
+            AUTH_DBNAME POOL_MODE MAX_CLIENT_CONN DEFAULT_POOL_SIZE MIN_POOL_SIZE RESERVE_POOL_SIZE \
+            RESERVE_POOL_TIMEOUT MAX_DB_CONNECTIONS MAX_USER_CONNECTIONS SERVER_ROUND_ROBIN \
+            IGNORE_STARTUP_PARAMETERS DISABLE_PQEXEC APPLICATION_NAME_ADD_HOST MAX_PREPARED_STATEMENTS \
+            LOG_CONNECTIONS LOG_DISCONNECTIONS LOG_POOLER_ERRORS LOG_STATS STATS_PERIOD VERBOSE ADMIN_USERS STATS_USERS \
+            LOGFILE SERVER_RESET_QUERY SERVER_RESET_QUERY_ALWAYS SERVER_CHECK_DELAY SERVER_CHECK_QUERY SERVER_LIFETIME \
+            SERVER_IDLE_TIMEOUT SERVER_CONNECT_TIMEOUT SERVER_LOGIN_RETRY CLIENT_LOGIN_TIMEOUT AUTODB_IDLE_TIMEOUT \
+            DNS_MAX_TTL DNS_NXDOMAIN_TTL CLIENT_TLS_SSLMODE CLIENT_TLS_KEY_FILE CLIENT_TLS_CERT_FILE CLIENT_TLS_CA_FILE \
+            CLIENT_TLS_PROTOCOLS CLIENT_TLS_CIPHERS CLIENT_TLS_ECDHCURVE CLIENT_TLS_DHEPARAMS SERVER_TLS_SSLMODE \
+            SERVER_TLS_CA_FILE SERVER_TLS_KEY_FILE SERVER_TLS_CERT_FILE SERVER_TLS_PROTOCOLS SERVER_TLS_CIPHERS \
+            QUERY_TIMEOUT QUERY_WAIT_TIMEOUT CLIENT_IDLE_TIMEOUT IDLE_TRANSACTION_TIMEOUT PKT_BUF MAX_PACKET_SIZE \
+            LISTEN_BACKLOG SBUF_LOOPCNT SUSPEND_TIMEOUT TCP_DEFER_ACCEPT TCP_KEEPALIVE TCP_KEEPCNT TCP_KEEPIDLE \
+            TCP_KEEPINTVL TCP_USER_TIMEOUT";
+        let bitnami = "PORT PORT_NUMBER LISTEN_ADDRESS BIND_ADDRESS AUTH_TYPE AUTH_USER AUTH_QUERY AUTH_HBA_FILE \
+            AUTH_IDENT_FILE STATS_USERS POOL_MODE MAX_CLIENT_CONN MAX_DB_CONNECTIONS DEFAULT_POOL_SIZE MIN_POOL_SIZE \
+            RESERVE_POOL_SIZE RESERVE_POOL_TIMEOUT QUERY_WAIT_TIMEOUT QUERY_TIMEOUT IDLE_TRANSACTION_TIMEOUT \
+            CLIENT_IDLE_TIMEOUT CLIENT_LOGIN_TIMEOUT AUTODB_IDLE_TIMEOUT SERVER_IDLE_TIMEOUT SERVER_LIFETIME \
+            SERVER_CONNECT_TIMEOUT SERVER_LOGIN_RETRY SERVER_RESET_QUERY SERVER_FAST_CLOSE SERVER_ROUND_ROBIN \
+            IGNORE_STARTUP_PARAMETERS STATS_PERIOD MAX_PREPARED_STATEMENTS APPLICATION_NAME_ADD_HOST LOG_FILE \
+            LOG_CONNECTIONS LOG_DISCONNECTIONS LOG_POOLER_ERRORS LOG_STATS CLIENT_TLS_SSLMODE CLIENT_TLS_CA_FILE \
+            CLIENT_TLS_CERT_FILE CLIENT_TLS_KEY_FILE CLIENT_TLS_CIPHERS SERVER_TLS_SSLMODE SERVER_TLS_CA_FILE \
+            SERVER_TLS_CERT_FILE SERVER_TLS_KEY_FILE SERVER_TLS_PROTOCOLS SERVER_TLS_CIPHERS SOCKET_DIR SOCKET_MODE \
+            SOCKET_GROUP";
+        let prefixed = bitnami.split_whitespace().map(|name| format!("PGBOUNCER_{name}"));
+        for name in edoburu.split_whitespace().map(str::to_owned).chain(prefixed) {
+            assert!(variable_of(&name, "1").is_some(), "{name}");
+        }
+        let quiet = NO_SETTINGS.iter().filter(|name| **name != "PGBOUNCER_USERLIST");
+        let quiet: Vec<(&str, &str)> = quiet.map(|name| (*name, "x")).collect();
+        let config =
+            load(&[&[("DB_HOST", "h"), ("BITNAMI_DEBUG", "true"), ("VERBOSE", "true")], &*quiet].concat());
+        assert_eq!(config.databases["x"].hosts(), [("h".into(), 5432)]);
+    }
+
+    #[test]
+    fn a_prefix_is_enough() {
+        let config = load(&[
+            ("PGBOUNCER_DSN_0", "fhirdb=host=pg port=5432 pool_size=30"),
+            ("PGBOUNCER_USERLIST", r#""me" "a/b+c="\n"you" "secret""#),
+        ]);
+        assert_eq!(config.databases["fhirdb"].pool_size, Some(30));
+        let expected = [("me".into(), Secret::parse("a/b+c=")), ("you".into(), Secret::parse("secret"))];
+        assert_eq!(config.passwords, expected);
+    }
+
+    #[test]
+    fn what_images_assume() {
+        let config = load(&[("POSTGRESQL_PASSWORD", "p"), ("POSTGRESQL_PORT_NUMBER", "5433")]);
+        assert_eq!(config.fallback.as_ref().unwrap().hosts(), [("postgresql".into(), 5433)]);
+        assert_eq!(config.passwords, [("postgres".into(), Secret::parse("p"))]);
+
+        let account = [("DB_HOST", "h"), ("DB_USER", "me"), ("DB_PASSWORD", "p"), ("DB_NAME", "app")];
+        let forced = [("PGBOUNCER_SET_DATABASE_USER", "yes"), ("PGBOUNCER_SET_DATABASE_PASSWORD", "yes")];
+        let others =
+            [("ADMIN_USERS", "root"), ("AUTH_QUERY", "SELECT"), ("POOL_SIZE", "7"), ("SSL_MODE", "prefer")];
+        let config = load(&[&account[..], &forced, &others].concat());
+        let database = &config.databases["app"];
+        assert_eq!((database.user.as_deref(), database.password.as_deref()), (Some("me"), Some("p")));
+        assert_eq!(database.pool_size, Some(7));
+        assert_eq!(config.settings.admin_users, ["root"]);
+        assert_eq!(config.settings.auth_user, "me");
+        assert!(config.is_explicit("server_tls_sslmode"));
+        assert_eq!(load(&account).databases["app"].user, None);
+    }
+
+    #[test]
+    fn what_kubernetes_adds_is_not_meant() {
+        let config = load(&[
+            ("DB_HOST", "h"),
+            ("DB_PORT", "tcp://10.0.0.7:5432"),
+            ("PGBOUNCER_PORT", "tcp://10.0.0.8:6432"),
+            ("PGBOUNCER_PORT_6432_TCP", "tcp://10.0.0.8:6432"),
+            ("PGBOUNCER_PORT_6432_TCP_ADDR", "10.0.0.8"),
+            ("PGBOUNCER_PORT_6432_TCP_PORT", "6432"),
+            ("PGBOUNCER_PORT_6432_TCP_PROTO", "tcp"),
+            ("PGBOUNCER_SERVICE_HOST", "10.0.0.8"),
+            ("PGBOUNCER_SERVICE_PORT", "6432"),
+            ("PGBOUNCER_SERVICE_PORT_POSTGRESQL", "6432"),
+        ]);
+        assert_eq!(config.fallback.unwrap().hosts(), [("h".into(), 5432)]);
+        assert_eq!(config.settings.listen_port, 6432);
+    }
+
     #[test]
     fn values_may_come_from_files() {
         let path = std::env::temp_dir().join(format!("pgweir-env-{}", std::process::id()));
@@ -362,8 +543,13 @@ mod tests {
             ("DB_USER", "u"),
             ("DB_PASSWORD_FILE", file),
             ("PGBOUNCER_AUTH_FILE", "x"),
+            ("PGBOUNCER_DSN_0_FILE", ""),
+            ("PGBOUNCER_AUTH_QUERY_FILE", ""),
+            ("PGBOUNCER_SERVER_TLS_CA_FILE", "ca"),
+            ("PGBOUNCER_AUTH_USER_FILE", file),
         ]);
-        assert_eq!(config.passwords, [("u".into(), "secret".into())]);
+        assert_eq!(config.settings.auth_user, "secret");
+        assert_eq!(config.passwords, [("u".into(), Secret::parse("secret"))]);
         assert_eq!(config.settings.auth_file, "x");
         std::fs::remove_file(&path).unwrap();
     }
@@ -378,6 +564,9 @@ mod tests {
         assert!(error("DATABASE_URL", "mysql://x").contains("environment variable DATABASE_URL"));
         assert!(error("PGBOUNCER_POOL_MODE", "x").contains("expected one of"));
         assert!(error("PGBOUNCER_MAX_CLIENT_CON", "5").contains("did you mean max_client_conn?"));
+        assert!(error("PGBOUNCER_AUHT_FILE", "x").contains("did you mean auth_file?"));
         assert!(error("DB_PASSWORD_FILE", "/nonexistent").contains("cannot read"));
+        let error = error("PGBOUNCER_USERLIST", "me secret");
+        assert!(error.contains("line 1, column 1") && !error.contains("secret"), "{error}");
     }
 }

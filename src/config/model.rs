@@ -9,6 +9,7 @@ use super::raw::{Item, Origin, Section};
 use super::settings::{self, Settings, Status};
 use super::value::{AuthType, LoadBalance, PoolMode, TlsMode, Value};
 use super::{connstr, env, ini, toml};
+use crate::auth::secret::Secret;
 
 /// The directory of PostgreSQL's socket for databases without a `host`.
 const DEFAULT_SOCKET_DIR: &str = "/tmp";
@@ -26,8 +27,8 @@ pub struct Config {
     pub fallback: Option<DatabaseConfig>,
     /// `[users]` by name.
     pub users: BTreeMap<String, UserConfig>,
-    /// Users and passwords that the environment gives, besides those in `auth_file`.
-    pub passwords: Vec<(String, String)>,
+    /// Users and secrets that the environment gives, besides those in `auth_file`.
+    pub passwords: Vec<(String, Secret)>,
     /// Where all this comes from.
     pub source: Source,
 }

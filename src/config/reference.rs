@@ -50,10 +50,13 @@ Read when no file is named and `/etc/pgbouncer/pgbouncer.ini` does not exist.
 * The server: `DATABASE_URL` (or `DATABASE_URLS`, `POSTGRES_URL`); or `DB_HOST`, `DB_PORT`, `DB_USER`, `DB_PASSWORD`, `DB_NAME`;
   or `POSTGRESQL_HOST`, `POSTGRESQL_PORT`, `POSTGRESQL_USERNAME`, `POSTGRESQL_PASSWORD`, `POSTGRESQL_DATABASE`; or
   `DATABASES_HOST` and its siblings; or lines of `[databases]` in `PGBOUNCER_DSN_0`, `PGBOUNCER_DSN_1`, …
-* Settings: `PGBOUNCER_<SETTING>`, or the setting's name in capitals.
+* More users: lines of a userlist in `PGBOUNCER_USERLIST`.
+* Settings: `PGBOUNCER_<SETTING>`, or the setting's name in capitals. For the server above: `POOL_SIZE`, `CLIENT_ENCODING`,
+  `TIMEZONE`, `PGBOUNCER_CONNECT_QUERY`, `PGBOUNCER_SET_DATABASE_USER=yes`, `PGBOUNCER_SET_DATABASE_PASSWORD=yes`.
 * Any of these with `_FILE` behind it names a file that holds the value.
 * Defaults that differ: `listen_addr=0.0.0.0`, `auth_type=scram-sha-256`, `ignore_startup_parameters=extra_float_digits`, and the
-  server's user is in `admin_users`.
+  server's user is in `admin_users`. The port is 6432 also where an image had 5432 (`LISTEN_PORT=5432`).
+* What Kubernetes adds for Services (`PGBOUNCER_PORT=tcp://…`) is not read.
 ";
 
 fn list(keys: &[&str]) -> String {

@@ -19,7 +19,7 @@ main() {
 
   run_unprivileged env PATH="$cluster_dir/bin:$PG_BIN:$PATH" PGDATA="$cluster_dir/primary" \
     PGHOST=127.0.0.1 PGPORT="$primary_port" PGPASSWORD="$cluster_password" \
-    APP_PASSWORD="it's app" REPLICATION_PASSWORD=replicator sh "$cluster_dir/bin/primary.sh" >/dev/null
+    APP_OPTIONS=CREATEDB APP_PASSWORD="it's app" REPLICATION_PASSWORD=replicator sh "$cluster_dir/bin/primary.sh" >/dev/null
   psql_at "$primary_port" postgres -qc 'SELECT pg_reload_conf()' >/dev/null
 
   replica_port=$(free_port '')

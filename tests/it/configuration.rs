@@ -1,28 +1,58 @@
 //! Files, the environment, RELOAD.
 
+use std::path::{Path, PathBuf};
+
 use nix::sys::signal::Signal;
+use pgweir::config::model;
 
 use crate::support::raw::Raw;
 use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, exe, free_port, run, unprivileged};
 
 #[test]
 fn every_sample_is_valid() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+    let mut files = Vec::new();
+    for folder in ["config", "docker", "k8s"] {
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
+    }
+    let samples = files.iter().filter(|path| path.extension().is_some_and(|e| e == "ini" || e == "toml"));
     let mut count = 0;
+    for path in samples {
+        let loaded = model::load_file(path).unwrap_or_else(|error| panic!("{error}"));
+        assert!(loaded.warnings.is_empty(), "{}: {:?}", path.display(), loaded.warnings);
+        assert!(!loaded.config.databases.is_empty() || loaded.config.fallback.is_some());
+        count += 1;
+    }
+    assert!(count >= 9, "{files:?}");
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "ini" || e == "toml") {
-            let loaded = pgweir::config::model::load_file(&path).unwrap_or_else(|error| panic!("{error}"));
-            assert!(loaded.warnings.is_empty(), "{}: {:?}", path.display(), loaded.warnings);
-            assert!(!loaded.config.databases.is_empty() || loaded.config.fallback.is_some());
-            count += 1;
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path);
         }
     }
-    assert!(count >= 3);
-    for file in ["docker/pgbouncer.ini", "k8s/base/pgbouncer.ini"] {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        pgweir::config::model::load_file(&path).unwrap_or_else(|error| panic!("{error}"));
-    }
+}
+
+/// The compose file that starts from variables alone.
+#[test]
+fn the_sample_environment_is_valid() {
+    let text = include_str!("../../docker/fhir/compose.yaml");
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("PGBOUNCER_")?.split_once(": "));
+    let unquoted = |value: &str| match value.chars().next() {
+        Some(quote @ ('"' | '\'')) => value[1..].split(quote).next().unwrap().to_owned(),
+        _ => value.to_owned(),
+    };
+    let variables = lines.map(|(name, value)| (format!("PGBOUNCER_{name}"), unquoted(value)));
+    let loaded = model::load_env(variables).unwrap().unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let fhirdb = &loaded.config.databases["fhirdb"];
+    assert_eq!(fhirdb.hosts().len(), 2);
+    assert_eq!(fhirdb.read_write_split, Some(true));
+    assert_eq!(loaded.config.settings.default_pool_size, 30);
+    assert_eq!(loaded.config.passwords.len(), 1);
 }
 
 #[test]
@@ -65,6 +95,56 @@ fn the_environment_is_enough() {
     });
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn variables_with_the_prefix_are_enough() {
+    let port = free_port();
+    let mut child = unprivileged(exe().to_str().unwrap())
+        .env("PGBOUNCER_DSN_0", format!("app=host=127.0.0.1 port={} dbname=app", cluster().primary))
+        .env("PGBOUNCER_USERLIST", format!("\"{USER}\" \"{PASSWORD}\"\\n\"other\" \"other\""))
+        .env("PGBOUNCER_PORT", port.to_string())
+        .env("PGBOUNCER_SERVICE_PORT", "6432")
+        .env("PGBOUNCER_SOCKET_DIR", cluster().dir.to_str().unwrap())
+        .env("PGBOUNCER_HTTP_PORT", "0")
+        .arg("-q")
+        .spawn()
+        .unwrap();
+    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    run(async { assert_eq!(Raw::log_in(port, "app").await.value("SELECT 1").await, "1") });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// As Kubernetes mounts Secrets: a file per user, behind links that change all at once.
+#[test]
+fn a_folder_of_users() {
+    let dir = Pooler::new_dir();
+    let users = dir.join("userlist.txt");
+    std::fs::remove_file(&users).unwrap();
+    let put = |version: &str, password: &str| {
+        std::fs::create_dir_all(dir.join(version)).unwrap();
+        std::fs::write(dir.join(version).join(USER), password).unwrap();
+        let _ = std::fs::remove_file(&users);
+        std::os::unix::fs::symlink(version, &users).unwrap();
+    };
+    put("..1", PASSWORD);
+    let port = free_port();
+    let databases =
+        format!("app = host=127.0.0.1 port={} user={USER} password='{PASSWORD}'\n", cluster().primary);
+    std::fs::write(dir.join("pgweir.ini"), Pooler::ini(&dir, port, &databases, "")).unwrap();
+    let pooler = Pooler::launch(port, dir.clone());
+    run(async {
+        assert_eq!(pooler.raw().await.value("SELECT 1").await, "1");
+        put("..2", "rotated");
+        pooler.signal(Signal::SIGHUP);
+        eventually("the new password", || pooler.log().contains("re-reading config"));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let parameters = [("user", USER), ("database", "app")];
+        let mut raw = Raw::log_in_with(pooler.port, 3 << 16, &parameters, "rotated").await.unwrap();
+        assert_eq!(raw.value("SELECT 1").await, "1");
+        assert!(Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.is_err());
+    });
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::config::{AuthType, Config};
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Peer;
 use crate::net::tls::certificate;
+use crate::net::{ldap, pam};
 use crate::proxy::shared::{CONSOLE, PeerName};
 use crate::wire::{frame, write};
 
@@ -204,15 +205,26 @@ impl Newcomer {
         let Some(password) = password.map(|text| Zeroizing::new(text.to_owned())) else {
             return Err(rejected(&claim.user, exchange::FailureKind::Password).into());
         };
-        let checked = match proof {
-            Proof::Ldap(_) => Err("LDAP is not supported in this version".to_owned()),
-            _ => Err("PAM is not supported in this version".to_owned()),
+        let (checked, words) = match proof {
+            Proof::Ldap(options) => {
+                let checked = ldap::authenticate(options, &claim.user, &password).await;
+                (checked.map_err(|error| error.to_string()), "LDAP authentication failed")
+            }
+            _ => {
+                let host = match self.peer {
+                    Peer::Tcp(address) => address.ip().to_string(),
+                    Peer::Unix { .. } => "localhost".to_owned(),
+                };
+                let checked = pam::authenticate(&claim.user, &password, &host).await;
+                (checked.map_err(|error| error.to_string()), "PAM authentication failed")
+            }
         };
         match checked {
             Ok(()) => Ok(Learned::Password(password)),
-            Err::<(), String>(error) => {
+            Err(error) => {
                 self.log_warning(claim, &error);
-                Err(rejected(&claim.user, exchange::FailureKind::Password).into())
+                let message = format!("password authentication failed for user \"{}\"", claim.user);
+                Err(Refusal::new(sqlstate::INVALID_PASSWORD, message).detail(words).log(words).into())
             }
         }
     }
