@@ -10,6 +10,7 @@ pub mod client;
 pub mod info;
 pub mod janitor;
 pub mod login;
+pub mod lookups;
 pub mod monitor;
 pub mod pause;
 pub mod pools;

@@ -29,6 +29,7 @@ pub fn apply(shared: &Arc<Shared>, config: Config, access: Option<Access>) -> Re
     if let Some(access) = access {
         shared.access.store(Arc::new(access));
     }
+    shared.lookups.clear();
     shared.client_limit.set_max(config.settings.max_client_conn as usize);
     shared.console.clients.set_max(config.settings.max_db_client_connections as usize);
     for database in shared.pools.databases() {

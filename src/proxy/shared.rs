@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
 use super::login::ConsoleLogin;
+use super::lookups::Lookups;
 use super::pools::{Pool, Pools};
 use super::tls::Tls;
 use super::worker::Worker;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub clients: DashMap<u32, Arc<ClientInfo>>,
     /// Servers by their ID.
     pub servers: Arc<DashMap<u64, Arc<ServerInfo>>>,
+    /// What `auth_query` has found lately.
+    pub lookups: Lookups,
     /// TLS towards clients and servers.
     pub tls: Tls,
     /// `max_client_conn`.
@@ -131,6 +134,7 @@ impl Shared {
             pools: Pools::default(),
             clients: DashMap::new(),
             servers: Arc::default(),
+            lookups: Lookups::default(),
             tls: Tls::default(),
             client_limit: Arc::new(Limit::new(max_clients)),
             statements: Registry::default(),

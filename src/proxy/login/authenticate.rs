@@ -62,16 +62,25 @@ impl Newcomer {
         }
         let mut account = self.shared.access.load().accounts.get(&*claim.user).cloned();
         let mut found = None;
+        let mut remembered = None;
         if account.is_none() && !matches!(proof, Proof::Exchange(Method::Any)) {
-            if let Some(looked_up) = self.look_up(&config, claim).await? {
+            if let Some((looked_up, key)) = self.look_up(&config, claim).await? {
                 user = Cow::Owned(looked_up.user);
                 account = Some(looked_up.account);
                 found.clone_from(&account);
+                remembered = Some(key);
             }
         }
         let is_known = account.is_some();
         let learned = match proof {
-            Proof::Exchange(method) => self.converse(claim, &user, account.as_deref(), method, out).await?,
+            Proof::Exchange(method) => {
+                let proved = self.converse(claim, &user, account.as_deref(), method, out).await;
+                if let (Err(Failure::Refused(_)), Some(key)) = (&proved, &remembered) {
+                    // The password may have changed since it was looked up: the next attempt shall know.
+                    self.shared.lookups.forget(key);
+                }
+                proved?
+            }
             Proof::Certificate(map) => {
                 self.check_certificate(claim, &user, map.as_deref(), is_known)?;
                 Learned::Nothing
