@@ -8,7 +8,10 @@ ratio is taken within a round: machines are noisy, but not that fast. CPU is the
 its threads, per transaction, less what logging in costs. System calls need perf and root. Wall-clock figures rank nobody.
 """
 import argparse
+import base64
 import glob
+import hashlib
+import hmac
 import os
 import pathlib
 import re
@@ -24,13 +27,21 @@ import time
 REPO = pathlib.Path(__file__).resolve().parent.parent
 TICK = os.sysconf("SC_CLK_TCK")
 ROWS = "SELECT repeat('x', 990) FROM generate_series(1, 1000)"
+# Name: pgbench's options; then the user, who decides about the login (see RULES); then sslmode.
 WORK = {
-    "simple, 16 clients": ["-S", "-c", "16"],
-    "simple, 64 clients, 20 servers": ["-S", "-c", "64"],
-    "extended, 16 clients": ["-S", "-M", "extended", "-c", "16"],
-    "prepared, 16 clients": ["-S", "-M", "prepared", "-c", "16"],
-    "1 MB result, 4 clients": ["-f", "{dir}/rows.sql", "-c", "4"],
+    "simple, 16 clients": ("-S -c 16", "postgres", "disable"),
+    "simple, 64 clients, 20 servers": ("-S -c 64", "postgres", "disable"),
+    "extended, 16 clients": ("-S -M extended -c 16", "postgres", "disable"),
+    "prepared, 16 clients": ("-S -M prepared -c 16", "postgres", "disable"),
+    "1 MB result, 4 clients": ("-f {dir}/rows.sql -c 4", "postgres", "disable"),
+    "simple over TLS, 16 clients": ("-S -c 16", "postgres", "require"),
+    "1 MB result over TLS, 4 clients": ("-f {dir}/rows.sql -c 4", "postgres", "require"),
+    "login": ("-S -C -c 16", "postgres", "disable"),
+    "SCRAM login": ("-S -C -c 16", "secret", "disable"),
+    "TLS login": ("-S -C -c 8", "postgres", "require"),
 }
+RULES = "host all postgres 127.0.0.1/32 trust\nhost all secret 127.0.0.1/32 scram-sha-256\n"
+PASSWORD = "correct horse battery staple"
 
 
 def main():
@@ -51,7 +62,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--only", default=",".join(WORK).replace(", ", "; "), help="parts of workload names, by commas")
+    parser.add_argument("--only", default=",".join(WORK).replace(", ", "; "), help="parts of workload names, by commas, a semicolon standing for a comma")
     parser.add_argument("--idle", type=int, default=5000, help="idle clients; 0 leaves that out")
     parser.add_argument("--pgbouncer", default=shutil.which("pgbouncer"))
     parser.add_argument("--pgweir", default=str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target")) / "release/pgweir"))
@@ -78,7 +89,12 @@ class Bench:
         self.run(self.bin / "pg_ctl", "-D", self.dir / "data", "-w", "-o", options, "-l", self.dir / "postgres.log", "start")
         self.run(self.bin / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "bench")
         self.run(self.bin / "pgbench", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-i", "-q", "-s", "10", "bench")
-        (self.dir / "users").write_text('"postgres" ""\n')
+        self.run(self.bin / "createuser", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-s", "secret")
+        (self.dir / "users").write_text(f'"postgres" ""\n"secret" "{scram_verifier(PASSWORD)}"\n')
+        (self.dir / "hba").write_text(RULES)
+        make = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key -out cert".split()
+        subprocess.run(["openssl", *make], cwd=self.dir, check=True, stderr=subprocess.DEVNULL)
+        (self.dir / "key").chmod(0o644)
         self.start_pooler("pgweir", self.arguments.pgweir, "workers = 1\nhttp_port = 0\n")
         if self.arguments.pgbouncer:
             self.start_pooler("pgbouncer", self.arguments.pgbouncer, "")
@@ -89,7 +105,9 @@ class Bench:
         shutil.copy(program, copy)
         (self.dir / f"{name}.ini").write_text(
             f"[databases]\nbench = host=127.0.0.1 port={self.ports['direct']}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {self.dir}/users\n"
+            f"listen_port = {port}\nunix_socket_dir =\nauth_type = hba\nauth_hba_file = {self.dir}/hba\n"
+            f"auth_file = {self.dir}/users\nclient_tls_sslmode = allow\nclient_tls_key_file = {self.dir}/key\n"
+            f"client_tls_cert_file = {self.dir}/cert\nserver_tls_sslmode = disable\n"
             f"pool_mode = transaction\ndefault_pool_size = 20\nmax_client_conn = 20000\nmax_prepared_statements = 200\n"
             f"log_connections = 0\nlog_disconnections = 0\nlogfile = {self.dir}/{name}.log\n{settings}"
         )
@@ -121,11 +139,13 @@ class Bench:
 
     # Measurements --------------------------------------------------------------------------------------------------------
 
-    def pgbench(self, name, options, *limit):
+    def pgbench(self, name, work, *limit):
+        options, user, sslmode = work
         log = tempfile.mkdtemp(dir=self.dir)
-        command = [self.bin / "pgbench", "-n", *(o.format(dir=self.dir) for o in options), *limit, "-l", "--log-prefix", f"{log}/l"]
-        command += ["-h", "127.0.0.1", "-p", str(self.ports[name]), "-U", "postgres", "bench"]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        command = [self.bin / "pgbench", "-n", *options.format(dir=self.dir).split(), *limit, "-l", "--log-prefix", f"{log}/l"]
+        command += ["-h", "127.0.0.1", "-p", str(self.ports[name]), "-U", user, "bench"]
+        environment = os.environ | {"PGSSLMODE": "disable" if name == "direct" else sslmode, "PGPASSWORD": PASSWORD}
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             sys.exit(f"pgbench through {name}: {done.stderr}")
         transactions = int(re.search(r"actually processed: (\d+)", done.stdout)[1])
@@ -190,6 +210,15 @@ class Bench:
 def newest_postgres():
     found = glob.glob("/usr/lib/postgresql/*/bin")
     return max(found, key=lambda path: int(path.split("/")[4])) if found else pathlib.Path(shutil.which("initdb") or "").parent
+
+
+def scram_verifier(password):
+    """As PostgreSQL stores it: pg_authid.rolpassword."""
+    salt, iterations = os.urandom(16), 4096
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    client_key, server_key = (hmac.digest(salted, name, "sha256") for name in (b"Client Key", b"Server Key"))
+    text = [base64.b64encode(part).decode() for part in (salt, hashlib.sha256(client_key).digest(), server_key)]
+    return f"SCRAM-SHA-256${iterations}:{text[0]}${text[1]}:{text[2]}"
 
 
 def free_port():
