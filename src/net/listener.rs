@@ -2,20 +2,22 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixListener;
 
 use super::stream::Stream;
 
 /// A listening socket. A Unix socket's file is removed when it is dropped.
 #[derive(Debug)]
 pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
+    /// TCP, and its address.
+    Tcp(AsyncFd<std::net::TcpListener>, SocketAddr),
     /// A Unix socket and the file it lives in.
     Unix(UnixListener, PathBuf),
 }
@@ -60,7 +62,9 @@ pub fn tcp(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<Li
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    TcpListener::from_std(socket.into()).map(Listener::Tcp)
+    let listener: std::net::TcpListener = socket.into();
+    let address = listener.local_addr()?;
+    Ok(Listener::Tcp(AsyncFd::register(listener)?, address))
 }
 
 /// Listens on the Unix socket for `port` in a directory. A file left over from a process that is gone is
@@ -80,12 +84,17 @@ pub fn unix(directory: &Path, port: u16, mode: u32) -> io::Result<Listener> {
 }
 
 impl Listener {
-    /// Accepts a connection.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(std::os::fd::OwnedFd, Peer)>> {
+    /// Accepts a connection. It belongs to no runtime yet: the worker that gets it makes it its own.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Peer)>> {
         match self {
-            Self::Tcp(listener) => listener.poll_accept(cx).map(|accepted| {
-                accepted.and_then(|(stream, peer)| Ok((stream.into_std()?.into(), Peer::Tcp(peer))))
-            }),
+            Self::Tcp(listener, _) => loop {
+                let mut ready = ready!(listener.poll_read_ready(cx))?;
+                if let Ok(accepted) = ready.try_io(|listener| listener.get_ref().accept()) {
+                    let (stream, peer) = accepted?;
+                    stream.set_nonblocking(true)?;
+                    return Poll::Ready(Ok((stream.into(), Peer::Tcp(peer))));
+                }
+            },
             Self::Unix(listener, _) => listener.poll_accept(cx).map(|accepted| {
                 accepted.and_then(|(stream, _)| {
                     let cred = stream.peer_cred()?;
@@ -96,10 +105,10 @@ impl Listener {
         }
     }
 
-    /// The TCP address.
+    /// The TCP address it listens on.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(_, address) => Some(*address),
             Self::Unix(..) => None,
         }
     }
@@ -114,7 +123,7 @@ impl Drop for Listener {
 }
 
 /// Makes an accepted connection one of the current runtime's.
-pub fn adopt(fd: std::os::fd::OwnedFd, peer: Peer) -> io::Result<Stream> {
+pub fn adopt(fd: OwnedFd, peer: Peer) -> io::Result<Stream> {
     match peer {
         Peer::Tcp(_) => tokio::net::TcpStream::from_std(fd.into()).map(Stream::Tcp),
         Peer::Unix { .. } => tokio::net::UnixStream::from_std(fd.into()).map(Stream::Unix),

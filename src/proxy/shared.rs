@@ -1,5 +1,6 @@
 //! What all tasks of the program share.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
 use super::login::ConsoleLogin;
@@ -241,12 +243,25 @@ impl Shared {
     }
 }
 
-/// Fills a buffer with random bytes. Without them no secret is safe, so there is nothing to go on with.
-pub fn fill_random(bytes: &mut [u8]) {
-    if let Err(error) = getrandom::fill(bytes) {
-        tracing::error!(fatal = true, "no random numbers: {error}");
-        std::process::abort();
+/// Fills a buffer with random bytes. A login needs a few of them several times, so the thread fetches some in advance, each
+/// of which is used once; `bytes` are 512 at most. Without them no secret is safe, so there is nothing to go on with.
+fn fill_random(bytes: &mut [u8]) {
+    thread_local! {
+        static FETCHED: RefCell<(Zeroizing<[u8; 512]>, usize)> = RefCell::new((Zeroizing::new([0; 512]), 0));
     }
+    FETCHED.with_borrow_mut(|(fetched, left)| {
+        if *left < bytes.len() {
+            if let Err(error) = getrandom::fill(&mut **fetched) {
+                tracing::error!(fatal = true, "no random numbers: {error}");
+                std::process::abort();
+            }
+            *left = fetched.len();
+        }
+        let taken = &mut fetched[*left - bytes.len()..*left];
+        bytes.copy_from_slice(taken);
+        taken.fill(0);
+        *left -= bytes.len();
+    });
 }
 
 impl std::fmt::Display for ClientInfo {
