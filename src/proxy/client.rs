@@ -552,6 +552,9 @@ impl Client {
         if received.queries > 0 {
             self.account(&received);
         }
+        if received.reported {
+            self.note_application_name();
+        }
         if rest.is_empty() {
             self.release_if_settled();
         }
@@ -586,6 +589,15 @@ impl Client {
             }
         }
         self.set_deadline(now);
+    }
+
+    /// For SHOW: what the server reports is the client's as well.
+    #[cold]
+    fn note_application_name(&self) {
+        if let Some(server) = &self.server {
+            server.note_application_name();
+            self.info.application_name.lock().clone_from(&server.info.application_name.lock());
+        }
     }
 
     /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**

@@ -87,6 +87,12 @@ impl Server {
         tracing::info!("{} closing because: {reason} (age={age}s)", self.info);
     }
 
+    /// For SHOW: the application_name it has reported last.
+    pub fn note_application_name(&self) {
+        let name = self.session.parameters.get(b"application_name").unwrap_or_default();
+        *self.info.application_name.lock() = String::from_utf8_lossy(name).into();
+    }
+
     /// Takes what the server has said while nobody had it; `Err` says why it must be closed. Costs no system
     /// call if nothing came.
     pub fn drain_idle(&mut self, buf: &mut [u8]) -> Result<(), String> {

@@ -144,6 +144,7 @@ async fn connect(shared: &Arc<Shared>, worker: usize, slot: Slot) {
         Ok(server) => {
             *pool.login_error.lock() = None;
             pool.set_welcome(&server.session.parameters);
+            server.note_application_name();
             lane.connected();
             if let Some(unwanted) = lane.put_back(worker, server) {
                 unwanted.close("paused");
@@ -240,6 +241,7 @@ async fn reset(shared: &Arc<Shared>, mut server: Box<Server>, worker: usize) {
     match server.run(&query).await {
         Ok(_) => {
             server.session.statements.clear();
+            server.note_application_name();
             let pool = Arc::clone(server.pool());
             give_back(shared, &pool, server, worker, false);
         }
