@@ -154,11 +154,13 @@ impl Client {
     fn drive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
         if self.info.waker.get().is_none() {
             let _ = self.info.waker.set(cx.waker().clone());
+            // It may have come in while everything is suspended.
+            self.info.attention.store(true, Relaxed);
             self.set_deadline(clock::now());
         }
         loop {
             if self.info.attention.load(Relaxed) {
-                if let Err(end) = self.attend(cx) {
+                if let Err(end) = ready!(self.attend(cx)) {
                     return Poll::Ready(end);
                 }
             }

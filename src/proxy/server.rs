@@ -239,7 +239,7 @@ pub async fn open(
             Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
                 let session = ServerSession::new(parameters);
-                return Ok(Box::new(Server {
+                let server = Box::new(Server {
                     stream,
                     session,
                     pending: Vec::new(),
@@ -249,7 +249,9 @@ pub async fn open(
                     idle_since: clock::now(),
                     slot: slot.occupied(shared, Arc::clone(&info), cluster),
                     info,
-                }));
+                });
+                server.note_application_name();
+                return Ok(server);
             }
             Err(error) => {
                 if let ConnectError::Unreachable(why) = &error {

@@ -144,7 +144,6 @@ async fn connect(shared: &Arc<Shared>, worker: usize, slot: Slot) {
         Ok(server) => {
             *pool.login_error.lock() = None;
             pool.set_welcome(&server.session.parameters);
-            server.note_application_name();
             lane.connected();
             if let Some(unwanted) = lane.put_back(worker, server) {
                 unwanted.close("paused");
