@@ -37,6 +37,14 @@ pub mod sqlstate {
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// `duplicate_prepared_statement`.
     pub const DUPLICATE_STATEMENT: &str = "42P05";
+    /// `duplicate_cursor`: a portal of that name exists.
+    pub const DUPLICATE_PORTAL: &str = "42P03";
+    /// `invalid_cursor_name`: no such portal.
+    pub const UNKNOWN_PORTAL: &str = "34000";
+    /// `program_limit_exceeded`.
+    pub const TOO_COMPLEX: &str = "54000";
+    /// `object_not_in_prerequisite_state`.
+    pub const WRONG_STATE: &str = "55000";
     /// `invalid_sql_statement_name`: no such prepared statement.
     pub const UNKNOWN_STATEMENT: &str = "26000";
     /// `config_file_error`: RELOAD failed.

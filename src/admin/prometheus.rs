@@ -1,13 +1,14 @@
 //! `/metrics`: the names of prometheus-community's pgbouncer_exporter, so that dashboards made for it go on working,
 //! and what PgBouncer has no figures for under `pgweir_`.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::show::{PoolLoad, VERSION};
+use super::show::{PoolLoad, VERSION, by_name};
 use crate::config::value::Value;
 use crate::metrics::exposition::{Page, seconds};
 use crate::metrics::stats::Totals;
-use crate::proxy::pools::Database;
+use crate::proxy::pools::{Database, Pool};
 use crate::proxy::shared::Shared;
 use crate::route::cluster::Role;
 
@@ -34,7 +35,7 @@ fn process(shared: &Shared, page: &mut Page) {
     for (name, help, value) in [
         ("pgbouncer_databases", "Databases.", shared.pools.databases().len()),
         ("pgbouncer_users", "Users.", shared.pools.users().len()),
-        ("pgbouncer_pools", "Pools.", shared.pools.all().len()),
+        ("pgbouncer_pools", "Pools.", by_name(shared).len()),
         ("pgbouncer_used_clients", "Clients that are logged in.", clients),
         ("pgbouncer_login_clients", "Clients that are logging in.", connected.saturating_sub(clients)),
         ("pgbouncer_used_servers", "Server connections.", shared.servers.len()),
@@ -144,12 +145,16 @@ fn pools(shared: &Shared, page: &mut Page) {
         ("pgbouncer_pools_client_waiting_connections", "Clients waiting for a server.", |l| {
             l.clients_waiting as f64
         }),
-        ("pgbouncer_pools_client_active_cancel_connections", "Cancel requests being passed on.", |_| 0.0),
+        ("pgbouncer_pools_client_active_cancel_connections", "Cancel requests being passed on.", |l| {
+            l.cancel_requests as f64
+        }),
         ("pgbouncer_pools_client_waiting_cancel_connections", "Cancel requests waiting.", |_| 0.0),
         ("pgbouncer_pools_server_active_connections", "Servers linked to a client.", |l| {
             l.servers_active as f64
         }),
-        ("pgbouncer_pools_server_active_cancel_connections", "Servers passing on a cancel request.", |_| 0.0),
+        ("pgbouncer_pools_server_active_cancel_connections", "Servers passing on a cancel request.", |l| {
+            l.cancel_requests as f64
+        }),
         (
             "pgbouncer_pools_server_being_canceled_connections",
             "Servers kept back while a cancel request is under way.",
@@ -170,23 +175,30 @@ fn pools(shared: &Shared, page: &mut Page) {
         }),
     ];
     let all: Vec<_> =
-        shared.pools.all().into_iter().map(|pool| (PoolLoad::of(shared, &pool), pool)).collect();
+        by_name(shared).into_iter().map(|pools| (PoolLoad::of(shared, &pools), pools)).collect();
     for (name, help, figure) in figures {
         page.metric(name, "gauge", help);
-        for (load, pool) in &all {
+        for (load, pools) in &all {
+            let pool = &pools[0];
             page.sample(name, &[("database", &pool.database.name), ("user", &pool.user.name)], figure(load));
         }
     }
 }
 
 fn histograms(shared: &Shared, page: &mut Page) {
-    let all: Vec<_> = shared.pools.all().into_iter().map(|pool| (pool.totals(), pool)).collect();
+    let totals_of = |pools: &[Arc<Pool>]| {
+        let mut sum = Totals::default();
+        pools.iter().for_each(|pool| sum.merge(&pool.totals()));
+        sum
+    };
+    let all: Vec<_> = by_name(shared).into_iter().map(|pools| (totals_of(&pools), pools)).collect();
     for (name, help) in [
         ("pgweir_client_wait_seconds", "How long clients waited for a server, those that had to."),
         ("pgweir_transaction_seconds", "How long transactions took."),
     ] {
         page.metric(name, "histogram", help);
-        for (totals, pool) in &all {
+        for (totals, pools) in &all {
+            let pool = &pools[0];
             let histogram = if name == "pgweir_client_wait_seconds" {
                 &totals.wait_time
             } else {

@@ -285,7 +285,7 @@ async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
                 tracing::info!("got SIGUSR1, pausing all activity");
                 if !shared.is_shutting_down() {
                     shared.set_lifecycle(Lifecycle::Paused);
-                    pause::pause(shared, &shared.pools.databases());
+                    pause::pause_all(shared);
                 }
                 None
             }
@@ -295,13 +295,17 @@ async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
                 } else {
                     tracing::info!("got SIGUSR2, continuing from SIGUSR1");
                     shared.set_lifecycle(Lifecycle::Active);
-                    pause::resume(shared, &shared.pools.databases());
+                    pause::resume_all(shared);
                 }
                 None
             }
             Some(request) = requests.recv() => match request {
                 Request::Reload(answer) => {
                     let _ = answer.send(reload(shared));
+                    None
+                }
+                Request::Logging => {
+                    let _ = set_logging(&shared.config.load());
                     None
                 }
                 Request::Shutdown(how) => Some(("SHUTDOWN", how)),
@@ -337,7 +341,7 @@ fn wind_down(shared: &Arc<Shared>, cause: &str, how: Shutdown) {
     } else {
         tracing::info!("got {cause}, shutting down, waiting for all servers connections to be released");
         shared.set_lifecycle(Lifecycle::WaitForServers);
-        pause::pause(shared, &shared.pools.databases());
+        pause::pause_all(shared);
         // Nobody in the queue will get a server any more.
         let refusal = Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down");
         shared.pools.all().iter().flat_map(|pool| pool.lanes()).for_each(|lane| {
@@ -350,7 +354,7 @@ fn is_over(shared: &Shared) -> bool {
     match shared.lifecycle() {
         Lifecycle::WaitForClients => !shared.clients.iter().any(|client| !client.admin),
         Lifecycle::WaitForServers => shared.servers.is_empty(),
-        Lifecycle::Active | Lifecycle::Paused => false,
+        Lifecycle::Active | Lifecycle::Paused | Lifecycle::Suspended => false,
     }
 }
 

@@ -179,7 +179,7 @@ settings! {
     so_reuseport: bool = "0", Restart, Works, "Let several processes listen on the same port.";
     stats_period: u32 = "60", Reload, Works, "Seconds over which averages are taken.";
     stats_users: Vec<String> = "", Reload, Works, "Users who may look around at the console.";
-    suspend_timeout: Duration = "10", Reload, Pending, "Seconds SUSPEND may take.";
+    suspend_timeout: Duration = "10", Reload, Works, "Seconds SUSPEND may take before it closes the clients it cannot suspend; 0 means any time.";
     syslog: bool = "0", Reload, Pending, "Log to syslog.";
     syslog_facility: String = "daemon", Reload, Pending, "Facility for syslog.";
     syslog_ident: String = "pgbouncer", Reload, Pending, "Name for syslog.";

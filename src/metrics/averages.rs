@@ -31,7 +31,7 @@ pub struct Average {
     pub sent: u64,
     pub transaction_time: u64,
     pub query_time: u64,
-    /// Microseconds that clients waited in each second.
+    /// Microseconds that clients waited for each server they got.
     pub wait_time: u64,
     pub client_parses: u64,
     pub server_parses: u64,
@@ -54,7 +54,17 @@ impl Averages {
     /// Averages of a database that has counted this much by now.
     pub fn of(&self, database: &str, current: &Totals, now: Micros) -> Average {
         let nothing = Totals::default();
-        let old = self.older.databases.get(database).unwrap_or(&nothing);
+        self.since(self.older.databases.get(database).unwrap_or(&nothing), current, now)
+    }
+
+    /// Averages of all databases together, which have counted this much by now.
+    pub fn of_all(&self, current: &Totals, now: Micros) -> Average {
+        let mut old = Totals::default();
+        self.older.databases.values().for_each(|totals| old.merge(totals));
+        self.since(&old, current, now)
+    }
+
+    fn since(&self, old: &Totals, current: &Totals, now: Micros) -> Average {
         let micros = u128::from((now - self.older.at).max(1));
         let rate = |current: u64, old: u64| {
             u64::try_from(u128::from(current.saturating_sub(old)) * 1_000_000 / micros).unwrap_or(u64::MAX)
@@ -74,7 +84,10 @@ impl Averages {
                 current.query_time.saturating_sub(old.query_time),
                 current.queries.saturating_sub(old.queries),
             ),
-            wait_time: rate(current.wait_time.sum, old.wait_time.sum),
+            wait_time: each(
+                current.wait_time.sum.saturating_sub(old.wait_time.sum),
+                current.assignments.saturating_sub(old.assignments),
+            ),
             client_parses: rate(current.client_parses, old.client_parses),
             server_parses: rate(current.server_parses, old.server_parses),
             binds: rate(current.binds, old.binds),
@@ -97,6 +110,10 @@ mod tests {
         averages.roll(second(20), [("a".into(), totals(200, 5000))].into());
         let now = averages.of("a", &totals(300, 9000), second(20));
         assert_eq!((now.queries, now.query_time), (20, 40));
+        averages.roll(second(30), [("a".into(), totals(300, 9000)), ("b".into(), totals(10, 10))].into());
+        averages.roll(second(40), [].into());
+        let all = averages.of_all(&totals(410, 9110), second(40));
+        assert_eq!((all.queries, all.query_time), (10, 1));
         assert_eq!(averages.of("b", &Totals::default(), second(20)), Average::default());
     }
 }

@@ -12,6 +12,8 @@ pub async fn run(shared: Arc<Shared>, listener: Listener) {
     loop {
         match std::future::poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok((socket, peer)) => {
+                // Others wait in the kernel's queue.
+                shared.while_suspended().await;
                 if let Some(worker) = shared.workers.iter().min_by_key(|worker| worker.load.load(Relaxed)) {
                     worker.accept(socket, peer, listener.tcp_address());
                 }

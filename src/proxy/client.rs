@@ -154,11 +154,13 @@ impl Client {
     fn drive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
         if self.info.waker.get().is_none() {
             let _ = self.info.waker.set(cx.waker().clone());
+            // It may have come in while everything is suspended.
+            self.info.attention.store(true, Relaxed);
             self.set_deadline(clock::now());
         }
         loop {
             if self.info.attention.load(Relaxed) {
-                if let Err(end) = self.attend(cx) {
+                if let Err(end) = ready!(self.attend(cx)) {
                     return Poll::Ready(end);
                 }
             }
@@ -552,6 +554,9 @@ impl Client {
         if received.queries > 0 {
             self.account(&received);
         }
+        if received.reported {
+            self.note_application_name();
+        }
         if rest.is_empty() {
             self.release_if_settled();
         }
@@ -586,6 +591,15 @@ impl Client {
             }
         }
         self.set_deadline(now);
+    }
+
+    /// For SHOW: what the server reports is the client's as well.
+    #[cold]
+    fn note_application_name(&self) {
+        if let Some(server) = &self.server {
+            server.note_application_name();
+            self.info.application_name.lock().clone_from(&server.info.application_name.lock());
+        }
     }
 
     /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**

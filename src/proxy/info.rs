@@ -29,6 +29,8 @@ pub struct ClientInfo {
     pub peer: Peer,
     /// Where it connected to.
     pub local: Option<SocketAddr>,
+    /// What it replicates, in SHOW's words; not set for others.
+    pub replication: OnceLock<&'static str>,
     /// Version and cipher of its TLS, empty without.
     pub tls: Box<str>,
     /// When it was accepted.
@@ -52,6 +54,8 @@ pub struct ClientInfo {
     pub attention: AtomicBool,
     /// A cancel request came while it was waiting.
     pub cancelled: AtomicBool,
+    /// During SUSPEND: everything read from it and its server has been sent on.
+    pub suspended: AtomicBool,
     /// Somebody wants it closed: why.
     pub kill: Mutex<Option<crate::error::Refusal>>,
     /// The task wants attention when this is over; 0: never.
@@ -151,6 +155,8 @@ pub struct ServerInfo {
     pub link: AtomicU64,
     /// Prepared statements it has.
     pub prepared: AtomicU32,
+    /// What its client replicates, in SHOW's words; not set for others.
+    pub replication: OnceLock<&'static str>,
     /// Version and cipher of its TLS; not set without.
     pub tls: OnceLock<Box<str>>,
     /// Why it is to be closed as soon as nobody uses it.

@@ -356,6 +356,8 @@ impl Newcomer {
                 identified.session.parameter("application_name").unwrap_or_default().to_vec();
             let info =
                 self.announce(&identified, &database.name, &user, &parameters, &application_name).await?;
+            let shown = identified.replication.shown();
+            let _ = (info.replication.set(shown), server.info.replication.set(shown));
             return Ok(Prepared::Replication { info, server, permits });
         }
         let ignored = shared.config.load().settings.ignore_startup_parameters.clone();
@@ -479,6 +481,7 @@ impl Newcomer {
                 user: Arc::clone(&user.name),
                 peer: self.peer,
                 local: self.local,
+                replication: OnceLock::new(),
                 tls: self.tls.as_ref().map_or("", |tls| &tls.description).into(),
                 connected: self.connected,
                 requested: AtomicMicros::new(self.connected),
@@ -490,6 +493,7 @@ impl Newcomer {
                 application_name: parking_lot::Mutex::new(String::from_utf8_lossy(application_name).into()),
                 attention: false.into(),
                 cancelled: false.into(),
+                suspended: false.into(),
                 kill: parking_lot::Mutex::new(None),
                 deadline: AtomicMicros::default(),
                 waker: OnceLock::new(),

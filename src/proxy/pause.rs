@@ -1,5 +1,6 @@
 //! PAUSE and RESUME: nobody is given a server, and those that come back are closed, so that PostgreSQL can be
-//! restarted while clients wait.
+//! restarted while clients wait. A database is paused by itself or together with all others; the two do not know of
+//! each other.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,38 +10,44 @@ use super::settings::PURPOSES;
 use super::shared::Shared;
 use crate::clock;
 
-/// Stops giving out servers of these databases. Those in use are waited for with [`in_use`].
-pub fn pause(shared: &Shared, databases: &[Arc<Database>]) {
-    for database in databases {
-        database.paused.store(true, Relaxed);
-    }
-    for pool in shared.pools.all() {
-        if pool.database.paused.load(Relaxed) {
-            for lane in pool.lanes() {
-                lane.set_paused(true);
-                lane.take_idle(|_| true).into_iter().for_each(|server| server.close("paused"));
-            }
-        }
-    }
+/// Stops giving out servers of a database. Those in use go when they are given back: see [`has_servers`].
+pub fn pause(shared: &Arc<Shared>, database: &Database) {
+    database.paused.store(true, Relaxed);
+    tell_lanes(shared);
 }
 
-/// Whether any of these databases, unless resumed meanwhile, has a server connection left.
-pub fn in_use(shared: &Shared, databases: &[Arc<Database>]) -> bool {
-    let has_servers =
-        |database: &Database| shared.servers.iter().any(|server| server.database == database.name);
-    databases.iter().any(|database| database.paused.load(Relaxed) && has_servers(database))
+/// … of all databases.
+pub fn pause_all(shared: &Arc<Shared>) {
+    shared.pools.set_all_paused(true);
+    tell_lanes(shared);
 }
 
-/// Gives out servers again.
-pub fn resume(shared: &Arc<Shared>, databases: &[Arc<Database>]) {
-    for database in databases {
-        database.paused.store(false, Relaxed);
-    }
+/// Gives out a database's servers again.
+pub fn resume(shared: &Arc<Shared>, database: &Database) {
+    database.paused.store(false, Relaxed);
+    tell_lanes(shared);
+}
+
+/// … those of all databases, but for the ones paused by themselves.
+pub fn resume_all(shared: &Arc<Shared>) {
+    shared.pools.set_all_paused(false);
+    tell_lanes(shared);
+}
+
+/// Whether a database has a server connection left.
+pub fn has_servers(shared: &Shared, database: &Database) -> bool {
+    shared.servers.iter().any(|server| server.database == database.name)
+}
+
+fn tell_lanes(shared: &Arc<Shared>) {
     let now = clock::now();
     for pool in shared.pools.all() {
-        if !pool.database.paused.load(Relaxed) {
-            for (lane, purpose) in pool.lanes().iter().zip(PURPOSES) {
-                lane.set_paused(false);
+        let paused = shared.pools.is_paused(&pool.database);
+        for (lane, purpose) in pool.lanes().iter().zip(PURPOSES) {
+            lane.set_paused(paused);
+            if paused {
+                lane.take_idle(|_| true).into_iter().for_each(|server| server.close("paused"));
+            } else {
                 lane.retry_now();
                 lane.serve_waiters(0);
                 pool.grow(shared, purpose, 0, now);

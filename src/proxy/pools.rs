@@ -33,7 +33,7 @@ pub struct Database {
     pub servers: Arc<Limit>,
     /// `max_db_client_connections`.
     pub clients: Arc<Limit>,
-    /// PAUSE.
+    /// PAUSE or KILL of this database.
     pub paused: AtomicBool,
     /// DISABLE: no new clients.
     pub disabled: AtomicBool,
@@ -320,6 +320,8 @@ impl Drop for Occupied {
 #[derive(Debug, Default)]
 pub struct Pools {
     inner: Mutex<Inner>,
+    /// PAUSE of everything, which [`Database::paused`] knows nothing of.
+    all_paused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -332,6 +334,16 @@ struct Inner {
 }
 
 impl Pools {
+    /// PAUSE and RESUME of everything. Lanes are told by the caller.
+    pub fn set_all_paused(&self, paused: bool) {
+        self.all_paused.store(paused, Relaxed);
+    }
+
+    /// Whether no servers of this database are given out.
+    pub fn is_paused(&self, database: &Database) -> bool {
+        self.all_paused.load(Relaxed) || database.paused.load(Relaxed)
+    }
+
     /// A database by the name clients use.
     pub fn database(&self, name: &str) -> Option<Arc<Database>> {
         self.inner.lock().databases.get(name).cloned()
@@ -390,7 +402,8 @@ impl Pools {
         user: &Arc<User>,
         make: impl FnOnce() -> (PoolSettings, Credential),
     ) -> Arc<Pool> {
-        Self::find_or_make(&mut self.inner.lock().pools, workers, database, user, make)
+        let paused = self.is_paused(database);
+        Self::find_or_make(&mut self.inner.lock().pools, workers, database, user, paused, make)
     }
 
     /// The same for the lookups of `auth_query`.
@@ -401,7 +414,8 @@ impl Pools {
         user: &Arc<User>,
         make: impl FnOnce() -> (PoolSettings, Credential),
     ) -> Arc<Pool> {
-        Self::find_or_make(&mut self.inner.lock().auth_pools, workers, database, user, make)
+        let paused = self.is_paused(database);
+        Self::find_or_make(&mut self.inner.lock().auth_pools, workers, database, user, paused, make)
     }
 
     fn find_or_make(
@@ -409,6 +423,7 @@ impl Pools {
         workers: usize,
         database: &Arc<Database>,
         user: &Arc<User>,
+        paused: bool,
         make: impl FnOnce() -> (PoolSettings, Credential),
     ) -> Arc<Pool> {
         let key = (Arc::clone(&database.name), Arc::clone(&user.name));
@@ -428,7 +443,7 @@ impl Pools {
             login_error: Mutex::new(None),
             welcome: ArcSwapOption::empty(),
         });
-        pool.lanes.iter().for_each(|lane| lane.set_paused(database.paused.load(Relaxed)));
+        pool.lanes.iter().for_each(|lane| lane.set_paused(paused));
         pools.insert(key, Arc::clone(&pool));
         pool
     }

@@ -87,6 +87,12 @@ impl Server {
         tracing::info!("{} closing because: {reason} (age={age}s)", self.info);
     }
 
+    /// For SHOW: the application_name it has reported last.
+    pub fn note_application_name(&self) {
+        let name = self.session.parameters.get(b"application_name").unwrap_or_default();
+        *self.info.application_name.lock() = String::from_utf8_lossy(name).into();
+    }
+
     /// Takes what the server has said while nobody had it; `Err` says why it must be closed. Costs no system
     /// call if nothing came.
     pub fn drain_idle(&mut self, buf: &mut [u8]) -> Result<(), String> {
@@ -233,7 +239,7 @@ pub async fn open(
             Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
                 let session = ServerSession::new(parameters);
-                return Ok(Box::new(Server {
+                let server = Box::new(Server {
                     stream,
                     session,
                     pending: Vec::new(),
@@ -243,7 +249,9 @@ pub async fn open(
                     idle_since: clock::now(),
                     slot: slot.occupied(shared, Arc::clone(&info), cluster),
                     info,
-                }));
+                });
+                server.note_application_name();
+                return Ok(server);
             }
             Err(error) => {
                 if let ConnectError::Unreachable(why) = &error {

@@ -325,8 +325,9 @@ pub fn is_stats_user(config: &Config, user: &str) -> bool {
     config.settings.stats_users.iter().any(|name| name == user)
 }
 
-/// `SET key = value` at the console. The error is for the user to read.
-pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<(), Refusal> {
+/// `SET key = value` at the console; says whether everything is in force, which TLS may not be. The error is for the user
+/// to read.
+pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<bool, Refusal> {
     let refuse = |message: String| Refusal::new(sqlstate::INVALID_PARAMETER, message);
     let Some(info) = settings::info(key) else {
         let refusal = refuse(format!("unknown setting {key}"));
@@ -353,8 +354,7 @@ pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<(), Refusa
         true => Some(read_access(&config).map_err(|error| refuse(error.to_string()))?),
     };
     // The value stays, as it may need another one to be of use: the certificate for a new key.
-    let _ = apply(shared, config, access);
-    Ok(())
+    Ok(apply(shared, config, access).is_ok())
 }
 
 /// Reads what the settings about logins name; what is wrong with it but not fatal goes to the log.

@@ -89,6 +89,8 @@ pub struct ConsoleStats {
 pub enum Request {
     /// Read the configuration again; answer with the error's text if that fails.
     Reload(tokio::sync::oneshot::Sender<Result<(), String>>),
+    /// The settings of the log have changed.
+    Logging,
     /// SHUTDOWN.
     Shutdown(Shutdown),
 }
@@ -116,6 +118,8 @@ pub enum Lifecycle {
     WaitForClients,
     /// No new clients; ends when no server is in use.
     WaitForServers,
+    /// SUSPEND: nothing is read from anybody but the console.
+    Suspended,
 }
 
 impl std::fmt::Debug for Shared {
@@ -158,14 +162,32 @@ impl Shared {
             0 => Lifecycle::Active,
             1 => Lifecycle::Paused,
             2 => Lifecycle::WaitForClients,
-            _ => Lifecycle::WaitForServers,
+            3 => Lifecycle::WaitForServers,
+            _ => Lifecycle::Suspended,
         }
     }
 
     /// Changes what the process is doing.
     pub fn set_lifecycle(&self, lifecycle: Lifecycle) {
-        self.lifecycle.store(lifecycle as u8, Relaxed);
+        let before = self.lifecycle.swap(lifecycle as u8, Relaxed);
+        if (before == Lifecycle::Suspended as u8) != (lifecycle == Lifecycle::Suspended) {
+            for client in &self.clients {
+                client.suspended.store(false, Relaxed);
+                client.wake();
+            }
+        }
         self.changed.notify_waiters();
+    }
+
+    /// Returns when nothing is suspended.
+    pub async fn while_suspended(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lifecycle() != Lifecycle::Suspended {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Whether no new clients are taken any more.
@@ -227,6 +249,7 @@ impl Shared {
             link: AtomicU64::new(0),
             prepared: 0.into(),
             close_needed: OnceLock::new(),
+            replication: OnceLock::new(),
             tls: OnceLock::new(),
             key: OnceLock::new(),
             cancels: Cancels::default().into(),

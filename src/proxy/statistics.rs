@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::{CONSOLE, Shared};
+use super::shared::Shared;
 use crate::clock;
+use crate::metrics::averages::Average;
+use crate::metrics::stats::Totals;
 
 /// Runs until the task is dropped.
 pub async fn run(shared: Arc<Shared>) {
@@ -16,26 +18,29 @@ pub async fn run(shared: Arc<Shared>) {
         let mut averages = shared.averages.lock();
         averages.roll(now, totals.clone());
         if shared.config.load().settings.log_stats {
-            let all = totals
-                .iter()
-                .filter(|(name, _)| &***name != CONSOLE)
-                .map(|(name, t)| averages.of(name, t, now));
-            let (mut xacts, mut queries, mut received, mut sent, mut wait) = (0, 0, 0, 0, 0);
-            let (mut xact_time, mut query_time) = (0, 0);
-            for average in all {
-                xacts += average.transactions;
-                queries += average.queries;
-                received += average.received;
-                sent += average.sent;
-                wait += average.wait_time;
-                xact_time = xact_time.max(average.transaction_time);
-                query_time = query_time.max(average.query_time);
-            }
+            let mut all = Totals::default();
+            totals.values().for_each(|totals| all.merge(totals));
+            let average = averages.of_all(&all, now);
             drop(averages);
-            tracing::info!(
-                "stats: {xacts} xacts/s, {queries} queries/s, in {received} B/s, out {sent} B/s, xact {xact_time} us, \
-                 query {query_time} us, wait {wait} us"
-            );
+            log(&average);
         }
     }
+}
+
+/// PgBouncer's line.
+fn log(average: &Average) {
+    tracing::info!(
+        "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, in {} B/s, out {} B/s, \
+         xact {} us, query {} us, wait {} us",
+        average.transactions,
+        average.queries,
+        average.client_parses,
+        average.server_parses,
+        average.binds,
+        average.received,
+        average.sent,
+        average.transaction_time,
+        average.query_time,
+        average.wait_time
+    );
 }

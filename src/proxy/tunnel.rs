@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::info::{ClientInfo, ClientState, ServerState};
 use super::relay::{self, Scratch};
 use super::server::Server;
-use super::shared::Shared;
+use super::shared::{Lifecycle, Shared};
 use super::worker::Load;
 use crate::error::Refusal;
 use crate::metrics::stats::Stats;
@@ -71,10 +71,19 @@ impl Tunnel {
     /// Moves bytes both ways until one side is gone.
     fn exchange(&mut self, cx: &mut Context<'_>, read: &mut [u8]) -> Poll<End> {
         let Some(server) = &mut self.server else { return Poll::Ready(End::Server) };
-        if self.info.attention.swap(false, Relaxed) {
+        if self.info.attention.load(Relaxed) {
             if let Some(refusal) = self.info.kill.lock().take() {
                 return Poll::Ready(End::Killed(refusal));
             }
+            if self.shared.lifecycle() == Lifecycle::Suspended {
+                // What has been read is sent on, and nothing more is read; whether a connection is broken is found out
+                // after RESUME.
+                let mut sent = relay::flush(cx, &mut self.stream, &mut self.pending).unwrap_or(true);
+                sent &= relay::flush(cx, &mut server.stream, &mut server.pending).unwrap_or(true);
+                self.info.suspended.store(sent, Relaxed);
+                return Poll::Pending;
+            }
+            self.info.attention.store(false, Relaxed);
         }
         loop {
             let mut progress = false;
@@ -141,6 +150,8 @@ impl Future for Tunnel {
         let this = self.get_mut();
         if this.info.waker.get().is_none() {
             let _ = this.info.waker.set(cx.waker().clone());
+            // It may have come in while everything is suspended.
+            this.info.attention.store(true, Relaxed);
         }
         if this.server.is_some() {
             let end = ready!(Scratch::with(|scratch| {

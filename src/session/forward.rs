@@ -116,6 +116,8 @@ pub struct Received {
     pub queries: u32,
     /// … of them outside a transaction.
     pub transactions: u32,
+    /// The server has reported a parameter.
+    pub reported: bool,
 }
 
 /// The server sent something that cannot be; it must be closed.
@@ -605,7 +607,10 @@ pub fn server_to_client(
                 received.queries += 1;
                 received.transactions += u32::from(frame.body == b"I");
             }
-            b'S' => server.report(frame.body)?,
+            b'S' => {
+                server.report(frame.body)?;
+                received.reported = true;
+            }
             b'C' => forget_statements(frame.body, server, client),
             b'E' if verdict == Verdict::SetupFailed => {
                 let fields = crate::wire::backend::error_fields(frame.body);

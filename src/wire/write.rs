@@ -156,8 +156,17 @@ fn error_response(out: &mut Vec<u8>, severity: &str, refusal: &Refusal) {
 
 /// NoticeResponse of severity NOTICE.
 pub fn notice(out: &mut Vec<u8>, message: &str) {
+    notice_with_detail(out, message, None);
+}
+
+/// … with field `D`.
+pub fn notice_with_detail(out: &mut Vec<u8>, message: &str, detail: Option<&str>) {
     frame(out, b'N', |out| {
         fields(out, "NOTICE", "00000", message);
+        if let Some(detail) = detail {
+            out.push(b'D');
+            cstr(out, detail.as_bytes());
+        }
         out.push(0);
     });
 }
@@ -185,31 +194,37 @@ pub struct Column {
     pub size: i16,
 }
 
-/// RowDescription, all columns in text format.
-pub fn row_description(out: &mut Vec<u8>, columns: &[Column]) {
+/// ParameterDescription of a statement without parameters.
+pub fn no_parameters(out: &mut Vec<u8>) {
+    frame(out, b't', |out| out.extend([0; 2]));
+}
+
+/// RowDescription; columns whose values come in binary form are marked so.
+pub fn row_description(out: &mut Vec<u8>, columns: &[Column], is_binary: impl Fn(usize) -> bool) {
     frame(out, b'T', |out| {
         out.extend(u16::try_from(columns.len()).unwrap_or(0).to_be_bytes());
-        for column in columns {
+        for (n, column) in columns.iter().enumerate() {
             cstr(out, column.name.as_bytes());
             out.extend([0; 6]);
             out.extend(column.oid.to_be_bytes());
             out.extend(column.size.to_be_bytes());
             out.extend((-1i32).to_be_bytes());
-            out.extend([0; 2]);
+            out.extend(u16::from(is_binary(n)).to_be_bytes());
         }
     });
 }
 
-/// DataRow in text format; `None` is NULL.
-pub fn data_row(out: &mut Vec<u8>, values: &[Option<String>]) {
+/// DataRow; `None` is NULL.
+pub fn data_row(out: &mut Vec<u8>, values: &[Option<impl AsRef<[u8]>>]) {
     frame(out, b'D', |out| {
         out.extend(u16::try_from(values.len()).unwrap_or(0).to_be_bytes());
         for value in values {
             match value {
                 None => out.extend((-1i32).to_be_bytes()),
-                Some(text) => {
-                    out.extend(u32::try_from(text.len()).unwrap_or(0).to_be_bytes());
-                    out.extend(text.as_bytes());
+                Some(value) => {
+                    let value = value.as_ref();
+                    out.extend(u32::try_from(value.len()).unwrap_or(0).to_be_bytes());
+                    out.extend(value);
                 }
             }
         }
@@ -245,8 +260,8 @@ mod tests {
         use postgres_protocol::message::backend::Message;
         let mut out = Vec::new();
         let columns = [Column { name: "a", oid: 25, size: -1 }, Column { name: "b", oid: 20, size: 8 }];
-        row_description(&mut out, &columns);
-        data_row(&mut out, &[Some("x".into()), None]);
+        row_description(&mut out, &columns, |_| false);
+        data_row(&mut out, &[Some("x"), None]);
         command_complete(&mut out, "SHOW");
         parameter_status(&mut out, b"TimeZone", b"UTC");
         let mut buf = postgres_protocol_bytes(&out);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::support::raw::{Raw, error, query};
 use crate::support::{PASSWORD, Pooler, USER, run};
 
-async fn cancel(port: u16, key: &(u32, Vec<u8>)) {
+/// Sends a cancel request and waits until it was dealt with.
+pub(crate) async fn cancel(port: u16, key: &(u32, Vec<u8>)) {
     let mut raw = Raw::connect(port).await;
     let body = [&80_877_102u32.to_be_bytes()[..], &key.0.to_be_bytes(), &key.1].concat();
     raw.send(&[&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat()).await;

@@ -1,6 +1,6 @@
-//! The console: PgBouncer's columns, types and commands.
+//! The console: PgBouncer's columns and types, settings, and who may do what.
 
-use crate::support::raw::{Raw, message, query};
+use crate::support::raw::{Raw, query};
 use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
 
 const TEXT: u32 = 25;
@@ -95,6 +95,14 @@ fn show_has_pgbouncers_columns_and_types() {
         assert_eq!(columns.len(), 25);
         assert!(columns[1..].iter().all(|(_, oid)| *oid == NUMERIC));
         assert_eq!(columns[1].0, "total_server_assignment_count");
+        assert_eq!((&*columns[12].0, &*columns[22].0), ("avg_server_assignment_count", "avg_bind_count"));
+        let sums = raw.rows("SHOW TOTALS").await;
+        assert!(sums.iter().any(|row| row[0] == "total_ps_bind_count"), "{sums:?}");
+        let names: Vec<_> =
+            raw.rows("SHOW DATABASES").await.into_iter().map(|mut row| row.remove(0)).collect();
+        assert_eq!(names, ["app", "pgbouncer"]);
+        let (columns, rows) = raw.table("SHOW FDS").await;
+        assert_eq!((columns.len(), &columns[14], rows.len()), (15, &("scram_server_key".to_owned(), 17), 0));
         for show in [
             "STATS_TOTALS",
             "STATS_AVERAGES",
@@ -108,7 +116,10 @@ fn show_has_pgbouncers_columns_and_types() {
         ] {
             assert!(!raw.table(&format!("show {show};")).await.0.is_empty(), "{show}");
         }
-        assert_eq!(raw.tags(&query("SHOW HELP")).await, "NCZ");
+        let mut help = raw.tags(&query("SHOW HELP")).await;
+        assert_eq!(help, "NCZ");
+        help = raw.tags(&query("SHOW")).await;
+        assert_eq!(help, "NCZ");
         assert_eq!(raw.value("SHOW default_pool_size").await, "20");
     });
 }
@@ -138,11 +149,33 @@ fn only_admins_change_anything() {
         let parameters = [("user", "other"), ("database", "pgbouncer")];
         let mut stats = Raw::log_in_with(pooler.port, 3 << 16, &parameters, "other").await.unwrap();
         stats.rows("SHOW POOLS").await;
-        for command in
-            ["PAUSE", "RELOAD", "SET max_client_conn = 1", "KILL", "SHUTDOWN", "RECONNECT", "DISABLE app"]
-        {
-            assert_eq!(stats.error(command).await.field('C'), "42501", "{command}");
+        for command in [
+            "PAUSE",
+            "PAUSE app",
+            "RESUME",
+            "RELOAD",
+            "SET max_client_conn = 1",
+            "SET admin_users = other",
+            "KILL",
+            "KILL_CLIENT 1",
+            "SHUTDOWN",
+            "SUSPEND",
+            "RECONNECT",
+            "WAIT_CLOSE",
+            "DISABLE app",
+            "DISABLE",
+            "ENABLE app",
+            "SHOW FDS",
+        ] {
+            let error = stats.error(command).await;
+            assert_eq!(
+                (error.field('C').as_str(), error.field('M').as_str()),
+                ("42501", "admin access needed"),
+                "{command}"
+            );
         }
+        stats.rows("SET extra_float_digits = 3").await;
+        stats.rows("SHOW CONFIG").await;
         let parameters = [("user", "plainuser"), ("database", "pgbouncer")];
         let error = Raw::log_in_with(pooler.port, 3 << 16, &parameters, "plain secret").await.err().unwrap();
         assert_eq!(error.field('C'), "42501");
@@ -178,110 +211,55 @@ fn set_takes_effect_at_once() {
         pooler.console("SET default_pool_size = 2").await;
         assert_eq!(b.value("SELECT 1").await, "1");
         let mut console = Raw::log_in(pooler.port, "pgbouncer").await;
-        for (command, message) in [
+        for (command, detail) in [
             ("SET default_pool_size = x", "invalid value \"x\" for default_pool_size"),
+            ("SET default_pool_size = DEFAULT", "invalid value \"DEFAULT\" for default_pool_size"),
             ("SET defualt_pool_size = 1", "unknown setting defualt_pool_size"),
             ("SET listen_port = 1", "listen_port cannot be changed while running"),
-            ("SELECT 1", "invalid command 'SELECT 1'"),
         ] {
             let error = console.error(command).await;
-            assert!(error.field('M').starts_with(message), "{error:?}");
+            assert_eq!(error.field('M'), "SET failed");
+            assert!(error.field('D').starts_with(detail), "{error:?}");
         }
+        for command in ["SELECT 2", "SET x", "SHOW x", "RELOAD x", "shutdown now"] {
+            let message = format!("invalid command '{command}', use SHOW HELP;");
+            assert_eq!(console.error(command).await.field('M'), message);
+        }
+        // PgBouncer's answer, in each way to write it.
+        for command in
+            ["SET pool_mode = session", "set pool_mode to 'session'", "SET \"pool_mode\"=\"session\";"]
+        {
+            console.send(&query(command)).await;
+            assert_eq!(console.until_ready().await[0].text(), "SET pool_mode=session");
+        }
+        assert!(!pooler.log().contains("DEBUG"));
+        console.rows("SET verbose = 2").await;
+        console.rows("SHOW STATE").await;
+        eventually("details are logged", || pooler.log().contains("DEBUG"));
         assert_eq!(
             console.error("SET defualt_pool_size = 1").await.field('H'),
             "Did you mean default_pool_size?"
         );
-        // What drivers say first.
-        console.rows("SET extra_float_digits = 3").await;
     });
 }
 
 #[test]
-fn pause_and_resume() {
+fn application_names_are_those_of_now() {
     let pooler = Pooler::start("");
     run(async {
-        let mut raw = pooler.raw().await;
-        raw.rows("BEGIN").await;
-        let mut console = Raw::log_in(pooler.port, "pgbouncer").await;
-        console.send(&query("PAUSE")).await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        // It waits for the transaction.
-        assert_eq!(pooler.figure("SHOW POOLS", "app", "sv_active").await, 1);
-        raw.rows("COMMIT").await;
-        assert_eq!(console.until_ready().await[0].tag, 'C');
-        assert_eq!(pooler.console("SHOW SERVERS").await.len(), 0);
-        assert_eq!(pooler.console("SHOW STATE").await[1], ["paused", "yes"]);
-        raw.send(&query("SELECT 'at last'")).await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        assert_eq!(pooler.figure("SHOW POOLS", "app", "cl_waiting").await, 1);
-        console.rows("RESUME").await;
-        assert!(raw.until_ready().await.iter().any(|m| m.tag == 'D'));
-        assert_eq!(console.error("RESUME").await.field('M'), "pooler is not paused/suspended");
-        console.rows("PAUSE app").await;
-        console.rows("RESUME app").await;
-        assert_eq!(console.error("PAUSE nothing").await.field('M'), "no such database: nothing");
-        assert_eq!(raw.value("SELECT 1").await, "1");
+        let name = async |show: &str, database: &str| {
+            let rows = pooler.console(show).await;
+            rows.into_iter().find(|row| row[2] == database).map(|row| row[18].clone())
+        };
+        let parameters = [("user", USER), ("database", "app"), ("application_name", "first")];
+        let mut raw = Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.unwrap();
+        assert_eq!(name("SHOW SERVERS", "app").await.unwrap(), "", "nobody has used it yet");
+        raw.rows("SELECT 1").await;
+        for expected in ["first", "second"] {
+            assert_eq!(name("SHOW CLIENTS", "app").await.unwrap(), expected);
+            assert_eq!(name("SHOW SERVERS", "app").await.unwrap(), expected);
+            raw.rows("SET application_name = 'second'").await;
+        }
+        assert_eq!(name("SET application_name = 'mine'; SHOW CLIENTS", "pgbouncer").await.unwrap(), "mine");
     });
-}
-
-#[test]
-fn disable_reconnect_kill() {
-    let pooler = Pooler::start("");
-    run(async {
-        let mut raw = pooler.raw().await;
-        let backend = raw.value("SELECT pg_backend_pid()").await;
-        pooler.console("DISABLE app").await;
-        let parameters = [("user", USER), ("database", "app")];
-        let error = Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.err().unwrap();
-        assert!(error.field('M').contains("is disabled"), "{error:?}");
-        assert_eq!(raw.value("SELECT 1").await, "1");
-        pooler.console("ENABLE app").await;
-        pooler.console("RECONNECT").await;
-        assert_ne!(raw.value("SELECT pg_backend_pid()").await, backend);
-        let id = pooler
-            .console("SHOW CLIENTS")
-            .await
-            .iter()
-            .find(|row| row[2] == "app")
-            .unwrap()
-            .last()
-            .unwrap()
-            .clone();
-        pooler.console(&format!("KILL_CLIENT {id}")).await;
-        assert_eq!(raw.receive().await.unwrap().field('C'), "57P01");
-        let mut raw = pooler.raw().await;
-        raw.rows("BEGIN").await;
-        pooler.console("KILL app").await;
-        assert_eq!(raw.receive().await.unwrap().field('C'), "57P01");
-        assert_eq!(raw.receive().await, None);
-    });
-    eventually("no server is left", || run(pooler.console("SHOW SERVERS")).is_empty());
-}
-
-#[test]
-fn shutdown_waits_as_it_is_told() {
-    let mut pooler = Pooler::start("");
-    run(async {
-        let mut raw = pooler.raw().await;
-        raw.rows("BEGIN").await;
-        let mut console = Raw::log_in(pooler.port, "pgbouncer").await;
-        console.rows("SHUTDOWN WAIT_FOR_CLIENTS").await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        assert!(tokio::net::TcpStream::connect(("127.0.0.1", pooler.port)).await.is_err());
-        assert_eq!(raw.value("SELECT 1").await, "1");
-        raw.rows("COMMIT").await;
-        raw.send(&message(b'X', b"")).await;
-    });
-    assert!(pooler.wait().success());
-
-    let mut pooler = Pooler::start("");
-    run(async {
-        let (mut a, b) = (pooler.raw().await, pooler.raw().await);
-        a.rows("BEGIN").await;
-        Raw::log_in(pooler.port, "pgbouncer").await.rows("SHUTDOWN WAIT_FOR_SERVERS").await;
-        assert_eq!(a.value("SELECT 1").await, "1");
-        a.rows("COMMIT").await;
-        drop(b);
-    });
-    assert!(pooler.wait().success());
 }

@@ -12,9 +12,13 @@ fn pooler() -> Pooler {
     )
 }
 
-fn run(mut command: Command, port: u16) -> Output {
+fn run(command: Command, port: u16) -> Output {
+    run_in("app", command, port)
+}
+
+fn run_in(database: &str, mut command: Command, port: u16) -> Output {
     let database =
-        [("PGHOST", "127.0.0.1"), ("PGUSER", USER), ("PGPASSWORD", PASSWORD), ("PGDATABASE", "app")];
+        [("PGHOST", "127.0.0.1"), ("PGUSER", USER), ("PGPASSWORD", PASSWORD), ("PGDATABASE", database)];
     command.envs(database).env("PGPORT", port.to_string()).output().unwrap()
 }
 
@@ -35,16 +39,36 @@ fn psycopg() {
 }
 
 #[test]
-fn node_postgres() {
-    let Some(modules) = std::env::var_os("PGWEIR_TEST_NODE") else {
-        return println!("SKIPPED: no PGWEIR_TEST_NODE");
+fn psycopg_at_the_console() {
+    let Some(python) = std::env::var_os("PGWEIR_TEST_PYTHON") else {
+        return println!("SKIPPED: no PGWEIR_TEST_PYTHON");
     };
+    let mut command = Command::new(python);
+    command.arg(format!("{FOLDER}/psycopg_console.py"));
+    check(&run_in("pgbouncer", command, pooler().port));
+}
+
+/// A command that runs one of the scripts for node.
+fn node(script: &str) -> Option<Command> {
+    let modules = std::env::var_os("PGWEIR_TEST_NODE")?;
     let mut command = Command::new("node");
     // Modules are looked for beside the script.
-    let script = std::path::Path::new(&modules).join("node_checks.mjs");
-    std::fs::copy(format!("{FOLDER}/node_checks.mjs"), &script).unwrap();
-    command.arg(script);
+    let copy = std::path::Path::new(&modules).join(script);
+    std::fs::copy(format!("{FOLDER}/{script}"), &copy).unwrap();
+    command.arg(copy);
+    Some(command)
+}
+
+#[test]
+fn node_postgres() {
+    let Some(command) = node("node_checks.mjs") else { return println!("SKIPPED: no PGWEIR_TEST_NODE") };
     check(&run(command, pooler().port));
+}
+
+#[test]
+fn node_postgres_at_the_console() {
+    let Some(command) = node("node_console.mjs") else { return println!("SKIPPED: no PGWEIR_TEST_NODE") };
+    check(&run_in("pgbouncer", command, pooler().port));
 }
 
 #[test]

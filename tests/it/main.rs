@@ -11,6 +11,8 @@ mod cancel;
 mod command_line;
 mod configuration;
 mod console;
+mod console_commands;
+mod console_protocol;
 mod drivers;
 mod integrity;
 mod login;

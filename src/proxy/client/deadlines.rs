@@ -2,11 +2,12 @@
 //! looks here.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::super::info::ClientState;
 use super::super::relay;
+use super::super::shared::Lifecycle;
 use super::{Client, End, Phase};
 use crate::clock::{self, Micros};
 use crate::config::PoolMode;
@@ -68,13 +69,32 @@ impl Client {
         self.server.as_ref().is_none_or(|server| server.session.is_settled())
     }
 
-    /// The tick or somebody else wants something.
+    /// The tick or somebody else wants something. Pending: there is nothing to do but to wait.
     #[cold]
-    pub(super) fn attend(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        self.info.attention.store(false, Relaxed);
+    pub(super) fn attend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         if let Some(reason) = self.info.kill.lock().take() {
-            return Err(reason.into());
+            return Poll::Ready(Err(reason.into()));
         }
+        if self.shared.lifecycle() == Lifecycle::Suspended {
+            return self.hold_still(cx);
+        }
+        self.info.attention.store(false, Relaxed);
+        Poll::Ready(self.look_at_limits(cx))
+    }
+
+    /// SUSPEND: what has been read is sent on, and nothing more is read. `attention` stays, so that whatever wakes the
+    /// task ends here again.
+    fn hold_still(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let mut sent = relay::flush(cx, &mut self.stream, &mut self.pending)?;
+        if let Some(server) = &mut self.server {
+            // Whether the connection is broken is found out after RESUME.
+            sent &= relay::flush(cx, &mut server.stream, &mut server.pending).unwrap_or(true);
+        }
+        self.info.suspended.store(sent, Relaxed);
+        Poll::Pending
+    }
+
+    fn look_at_limits(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.info.cancelled.swap(false, Relaxed) {
             self.stop_waiting(cx)?;
         }

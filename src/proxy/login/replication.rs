@@ -42,6 +42,15 @@ impl Replication {
         }
     }
 
+    /// As SHOW says it.
+    pub(super) fn shown(self) -> &'static str {
+        match self {
+            Self::No => "none",
+            Self::Logical => "logical",
+            Self::Physical => "physical",
+        }
+    }
+
     /// As the log says it.
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -1,0 +1,342 @@
+//! Somebody at the console: the connection, and the session that goes on over it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+use super::access::{self, Role};
+use super::command::{self, Answer};
+use super::drivers;
+use super::extended::{self, Prepared};
+use super::parse::{self, Command};
+use super::table::{self, Formats};
+use crate::clock;
+use crate::error::{Refusal, sqlstate};
+use crate::net::stream::Stream;
+use crate::pool::limits::Permit;
+use crate::proxy::info::{ClientInfo, ClientState};
+use crate::proxy::login::ConsoleLogin;
+use crate::proxy::shared::{Lifecycle, Shared};
+use crate::wire::frame::{self, peek};
+use crate::wire::{frontend, write};
+
+/// Longest message a console client may send; also how much it may send ahead.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// See the module's documentation.
+pub(super) struct Console {
+    shared: Arc<Shared>,
+    stream: Stream,
+    info: Arc<ClientInfo>,
+    role: Role,
+    /// Bytes from the client that were not dealt with yet.
+    input: Vec<u8>,
+    /// Bytes for the client.
+    out: Vec<u8>,
+    prepared: Prepared,
+    in_transaction: bool,
+    /// After an error in the extended protocol: nothing is heeded until Sync.
+    skipping: bool,
+    _permits: [Permit; 2],
+}
+
+/// Why a session ends.
+enum End {
+    /// The client has gone, in one way or another.
+    Gone(&'static str),
+    /// It is told why.
+    Refused(Refusal),
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone("client unexpected eof")
+    }
+}
+
+impl Console {
+    pub(super) fn new(shared: Arc<Shared>, login: ConsoleLogin) -> Self {
+        let ConsoleLogin { stream, info, is_admin, greeting, permits } = login;
+        Self {
+            shared,
+            stream,
+            info,
+            role: if is_admin { Role::Admin } else { Role::Stats },
+            input: Vec::new(),
+            out: greeting,
+            prepared: Prepared::default(),
+            in_transaction: false,
+            skipping: false,
+            _permits: permits,
+        }
+    }
+
+    /// Serves the client until it goes.
+    pub(super) async fn run(mut self) {
+        self.shared.console.logins.fetch_add(1, Relaxed);
+        let Err(end) = self.serve().await;
+        self.shared.clients.remove(&self.info.key.pid);
+        let reason = match &end {
+            End::Gone(reason) => reason,
+            End::Refused(refusal) => refusal.reason(),
+        };
+        self.shared.log_client_close(&self.info, reason);
+        self.resume_if_last();
+        if let End::Refused(refusal) = &end {
+            write::fatal(&mut self.out, refusal);
+            let _ = self.stream.write_all(&self.out).await;
+        }
+    }
+
+    /// While everything is suspended nobody new comes in: without a console there would be nobody to say RESUME.
+    fn resume_if_last(&self) {
+        if self.shared.lifecycle() == Lifecycle::Suspended
+            && !self.shared.clients.iter().any(|client| client.admin)
+        {
+            tracing::info!("admin disappeared when suspended, doing RESUME");
+            self.shared.set_lifecycle(Lifecycle::Active);
+        }
+    }
+
+    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        write::authentication(&mut self.out, 0, &[]);
+        for (name, value) in drivers::PARAMETERS {
+            write::parameter_status(&mut self.out, name.as_bytes(), value.as_bytes());
+        }
+        write::backend_key_data(&mut self.out, &self.info.key);
+        self.ready_for_query();
+        loop {
+            while let Some((tag, body)) = self.next_message()? {
+                self.message(tag, &body).await?;
+            }
+            self.stream.write_all(&self.out).await?;
+            self.out.clear();
+            self.receive().await?;
+        }
+    }
+
+    fn next_message(&mut self) -> Result<Option<(u8, Vec<u8>)>, End> {
+        let broken = |error: frame::FrameError| End::Refused(Refusal::protocol(error.to_string()));
+        let Some(frame) = peek(&self.input).map_err(broken)? else { return Ok(None) };
+        if frame.len > MAX_MESSAGE {
+            return Err(broken(frame::FrameError::Length));
+        }
+        if !frame.is_complete() {
+            return Ok(None);
+        }
+        let (tag, body, len) = (frame.tag, frame.body.to_vec(), frame.len);
+        self.input.drain(..len);
+        Ok(Some((tag, body)))
+    }
+
+    /// Waits for more of what the client says.
+    async fn receive(&mut self) -> Result<(), End> {
+        let had = self.input.len();
+        poll_fn(|cx| {
+            // Nothing is under way that could be cancelled.
+            let _ = self.was_cancelled(cx)?;
+            let end = self.poll_input(cx);
+            // What came before the end counts; the end will be seen once more.
+            if self.input.len() > had { Poll::Ready(Ok(())) } else { end.map(Err) }
+        })
+        .await
+    }
+
+    /// Takes what has come; ready when nothing more will.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut buffer = [0; 4096];
+        while self.input.len() < MAX_MESSAGE {
+            match self.stream.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(End::Gone("client unexpected eof")),
+                Poll::Ready(Ok(n)) => self.input.extend_from_slice(&buffer[..n]),
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether a cancel request has come; the error if somebody wants the session closed.
+    fn was_cancelled(&self, cx: &Context<'_>) -> Result<bool, End> {
+        self.info.waker.get_or_init(|| cx.waker().clone());
+        if !self.info.attention.swap(false, Relaxed) {
+            return Ok(false);
+        }
+        match self.info.kill.lock().take() {
+            Some(refusal) => Err(End::Refused(refusal)),
+            None => Ok(self.info.cancelled.swap(false, Relaxed)),
+        }
+    }
+
+    async fn message(&mut self, tag: u8, body: &[u8]) -> Result<(), End> {
+        match tag {
+            b'X' => return Err(End::Gone("client close request")),
+            b'S' => {
+                self.skipping = false;
+                self.ready_for_query();
+            }
+            _ if self.skipping => {}
+            b'Q' => self.simple_query(&String::from_utf8_lossy(frontend::text(body))).await?,
+            b'P' | b'B' | b'D' | b'C' | b'E' => {
+                let done = match tag {
+                    b'P' => self.prepared.parse(body, &mut self.out),
+                    b'B' => self.prepared.bind(body, &mut self.out),
+                    b'D' => self.prepared.describe(body, &mut self.out),
+                    b'C' => self.prepared.close(body, &mut self.out),
+                    _ => self.execute_portal(body).await?,
+                };
+                if let Err(refusal) = done {
+                    self.skipping = true;
+                    self.error(&refusal);
+                }
+            }
+            // Flush: everything is sent when there is nothing more to read. COPY data nobody has asked for.
+            b'H' | b'd' | b'c' | b'f' => {}
+            b'F' => {
+                self.error(&Refusal::new(sqlstate::NOT_SUPPORTED, "the console has no functions to call"));
+                self.ready_for_query();
+            }
+            other => {
+                let message = format!("unsupported packet type for admin console: {:?}", char::from(other));
+                return Err(End::Refused(Refusal::protocol(message)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn simple_query(&mut self, text: &str) -> Result<(), End> {
+        let statements = parse::split(text);
+        if statements.is_empty() {
+            write::frame(&mut self.out, b'I', |_| {});
+        }
+        for statement in &statements {
+            let done = match parse::parse(statement) {
+                Ok(command) => self.perform(&command).await?.map(|answer| (command, answer)),
+                Err(refusal) => Err(refusal),
+            };
+            match done {
+                Ok((command, answer)) => self.answer(&command, &answer),
+                Err(refusal) => {
+                    self.error(&refusal);
+                    break;
+                }
+            }
+        }
+        self.ready_for_query();
+        Ok(())
+    }
+
+    fn answer(&mut self, command: &Command, answer: &Answer) {
+        self.notice(answer);
+        if let Some(columns) = command::columns(command) {
+            let formats = Formats::default();
+            table::describe(&mut self.out, &columns, &formats);
+            answer.rows.iter().for_each(|row| table::row(&mut self.out, &columns, &formats, row));
+        }
+        write::command_complete(&mut self.out, &answer.tag);
+    }
+
+    fn notice(&mut self, answer: &Answer) {
+        if let Some((message, detail)) = answer.notice {
+            write::notice_with_detail(&mut self.out, message, detail);
+        }
+    }
+
+    /// Execute: runs a portal's command when it is executed first, and sends as many rows as are asked for.
+    async fn execute_portal(&mut self, body: &[u8]) -> Result<Result<(), Refusal>, End> {
+        let execute = match extended::execute(body) {
+            Ok(execute) => execute,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let (command, begun) = match self.prepared.portal(execute.portal) {
+            Ok(portal) => (portal.command.clone(), portal.rest.is_some()),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(command) = command else {
+            write::frame(&mut self.out, b'I', |_| {});
+            return Ok(Ok(()));
+        };
+        let columns = command::columns(&command);
+        if begun && columns.is_none() {
+            return Ok(Err(Refusal::new(sqlstate::WRONG_STATE, "portal cannot be run a second time")));
+        }
+        if !begun {
+            let answer = match self.perform(&command).await? {
+                Ok(answer) => answer,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            self.notice(&answer);
+            // DEALLOCATE and the like leave portals alone, so it is still there.
+            if let Ok(portal) = self.prepared.portal(execute.portal) {
+                portal.rest = Some((answer.rows.into_iter(), answer.tag.into_owned()));
+            }
+        }
+        let Ok(portal) = self.prepared.portal(execute.portal) else { return Ok(Ok(())) };
+        let Some((rows, tag)) = &mut portal.rest else { return Ok(Ok(())) };
+        let limit = if execute.max_rows == 0 { usize::MAX } else { execute.max_rows };
+        for row in rows.by_ref().take(limit) {
+            table::row(&mut self.out, columns.as_deref().unwrap_or_default(), &portal.formats, &row);
+        }
+        if rows.len() > 0 {
+            write::frame(&mut self.out, b's', |_| {});
+        } else {
+            write::command_complete(&mut self.out, tag);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Carries out a command, if this client may. Meanwhile a cancel request or the client's end is noticed.
+    async fn perform(&mut self, command: &Command) -> Result<Result<Answer, Refusal>, End> {
+        if !access::may(self.role, access::kind(command)) {
+            return Ok(Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, "admin access needed")
+                .detail("stats_users may only look; admin_users may do everything.")));
+        }
+        self.info.requested.set(clock::now());
+        self.info.set_state(ClientState::Active);
+        self.shared.console.queries.fetch_add(1, Relaxed);
+        tracing::debug!("{} console command: {command:?}", self.info);
+        match command {
+            Command::Transaction(open, _) => self.in_transaction = *open,
+            Command::Deallocate(name) => {
+                if let Err(refusal) = self.prepared.deallocate(name) {
+                    return Ok(Err(refusal));
+                }
+            }
+            Command::Nothing("DEALLOCATE ALL" | "DISCARD ALL") => self.prepared.deallocate_all(),
+            _ => {}
+        }
+        self.info.cancelled.store(false, Relaxed);
+        let work = command::execute(Arc::clone(&self.shared), Arc::clone(&self.info), command.clone());
+        let mut work = pin!(work);
+        let done = poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            if self.was_cancelled(cx)? {
+                command::cancel(&self.shared, command);
+                let words = "canceling statement due to user request";
+                return Poll::Ready(Ok(Err(Refusal::new(sqlstate::QUERY_CANCELED, words))));
+            }
+            self.poll_input(cx).map(Err)
+        })
+        .await;
+        self.info.set_state(ClientState::Idle);
+        done
+    }
+
+    fn error(&mut self, refusal: &Refusal) {
+        if self.shared.config.load().settings.log_pooler_errors {
+            tracing::warn!("{} pooler error: {}", self.info, refusal.reason());
+        }
+        write::error(&mut self.out, refusal);
+    }
+
+    fn ready_for_query(&mut self) {
+        if !self.in_transaction {
+            self.prepared.close_portals();
+        }
+        write::ready_for_query(&mut self.out, if self.in_transaction { b'T' } else { b'I' });
+    }
+}

@@ -1,0 +1,139 @@
+//! SHOW: PgBouncer's columns in PgBouncer's order and types, so that scripts and dashboards go on working.
+//!
+//! [`VIEWS`] lists what can be shown; what the rows are made of is in the files beside this one.
+
+mod pools;
+mod process;
+mod sockets;
+mod stats;
+
+pub(super) use pools::{PoolLoad, by_name};
+
+use super::table::{Row, bigint, bytea, int, text};
+use crate::proxy::shared::Shared;
+use crate::wire::write::Column;
+
+/// What `SHOW VERSION` and `--version` say.
+pub const VERSION: &str = concat!("pgweir ", env!("CARGO_PKG_VERSION"));
+
+/// What `SHOW HELP` says, in the form of PgBouncer's.
+pub(super) const HELP: &str = "
+\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|HOSTS|USERS|VERSION
+\tSHOW PEERS|PEER_POOLS
+\tSHOW FDS|SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE
+\tSHOW DNS_HOSTS|DNS_ZONES
+\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS
+\tSHOW key
+\tSET key = arg
+\tRELOAD
+\tPAUSE [<db>]
+\tRESUME [<db>]
+\tDISABLE <db>
+\tENABLE <db>
+\tRECONNECT [<db>]
+\tKILL [<db>]
+\tKILL_CLIENT <client_id>
+\tSUSPEND
+\tSHUTDOWN
+\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS
+\tWAIT_CLOSE [<db>]";
+
+/// Something that can be shown.
+#[derive(Debug)]
+pub(super) struct View {
+    /// The word behind SHOW.
+    pub(super) name: &'static str,
+    /// The columns.
+    pub(super) columns: &'static [Column],
+    rows: fn(&Shared) -> Vec<Row>,
+}
+
+impl View {
+    /// What there is to show at the moment.
+    pub(super) fn rows(&self, shared: &Shared) -> Vec<Row> {
+        (self.rows)(shared)
+    }
+}
+
+/// Everything that can be shown, but for HELP and single settings.
+pub(super) static VIEWS: &[View] = &[
+    View { name: "active_sockets", columns: sockets::WITH_BUFFERS, rows: sockets::active },
+    View { name: "clients", columns: sockets::COLUMNS, rows: sockets::clients },
+    View { name: "config", columns: process::CONFIG, rows: process::config },
+    View { name: "databases", columns: pools::DATABASES, rows: pools::databases },
+    View { name: "dns_hosts", columns: &[text("hostname"), bigint("ttl"), text("addrs")], rows: nothing },
+    View { name: "dns_zones", columns: &[text("zonename"), bigint("serial"), int("count")], rows: nothing },
+    View { name: "fds", columns: FDS, rows: nothing },
+    View { name: "hosts", columns: pools::HOSTS, rows: pools::hosts },
+    View { name: "lists", columns: &[text("list"), int("items")], rows: process::lists },
+    View { name: "mem", columns: process::MEM, rows: process::mem },
+    View { name: "peer_pools", columns: PEER_POOLS, rows: nothing },
+    View { name: "peers", columns: PEERS, rows: nothing },
+    View { name: "pools", columns: pools::POOLS, rows: pools::pools },
+    View { name: "servers", columns: sockets::COLUMNS, rows: sockets::servers },
+    View { name: "sockets", columns: sockets::WITH_BUFFERS, rows: sockets::all },
+    View { name: "state", columns: &[text("key"), text("value")], rows: process::state },
+    View { name: "stats", columns: stats::STATS, rows: stats::stats },
+    View { name: "stats_averages", columns: stats::AVERAGES, rows: stats::averages },
+    View { name: "stats_totals", columns: stats::TOTALS, rows: stats::totals },
+    View { name: "totals", columns: stats::SUMS, rows: stats::sums },
+    View { name: "users", columns: pools::USERS, rows: pools::users },
+    View { name: "version", columns: &[text("version")], rows: process::version },
+];
+
+const PEERS: &[Column] = &[int("peer_id"), text("host"), int("port"), int("pool_size")];
+
+const PEER_POOLS: &[Column] = &[
+    int("peer_id"),
+    int("cl_active_cancel_req"),
+    int("cl_waiting_cancel_req"),
+    int("sv_active_cancel"),
+    int("sv_login"),
+];
+
+/// PgBouncer hands its sockets over with these rows, and with them passwords; here nothing is ever handed over.
+const FDS: &[Column] = &[
+    int("fd"),
+    text("task"),
+    text("user"),
+    text("database"),
+    text("addr"),
+    int("port"),
+    bigint("cancel"),
+    int("link"),
+    text("client_encoding"),
+    text("std_strings"),
+    text("datestyle"),
+    text("timezone"),
+    text("password"),
+    bytea("scram_client_key"),
+    bytea("scram_server_key"),
+];
+
+/// The view of a name, which has to be in lower case.
+pub(super) fn view(name: &str) -> Option<&'static View> {
+    VIEWS.iter().find(|view| view.name == name)
+}
+
+/// There is no such thing here.
+fn nothing(_: &Shared) -> Vec<Row> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Access, Config};
+
+    #[test]
+    fn rows_have_as_many_values_as_columns() {
+        let shared = Shared::new(Config::default(), Access::default(), Vec::new());
+        for view in VIEWS {
+            for row in view.rows(&shared) {
+                assert_eq!(row.len(), view.columns.len(), "SHOW {}", view.name);
+            }
+        }
+        assert!(VIEWS.is_sorted_by_key(|view| view.name));
+        assert!(view("pools").is_some() && view("POOLS").is_none());
+    }
+}

@@ -1,0 +1,284 @@
+//! SHOW of databases, pools, users and hosts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::super::table::{Row, bigint, cell, int, text};
+use crate::clock;
+use crate::config::value::Value;
+use crate::proxy::info::ServerState;
+use crate::proxy::pools::{Database, Pool};
+use crate::proxy::shared::{CONSOLE, Shared};
+use crate::wire::write::Column;
+
+/// Columns of SHOW DATABASES.
+pub(super) const DATABASES: &[Column] = &[
+    text("name"),
+    text("host"),
+    int("port"),
+    text("database"),
+    text("force_user"),
+    int("pool_size"),
+    int("min_pool_size"),
+    int("reserve_pool_size"),
+    int("server_lifetime"),
+    text("pool_mode"),
+    text("load_balance_hosts"),
+    int("max_connections"),
+    int("current_connections"),
+    int("max_client_connections"),
+    int("current_client_connections"),
+    int("paused"),
+    int("disabled"),
+];
+
+/// By name, the console's own among them.
+pub(super) fn databases(shared: &Shared) -> Vec<Row> {
+    let rows = shared.pools.databases().into_iter().map(|database| database_row(shared, &database));
+    let mut rows: Vec<Row> = rows.chain([console_database(shared)]).collect();
+    rows.sort_by(|a, b| a[0].cmp(&b[0]));
+    rows
+}
+
+fn console_database(shared: &Shared) -> Row {
+    let config = shared.config.load();
+    vec![
+        cell(CONSOLE),
+        None,
+        cell(config.settings.listen_port),
+        cell(CONSOLE),
+        cell(CONSOLE),
+        cell(2),
+        cell(0),
+        cell(0),
+        cell(config.settings.server_lifetime.as_secs()),
+        cell("statement"),
+        None,
+        cell(0),
+        cell(0),
+        cell(shared.console.clients.max()),
+        cell(shared.console.clients.current()),
+        cell(0),
+        cell(0),
+    ]
+}
+
+fn database_row(shared: &Shared, database: &Database) -> Row {
+    let config = shared.config.load();
+    let (s, d) = (&config.settings, database.config.load());
+    let several = d.host.as_ref().is_some_and(|hosts| hosts.len() > 1);
+    vec![
+        cell(&database.name),
+        d.host.as_ref().map(|hosts| hosts.join(",")),
+        cell(d.port.as_ref().and_then(|ports| ports.first()).copied().unwrap_or(5432)),
+        cell(d.dbname.as_deref().unwrap_or(&database.name)),
+        d.user.clone(),
+        cell(d.pool_size.unwrap_or(s.default_pool_size)),
+        cell(d.min_pool_size.unwrap_or(s.min_pool_size)),
+        cell(d.reserve_pool_size.unwrap_or(s.reserve_pool_size)),
+        cell(d.server_lifetime.unwrap_or(s.server_lifetime).as_secs()),
+        d.pool_mode.map(|mode| mode.show()),
+        several.then(|| d.load_balance_hosts.map_or("round-robin".to_owned(), |balance| balance.show())),
+        cell(database.servers.max()),
+        cell(database.servers.current()),
+        cell(database.clients.max()),
+        cell(database.clients.current()),
+        cell(u8::from(database.paused.load(Relaxed))),
+        cell(u8::from(database.disabled.load(Relaxed))),
+    ]
+}
+
+/// Columns of SHOW POOLS.
+pub(super) const POOLS: &[Column] = &[
+    text("database"),
+    text("user"),
+    int("cl_active"),
+    int("cl_waiting"),
+    int("cl_active_cancel_req"),
+    int("cl_waiting_cancel_req"),
+    int("sv_active"),
+    int("sv_active_cancel"),
+    int("sv_being_canceled"),
+    int("sv_idle"),
+    int("sv_used"),
+    int("sv_tested"),
+    int("sv_login"),
+    int("maxwait"),
+    int("maxwait_us"),
+    text("pool_mode"),
+    text("load_balance_hosts"),
+];
+
+/// By database and user, the console's own among them.
+pub(super) fn pools(shared: &Shared) -> Vec<Row> {
+    let at_console = shared.clients.iter().filter(|client| client.admin).count();
+    let mut own: Row = vec![cell(CONSOLE), cell(CONSOLE), cell(at_console)];
+    own.extend((3..15).map(|_| cell(0)));
+    own.extend([cell("statement"), None]);
+    let rows = by_name(shared).into_iter().map(|pools| pool_row(shared, &pools));
+    let mut rows: Vec<Row> = rows.chain([own]).collect();
+    rows.sort_by(|a, b| a[..2].cmp(&b[..2]));
+    rows
+}
+
+/// Pools by database and user. Where a user's own clients and the look-ups of `auth_query` use the same there are two,
+/// the former first.
+pub(in crate::admin) fn by_name(shared: &Shared) -> Vec<Vec<Arc<Pool>>> {
+    let name = |pool: &Pool| (Arc::clone(&pool.database.name), Arc::clone(&pool.user.name));
+    shared.pools.all().chunk_by(|a, b| name(a) == name(b)).map(<[_]>::to_vec).collect()
+}
+
+fn pool_row(shared: &Shared, pools: &[Arc<Pool>]) -> Row {
+    let (load, pool) = (PoolLoad::of(shared, pools), &pools[0]);
+    let config = pool.database.config.load();
+    let several = config.host.as_ref().is_some_and(|hosts| hosts.len() > 1);
+    vec![
+        cell(&pool.database.name),
+        cell(&pool.user.name),
+        cell(load.clients_active),
+        cell(load.clients_waiting),
+        cell(load.cancel_requests),
+        // None waits for its turn.
+        cell(0),
+        cell(load.servers_active),
+        // Each has a connection of its own.
+        cell(load.cancel_requests),
+        cell(load.servers_being_canceled),
+        cell(load.servers_idle),
+        cell(0),
+        cell(load.servers_tested),
+        cell(load.servers_login),
+        cell(load.max_wait.as_secs()),
+        cell(load.max_wait.subsec_micros()),
+        cell(pool.settings.load().pool_mode.show()),
+        several.then(|| config.load_balance_hosts.map_or("round-robin".to_owned(), |balance| balance.show())),
+    ]
+}
+
+/// What the clients and servers of pools of one name are doing right now.
+#[derive(Debug, Default)]
+pub(in crate::admin) struct PoolLoad {
+    pub(in crate::admin) clients_active: usize,
+    pub(in crate::admin) clients_waiting: usize,
+    pub(in crate::admin) servers_active: usize,
+    pub(in crate::admin) servers_idle: usize,
+    pub(in crate::admin) servers_tested: usize,
+    pub(in crate::admin) servers_being_canceled: usize,
+    pub(in crate::admin) servers_login: usize,
+    /// Cancel requests on their way.
+    pub(in crate::admin) cancel_requests: usize,
+    /// How long the one who waits longest has waited.
+    pub(in crate::admin) max_wait: std::time::Duration,
+}
+
+impl PoolLoad {
+    pub(in crate::admin) fn of(shared: &Shared, pools: &[Arc<Pool>]) -> Self {
+        let mut load = Self::default();
+        let now = clock::now();
+        for lane in pools.iter().flat_map(|pool| pool.lanes()) {
+            let counts = lane.counts();
+            load.clients_waiting += counts.waiting;
+            load.servers_login += counts.connecting;
+            if counts.oldest_wait.0 != 0 {
+                load.max_wait = load.max_wait.max(now.since(counts.oldest_wait));
+            }
+        }
+        let clients: usize = pools.iter().map(|pool| pool.clients.load(Relaxed)).sum();
+        load.clients_active = clients.saturating_sub(load.clients_waiting);
+        let pool = &pools[0];
+        for server in shared.servers.iter() {
+            if server.database == pool.database.name && server.user == pool.user.name {
+                load.cancel_requests += server.cancels.lock().in_flight;
+                match server.state() {
+                    ServerState::Active => load.servers_active += 1,
+                    ServerState::Idle => load.servers_idle += 1,
+                    ServerState::Tested => load.servers_tested += 1,
+                    ServerState::BeingCanceled => load.servers_being_canceled += 1,
+                    // Counted by its lane.
+                    ServerState::Login => {}
+                }
+            }
+        }
+        load
+    }
+}
+
+/// Columns of SHOW HOSTS, which PgBouncer does not have.
+pub(super) const HOSTS: &[Column] = &[
+    text("database"),
+    text("host"),
+    int("port"),
+    text("role"),
+    text("state"),
+    int("servers"),
+    bigint("reads"),
+    bigint("writes"),
+    text("last_error"),
+];
+
+pub(super) fn hosts(shared: &Shared) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for database in shared.pools.databases() {
+        for host in &database.cluster().hosts {
+            rows.push(vec![
+                cell(&database.name),
+                cell(&host.name),
+                cell(host.port),
+                cell(host.role().name()),
+                cell(if host.is_reachable() { "up" } else { "down" }),
+                cell(host.servers.load(Relaxed)),
+                cell(host.reads.load(Relaxed)),
+                cell(host.writes.load(Relaxed)),
+                host.last_error.lock().clone(),
+            ]);
+        }
+    }
+    rows
+}
+
+/// Columns of SHOW USERS.
+pub(super) const USERS: &[Column] = &[
+    text("name"),
+    text("pool_size"),
+    text("reserve_pool_size"),
+    text("pool_mode"),
+    int("max_user_connections"),
+    int("current_connections"),
+    int("max_user_client_connections"),
+    int("current_client_connections"),
+];
+
+/// The users that there are: those with a secret, those of `[users]`, those who have logged in, and the console's own.
+pub(super) fn user_names(shared: &Shared) -> BTreeSet<String> {
+    let config = shared.config.load();
+    let live = shared.pools.users();
+    let access = shared.access.load();
+    let mut names: BTreeSet<String> = access.accounts.keys().chain(config.users.keys()).cloned().collect();
+    names.extend(live.iter().map(|user| user.name.to_string()));
+    names.insert(CONSOLE.to_owned());
+    names
+}
+
+pub(super) fn users(shared: &Shared) -> Vec<Row> {
+    let config = shared.config.load();
+    let live: BTreeMap<String, _> =
+        shared.pools.users().into_iter().map(|user| (user.name.to_string(), user)).collect();
+    let row = |name: String| {
+        let own = config.users.get(&name);
+        // PgBouncer shows an empty text where nothing is set, not NULL.
+        let size = |value: Option<u32>| cell(value.map_or(String::new(), |n| n.to_string()));
+        let (s, live) = (&config.settings, live.get(&name));
+        vec![
+            cell(&name),
+            size(own.and_then(|u| u.pool_size)),
+            size(own.and_then(|u| u.reserve_pool_size)),
+            own.and_then(|u| u.pool_mode).map(|mode| mode.show()),
+            cell(own.and_then(|u| u.max_user_connections).unwrap_or(s.max_user_connections)),
+            cell(live.map_or(0, |user| user.servers.current())),
+            cell(own.and_then(|u| u.max_user_client_connections).unwrap_or(s.max_user_client_connections)),
+            cell(live.map_or(0, |user| user.clients.current())),
+        ]
+    };
+    user_names(shared).into_iter().map(row).collect()
+}

@@ -1,0 +1,191 @@
+//! SHOW of connections.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::super::table::{Row, cell, int, text};
+use crate::clock::{self, Micros};
+use crate::net::listener::Peer;
+use crate::proxy::info::{ClientInfo, ClientState, ServerInfo, ServerState};
+use crate::proxy::shared::Shared;
+use crate::wire::write::Column;
+
+/// Columns of SHOW CLIENTS and SHOW SERVERS.
+pub(super) const COLUMNS: &[Column] = WITH_BUFFERS.split_at(21).0;
+
+/// Columns of SHOW SOCKETS: the last seven are PgBouncer's buffers. Here buffers belong to threads, a connection has none
+/// to show.
+pub(super) const WITH_BUFFERS: &[Column] = &[
+    text("type"),
+    text("user"),
+    text("database"),
+    text("replication"),
+    text("state"),
+    text("addr"),
+    int("port"),
+    text("local_addr"),
+    int("local_port"),
+    text("connect_time"),
+    text("request_time"),
+    int("wait"),
+    int("wait_us"),
+    int("close_needed"),
+    text("ptr"),
+    text("link"),
+    int("remote_pid"),
+    text("tls"),
+    text("application_name"),
+    int("prepared_statements"),
+    int("id"),
+    int("recv_pos"),
+    int("pkt_pos"),
+    int("pkt_remain"),
+    int("send_pos"),
+    int("send_remain"),
+    int("pkt_avail"),
+    int("send_avail"),
+];
+
+pub(super) fn clients(shared: &Shared) -> Vec<Row> {
+    all_clients(shared).iter().map(|client| client_row(shared, client, client_state(client))).collect()
+}
+
+pub(super) fn servers(shared: &Shared) -> Vec<Row> {
+    all_servers(shared).iter().map(|server| server_row(server, server.state().name())).collect()
+}
+
+pub(super) fn all(shared: &Shared) -> Vec<Row> {
+    sockets(shared, |_| true, |_| true)
+}
+
+/// Connections on which something is going on.
+pub(super) fn active(shared: &Shared) -> Vec<Row> {
+    sockets(
+        shared,
+        |client| client.state() != ClientState::Idle,
+        |server| server.state() != ServerState::Idle,
+    )
+}
+
+fn sockets(
+    shared: &Shared,
+    is_meant: impl Fn(&ClientInfo) -> bool,
+    is_server_meant: impl Fn(&ServerInfo) -> bool,
+) -> Vec<Row> {
+    let client_state = |client: &ClientInfo| match client.state() {
+        ClientState::Waiting => "cl_waiting",
+        ClientState::Idle | ClientState::Active => "cl_active",
+    };
+    let server_state = |server: &ServerInfo| match server.state() {
+        ServerState::Login => "sv_login",
+        ServerState::Idle => "sv_idle",
+        ServerState::Active => "sv_active",
+        ServerState::Tested => "sv_tested",
+        ServerState::BeingCanceled => "sv_being_canceled",
+    };
+    let clients = all_clients(shared).into_iter().filter(|client| is_meant(client));
+    let servers = all_servers(shared).into_iter().filter(|server| is_server_meant(server));
+    let clients = clients.map(|client| client_row(shared, &client, client_state(&client)));
+    let rows = clients.chain(servers.map(|server| server_row(&server, server_state(&server))));
+    let buffers = WITH_BUFFERS.len() - COLUMNS.len();
+    rows.map(|mut row| {
+        row.extend((0..buffers).map(|_| cell(0)));
+        row
+    })
+    .collect()
+}
+
+fn all_clients(shared: &Shared) -> Vec<Arc<ClientInfo>> {
+    let mut clients: Vec<_> = shared.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
+    clients.sort_by_key(|client| client.id);
+    clients
+}
+
+fn all_servers(shared: &Shared) -> Vec<Arc<ServerInfo>> {
+    let mut servers: Vec<_> = shared.servers.iter().map(|entry| Arc::clone(entry.value())).collect();
+    servers.sort_by_key(|server| server.id);
+    servers
+}
+
+/// As in PgBouncer who has no server is not active, whoever asks this question at the console included.
+fn client_state(client: &ClientInfo) -> &'static str {
+    match client.state() {
+        ClientState::Waiting => "waiting",
+        ClientState::Active if client.link.load(Relaxed) != 0 => "active",
+        ClientState::Idle | ClientState::Active => "idle",
+    }
+}
+
+fn client_row(shared: &Shared, client: &ClientInfo, state: &str) -> Row {
+    let waited = match client.waiting_since.get() {
+        Micros(0) => std::time::Duration::ZERO,
+        since => clock::now().since(since),
+    };
+    let (addr, port, pid) = match client.peer {
+        Peer::Tcp(address) => (address.ip().to_string(), address.port(), 0),
+        Peer::Unix { pid, .. } => ("unix".to_owned(), shared.config.load().settings.listen_port, pid),
+    };
+    let (local_addr, local_port) = match client.local {
+        Some(address) => (address.ip().to_string(), address.port()),
+        None => ("unix".to_owned(), shared.config.load().settings.listen_port),
+    };
+    vec![
+        cell("C"),
+        cell(&client.user),
+        cell(&client.database),
+        cell(client.replication.get().unwrap_or(&"none")),
+        cell(state),
+        Some(addr),
+        cell(port),
+        Some(local_addr),
+        cell(local_port),
+        cell(clock::local_time(client.connected)),
+        cell(clock::local_time(client.requested.get())),
+        cell(waited.as_secs()),
+        cell(waited.subsec_micros()),
+        cell(0),
+        cell(pointer(client.id)),
+        cell(link(client.link.load(Relaxed))),
+        cell(pid),
+        cell(&client.tls),
+        cell(&*client.application_name.lock()),
+        cell(client.prepared.load(Relaxed)),
+        cell(client.id),
+    ]
+}
+
+fn server_row(server: &ServerInfo, state: &str) -> Row {
+    let local = server.local.get();
+    vec![
+        cell("S"),
+        cell(&server.user),
+        cell(&server.database),
+        cell(server.replication.get().unwrap_or(&"none")),
+        cell(state),
+        cell(if server.target.is_unix() { "unix" } else { &server.target.host }),
+        cell(server.target.port),
+        cell(local.map_or("unix".to_owned(), |address| address.ip().to_string())),
+        cell(local.map_or(server.target.port, |address| address.port())),
+        cell(clock::local_time(server.connected)),
+        cell(clock::local_time(server.requested.get())),
+        cell(0),
+        cell(0),
+        cell(u8::from(server.close_needed.get().is_some())),
+        cell(pointer(server.id)),
+        cell(link(server.link.load(Relaxed))),
+        cell(server.key.get().map_or(0, |key| key.pid)),
+        cell(server.tls.get().map_or("", |tls| tls)),
+        cell(&*server.application_name.lock()),
+        cell(server.prepared.load(Relaxed)),
+        cell(server.id),
+    ]
+}
+
+/// PgBouncer shows addresses in its memory; all that matters of them is that `link` is the other's `ptr`.
+fn pointer(id: u64) -> String {
+    format!("{id:#x}")
+}
+
+fn link(id: u64) -> String {
+    if id == 0 { String::new() } else { pointer(id) }
+}
