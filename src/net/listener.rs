@@ -2,14 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::unix::AsyncFd;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::Stream;
 
@@ -17,7 +15,7 @@ use super::stream::Stream;
 #[derive(Debug)]
 pub enum Listener {
     /// TCP, and its address.
-    Tcp(AsyncFd<std::net::TcpListener>, SocketAddr),
+    Tcp(TcpListener, SocketAddr),
     /// A Unix socket and the file it lives in.
     Unix(UnixListener, PathBuf),
 }
@@ -62,9 +60,9 @@ pub fn tcp(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<Li
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    let listener: std::net::TcpListener = socket.into();
+    let listener = TcpListener::from_std(socket.into())?;
     let address = listener.local_addr()?;
-    Ok(Listener::Tcp(AsyncFd::register(listener)?, address))
+    Ok(Listener::Tcp(listener, address))
 }
 
 /// Listens on the Unix socket for `port` in a directory. A file left over from a process that is gone is
@@ -84,23 +82,17 @@ pub fn unix(directory: &Path, port: u16, mode: u32) -> io::Result<Listener> {
 }
 
 impl Listener {
-    /// Accepts a connection. It belongs to no runtime yet: the worker that gets it makes it its own.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Peer)>> {
+    /// Accepts a connection, for the runtime of the calling thread.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         match self {
-            Self::Tcp(listener, _) => loop {
-                let mut ready = ready!(listener.poll_read_ready(cx))?;
-                if let Ok(accepted) = ready.try_io(|listener| listener.get_ref().accept()) {
-                    let (stream, peer) = accepted?;
-                    stream.set_nonblocking(true)?;
-                    return Poll::Ready(Ok((stream.into(), Peer::Tcp(peer))));
-                }
-            },
+            Self::Tcp(listener, _) => {
+                listener.poll_accept(cx).map_ok(|(stream, peer)| (Stream::Tcp(stream), Peer::Tcp(peer)))
+            }
             Self::Unix(listener, _) => listener.poll_accept(cx).map(|accepted| {
-                accepted.and_then(|(stream, _)| {
-                    let cred = stream.peer_cred()?;
-                    let peer = Peer::Unix { pid: cred.pid().unwrap_or(0), uid: cred.uid() };
-                    Ok((stream.into_std()?.into(), peer))
-                })
+                let (stream, _) = accepted?;
+                let cred = stream.peer_cred()?;
+                let peer = Peer::Unix { pid: cred.pid().unwrap_or(0), uid: cred.uid() };
+                Ok((Stream::Unix(stream), peer))
             }),
         }
     }
@@ -122,10 +114,30 @@ impl Drop for Listener {
     }
 }
 
-/// Makes an accepted connection one of the current runtime's.
-pub fn adopt(fd: OwnedFd, peer: Peer) -> io::Result<Stream> {
-    match peer {
-        Peer::Tcp(_) => tokio::net::TcpStream::from_std(fd.into()).map(Stream::Tcp),
-        Peer::Unix { .. } => tokio::net::UnixStream::from_std(fd.into()).map(Stream::Unix),
+/// An accepted connection on its way to another thread, whose runtime will be another.
+#[derive(Debug)]
+pub enum Detached {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Detached {
+    /// Takes a connection from the runtime of the calling thread.
+    pub fn from(stream: Stream) -> io::Result<Self> {
+        match stream {
+            Stream::Tcp(stream) => stream.into_std().map(Self::Tcp),
+            Stream::Unix(stream) => stream.into_std().map(Self::Unix),
+            Stream::Tls(_) | Stream::Closed => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Makes it one of the calling thread's.
+    pub fn adopt(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Stream::Tcp),
+            Self::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Stream::Unix),
+        }
     }
 }

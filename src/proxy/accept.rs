@@ -4,18 +4,29 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::login::{self, Arrival};
 use super::shared::Shared;
-use crate::net::listener::Listener;
+use super::worker::{Load, Worker};
+use crate::net::listener::{Detached, Listener};
 
-/// Accepts connections until the task is dropped. Each goes to the worker with the fewest.
+/// Accepts connections on the first worker's thread until the task is dropped. Each goes to the worker with the fewest.
 pub async fn run(shared: Arc<Shared>, listener: Listener) {
     loop {
         match std::future::poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok((socket, peer)) => {
+            Ok((stream, peer)) => {
                 // Others wait in the kernel's queue.
                 shared.while_suspended().await;
-                if let Some(worker) = shared.workers.iter().min_by_key(|worker| worker.load.load(Relaxed)) {
-                    worker.accept(socket, peer, listener.tcp_address());
+                let load = |(_, worker): &(usize, &Worker)| worker.load.load(Relaxed);
+                let Some((index, worker)) = shared.workers.iter().enumerate().min_by_key(load) else {
+                    return;
+                };
+                let arrival =
+                    Arrival { peer, local: listener.tcp_address(), load: Load::new(&shared, index) };
+                // This is the first worker's thread.
+                if index == 0 {
+                    tokio::task::spawn_local(login::serve(Arc::clone(&shared), arrival, stream));
+                } else if let Ok(detached) = Detached::from(stream) {
+                    worker.accept(detached, arrival);
                 }
             }
             Err(error) => {

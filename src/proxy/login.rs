@@ -9,7 +9,6 @@ mod lookup;
 mod replication;
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
@@ -28,7 +27,7 @@ use crate::auth::scram::ChannelBinding;
 use crate::clock::{self, Micros};
 use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
-use crate::net::listener::{self, Peer};
+use crate::net::listener::Peer;
 use crate::net::stream::Stream;
 use crate::net::tls::ClientTls;
 use crate::pool::limits::Permit;
@@ -44,9 +43,20 @@ use replication::Replication;
 
 /// First byte of a TLS ClientHello (content type "handshake"); no startup packet is long enough to begin with it.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A connection that has just been accepted.
+pub struct Arrival {
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Where it connected to.
+    pub local: Option<SocketAddr>,
+    /// What it counts for at its worker.
+    pub load: Load,
+}
+
 /// Serves an accepted connection until it is closed.
-pub async fn serve(shared: Arc<Shared>, load: Load, socket: OwnedFd, peer: Peer, local: Option<SocketAddr>) {
-    let Ok(stream) = listener::adopt(socket, peer) else { return };
+pub async fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) {
+    let Arrival { peer, local, load } = arrival;
     if let Stream::Tcp(tcp) = &stream {
         let _ = shared.socket_options().apply(tcp);
     }

@@ -1,6 +1,5 @@
 //! Worker threads: each a single-threaded runtime with its own clients, servers and tick.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,13 +9,13 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 
 use super::info::{ClientInfo, ServerState};
-use super::login;
+use super::login::{self, Arrival};
 use super::pools::{Pool, Slot};
 use super::server::{self, ConnectError, Server};
 use super::shared::Shared;
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
-use crate::net::listener::Peer;
+use crate::net::listener::Detached;
 use crate::route::cluster::Purpose;
 
 /// How often deadlines are looked at. They are a matter of seconds.
@@ -24,7 +23,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Work for a worker.
 enum Job {
-    Client(OwnedFd, Peer, Option<std::net::SocketAddr>),
+    Client(Detached, Arrival),
     Connect(Slot),
 }
 
@@ -43,6 +42,14 @@ pub struct Load {
     shared: Arc<Shared>,
     /// The worker's index.
     pub worker: usize,
+}
+
+impl Load {
+    /// Counts a connection.
+    pub fn new(shared: &Arc<Shared>, worker: usize) -> Self {
+        shared.workers[worker].load.fetch_add(1, Relaxed);
+        Self { shared: Arc::clone(shared), worker }
+    }
 }
 
 impl Drop for Load {
@@ -71,9 +78,8 @@ impl Worker {
     }
 
     /// Gives it an accepted connection.
-    pub fn accept(&self, socket: OwnedFd, peer: Peer, local: Option<std::net::SocketAddr>) {
-        self.load.fetch_add(1, Relaxed);
-        let _ = self.jobs.send(Job::Client(socket, peer, local));
+    pub fn accept(&self, connection: Detached, arrival: Arrival) {
+        let _ = self.jobs.send(Job::Client(connection, arrival));
     }
 
     /// Has it open a server connection.
@@ -124,9 +130,10 @@ pub async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
     while let Some(job) = jobs.recv().await {
         let shared = Arc::clone(&shared);
         match job {
-            Job::Client(socket, peer, local) => {
-                let load = Load { shared: Arc::clone(&shared), worker: index };
-                tokio::task::spawn_local(login::serve(shared, load, socket, peer, local));
+            Job::Client(connection, arrival) => {
+                if let Ok(stream) = connection.adopt() {
+                    tokio::task::spawn_local(login::serve(shared, arrival, stream));
+                }
             }
             Job::Connect(slot) => {
                 tokio::task::spawn_local(async move { connect(&shared, index, slot).await });
