@@ -58,13 +58,13 @@ impl From<std::io::Error> for End {
 
 impl Console {
     pub(super) fn new(shared: Arc<Shared>, login: ConsoleLogin) -> Self {
-        let ConsoleLogin { stream, info, is_admin, greeting, permits } = login;
+        let ConsoleLogin { stream, received, info, is_admin, greeting, permits } = login;
         Self {
             shared,
             stream,
             info,
             role: if is_admin { Role::Admin } else { Role::Stats },
-            input: Vec::new(),
+            input: received,
             out: greeting,
             prepared: Prepared::default(),
             in_transaction: false,

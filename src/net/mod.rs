@@ -4,5 +4,6 @@ pub mod connect;
 pub mod ldap;
 pub mod listener;
 pub mod pam;
+pub mod received;
 pub mod stream;
 pub mod tls;

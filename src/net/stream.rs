@@ -151,26 +151,4 @@ impl Stream {
         }
         Ok(())
     }
-
-    /// Reads one frame into `buf` (header included), which must not become longer than `max`.
-    pub async fn read_frame(&mut self, buf: &mut Vec<u8>, max: usize) -> io::Result<()> {
-        let mut header = [0; 5];
-        self.read_exact(&mut header).await?;
-        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "invalid message length");
-        let frame = crate::wire::frame::peek(&header).map_err(|_| invalid())?.ok_or_else(invalid)?;
-        if frame.len > max {
-            return Err(invalid());
-        }
-        let len = frame.len;
-        buf.clear();
-        buf.extend(header);
-        // Memory follows what has arrived, not what was announced.
-        while buf.len() < len {
-            let at = buf.len();
-            buf.resize(len.min(at + 8192), 0);
-            let (_, rest) = buf.split_at_mut(at);
-            self.read_exact(rest).await?;
-        }
-        Ok(())
-    }
 }

@@ -96,6 +96,8 @@ impl From<Refusal> for End {
 pub struct LoggedIn {
     /// The connection.
     pub stream: Stream,
+    /// What it has sent ahead.
+    pub received: Vec<u8>,
     /// What others may know of it.
     pub info: Arc<ClientInfo>,
     /// Its pool.
@@ -125,7 +127,7 @@ impl Client {
             session: login.session,
             phase: Phase::Idle,
             pending: Vec::new(),
-            carry: Vec::new(),
+            carry: login.received,
             server: None,
             waiter: None,
             untried_parameters: login.untried_parameters,

@@ -28,6 +28,7 @@ use crate::clock::{self, Micros};
 use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Peer;
+use crate::net::received::Received;
 use crate::net::stream::Stream;
 use crate::net::tls::ClientTls;
 use crate::pool::limits::Permit;
@@ -65,6 +66,7 @@ pub async fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) {
         shared: Arc::clone(&shared),
         worker,
         stream,
+        received: Received::default(),
         peer,
         local,
         connected: clock::now(),
@@ -90,6 +92,8 @@ pub async fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) {
 pub struct ConsoleLogin {
     /// The connection.
     pub stream: Stream,
+    /// What it has sent ahead.
+    pub received: Vec<u8>,
     /// What others may know of it.
     pub info: Arc<ClientInfo>,
     /// Otherwise it may only look.
@@ -112,6 +116,8 @@ struct Newcomer {
     shared: Arc<Shared>,
     worker: usize,
     stream: Stream,
+    /// What it has sent ahead.
+    received: Received,
     peer: Peer,
     local: Option<SocketAddr>,
     connected: Micros,
@@ -249,21 +255,26 @@ impl Newcomer {
         let (mut ssl, mut gss) = (false, false);
         loop {
             let mut word = [0; 4];
-            self.stream.read_exact(&mut word).await?;
+            self.received.exact(&mut self.stream, &mut word).await?;
             if word[0] == TLS_HANDSHAKE && self.tls.is_none() && !ssl && !gss {
                 // A TLS ClientHello in place of a startup packet: direct TLS.
                 let Some(tls) = self.offered_tls() else { return Err(Failure::Silent("bad startup packet")) };
-                self.encrypt(&tls, &word, true).await?;
+                let rest = std::mem::take(&mut self.received).into_rest();
+                self.encrypt(&tls, &[&word[..], &rest].concat(), true).await?;
                 ssl = true;
                 continue;
             }
             let len = startup::body_length(word).map_err(|_| Failure::Silent("bad startup packet"))?;
-            let mut body = [0; startup::MAX_LENGTH];
-            self.stream.read_exact(&mut body[..len]).await?;
-            match startup::parse(&body[..len]) {
+            let mut body = vec![0; len];
+            self.received.exact(&mut self.stream, &mut body).await?;
+            match startup::parse(&body) {
                 Ok(Startup::Ssl) if !ssl => {
                     ssl = true;
                     if let Some(tls) = self.offered_tls() {
+                        if !self.received.is_empty() {
+                            // Somebody may have put that in front of the encrypted conversation.
+                            return Err(Failure::Silent("received unencrypted data after SSL request"));
+                        }
                         self.stream.write_all(b"S").await?;
                         self.encrypt(&tls, &[], false).await?;
                         continue;
@@ -548,6 +559,7 @@ impl Newcomer {
             Prepared::Client { info, pool, session, untried_parameters, permits } => {
                 Entry::Client(Box::new(LoggedIn {
                     stream: self.stream,
+                    received: self.received.into_rest(),
                     info,
                     pool,
                     session,
@@ -556,11 +568,18 @@ impl Newcomer {
                 }))
             }
             Prepared::Replication { info, server, permits } => {
-                Entry::Replication(Box::new(ReplicationLogin { stream: self.stream, info, server, permits }))
+                Entry::Replication(Box::new(ReplicationLogin {
+                    stream: self.stream,
+                    received: self.received.into_rest(),
+                    info,
+                    server,
+                    permits,
+                }))
             }
             Prepared::Console { info, is_admin, greeting, permits } => {
                 Entry::Console(Box::new(ConsoleLogin {
                     stream: self.stream,
+                    received: self.received.into_rest(),
                     info,
                     is_admin,
                     greeting,

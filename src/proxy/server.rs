@@ -11,13 +11,14 @@ use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::connect::{self, Target};
+use crate::net::received::Received;
 use crate::net::stream::Stream;
 use crate::net::tls::certificate;
 use crate::route::cluster::{Purpose, Role};
 use crate::session::forward::{self, ServerSession};
 use crate::session::parameters::Parameters;
 use crate::wire::startup::{Parameter, SSL_REQUEST};
-use crate::wire::{backend, frame, write};
+use crate::wire::{backend, write};
 
 /// Longest message taken from a server during login or in answer to a query of our own.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -161,17 +162,18 @@ async fn ask(
     mut report: impl FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<Vec<Vec<Option<String>>>, String> {
     stream.write_all(&message).await.map_err(|e| e.to_string())?;
+    let mut received = Received::default();
     let mut rows = Vec::new();
     let mut failure = None;
     loop {
-        stream.read_frame(&mut message, MAX_MESSAGE).await.map_err(|e| e.to_string())?;
-        let body = &message[frame::HEADER..];
-        match message[0] {
+        let tag = received.frame(stream, &mut message, MAX_MESSAGE).await.map_err(|e| e.to_string())?;
+        let body = message.as_slice();
+        match tag {
             b'D' => rows.push(row(body).ok_or("malformed DataRow")?),
             b'E' => failure = Some(backend::error_fields(body).text()),
             b'S' => report(body)?,
-            b'Z' if body == b"I" => break,
-            b'Z' => return Err("query left a transaction open".into()),
+            b'Z' if body == b"I" && received.is_empty() => break,
+            b'Z' => return Err("query left a transaction open, or more to say".into()),
             b'G' => return Err("query asks for COPY data".into()),
             _ => {}
         }
@@ -319,11 +321,12 @@ async fn login(
 
     let mut auth = Some(ServerAuth::new(&startup[0].1, pool.credential(), binding, shared.entropy()));
     let mut parameters = Parameters::default();
+    let mut received = Received::default();
     let mut message = Vec::new();
     loop {
-        stream.read_frame(&mut message, MAX_MESSAGE).await?;
-        let body = &message[frame::HEADER..];
-        match message[0] {
+        let tag = received.frame(&mut stream, &mut message, MAX_MESSAGE).await?;
+        let body = message.as_slice();
+        match tag {
             b'R' => {
                 let request = BackendAuth::parse(body).map_err(|e| refused(&e))?;
                 let Some(current) = auth.take() else {
@@ -344,7 +347,7 @@ async fn login(
                     let _ = info.key.set(key);
                 }
             }
-            b'Z' if auth.as_ref().is_some_and(ServerAuth::is_done) => break,
+            b'Z' if auth.as_ref().is_some_and(ServerAuth::is_done) && received.is_empty() => break,
             b'E' => return Err(server_refusal(body)),
             b'N' | b'v' => {}
             other => {
@@ -404,18 +407,13 @@ async fn connect_query(
     }
     let mut message = Vec::new();
     write::query(&mut message, sql.as_bytes());
-    stream.write_all(&message).await?;
-    loop {
-        stream.read_frame(&mut message, MAX_MESSAGE).await?;
-        let body = &message[frame::HEADER..];
-        match message[0] {
-            b'E' => return Err(server_refusal(body)),
-            b'S' => forward::login_parameter(parameters, body)
-                .map_err(|e| ConnectError::Unreachable(e.to_string()))?,
-            b'Z' => return Ok(()),
-            _ => {}
-        }
-    }
+    let report = |body: &[u8]| forward::login_parameter(parameters, body).map_err(|e| e.to_string());
+    ask(stream, message, report).await.map(drop).map_err(|error| {
+        ConnectError::Refused(Refusal::new(
+            sqlstate::CANNOT_CONNECT,
+            format!("connect_query failed: {error}"),
+        ))
+    })
 }
 
 /// `track_extra_parameters`: what the server does not report has to be asked for, once.

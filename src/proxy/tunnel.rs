@@ -36,6 +36,8 @@ pub(super) struct Tunnel {
 /// What a replication login has found out.
 pub(super) struct ReplicationLogin {
     pub(super) stream: Stream,
+    /// What the client has sent ahead.
+    pub(super) received: Vec<u8>,
     pub(super) info: Arc<ClientInfo>,
     pub(super) server: Box<Server>,
     pub(super) permits: [Permit; 3],
@@ -50,7 +52,8 @@ enum End {
 
 impl Tunnel {
     pub(super) fn new(shared: Arc<Shared>, load: Load, login: ReplicationLogin) -> Self {
-        let ReplicationLogin { stream, info, server, permits } = login;
+        let ReplicationLogin { stream, received, info, mut server, permits } = login;
+        server.pending = received;
         info.link.store(server.info.id, Relaxed);
         info.set_state(ClientState::Active);
         server.info.link.store(info.id, Relaxed);

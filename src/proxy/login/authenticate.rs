@@ -16,7 +16,7 @@ use crate::net::listener::Peer;
 use crate::net::tls::certificate;
 use crate::net::{ldap, pam};
 use crate::proxy::shared::{CONSOLE, PeerName};
-use crate::wire::{frame, write};
+use crate::wire::write;
 
 /// Longest password or SASL message.
 const MAX_PASSWORD: usize = 70_000;
@@ -169,7 +169,7 @@ impl Newcomer {
             if exchange.needs_answer() {
                 self.read_answer(out, &mut message).await?;
             }
-            match exchange.handle(message.get(frame::HEADER..).unwrap_or_default()) {
+            match exchange.handle(&message) {
                 Progress::Continue(next, request) => {
                     write_request(out, &request);
                     exchange = next;
@@ -192,8 +192,8 @@ impl Newcomer {
     async fn read_answer(&mut self, out: &mut Vec<u8>, message: &mut Vec<u8>) -> Result<(), Failure> {
         self.stream.write_all(out).await?;
         out.clear();
-        self.stream.read_frame(message, MAX_PASSWORD).await?;
-        if message[0] != b'p' {
+        let tag = self.received.frame(&mut self.stream, message, MAX_PASSWORD).await?;
+        if tag != b'p' {
             return Err(Refusal::protocol("expected a password message").into());
         }
         Ok(())
@@ -210,7 +210,7 @@ impl Newcomer {
         let mut message = Vec::new();
         self.read_answer(out, &mut message).await?;
         // An empty password would be an anonymous login to a directory, which proves nothing.
-        let password = exchange::password(&message[frame::HEADER..]).filter(|password| !password.is_empty());
+        let password = exchange::password(&message).filter(|password| !password.is_empty());
         let Some(password) = password.map(|text| Zeroizing::new(text.to_owned())) else {
             return Err(rejected(&claim.user, exchange::FailureKind::Password).into());
         };
