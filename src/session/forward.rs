@@ -313,7 +313,9 @@ pub fn client_to_server(
             Step::Prepare(statement) => {
                 write::parse(out.insert(), &statement.name, &statement.text_and_types)
             }
-            Step::Drop => {}
+            Step::Drop => {
+                walk.client.rest = Rest { left: frame.len - frame.available(), keep: false };
+            }
             Step::Inject(inject) => {
                 walk.inject(inject, out.insert());
                 continue;

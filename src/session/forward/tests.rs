@@ -128,6 +128,22 @@ fn a_failed_parse_is_forgotten() {
 }
 
 #[test]
+fn what_is_dropped_in_a_failed_batch_may_come_in_pieces() {
+    let batch = messages(&[(b'B', b"\0a\0a longer body"), SYNC]);
+    for cut in 8..batch.len() {
+        let mut link = Link::new(10);
+        link.client_sends(&messages(&[PARSE_A, SYNC])).unwrap();
+        link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
+        link.client_sends(&messages(&[(b'B', b"\0a\0x"), (b'E', b"\0\0\0\0\0")])).unwrap();
+        link.server_sends(&message(b'E', b"SERROR\0C23505\0\0")).unwrap();
+        link.to_server.clear();
+        link.client_sends(&batch[..cut]).unwrap();
+        link.client_sends(&batch[cut..]).unwrap();
+        assert_eq!(link.to_server, messages(&[SYNC]), "cut at {cut}");
+    }
+}
+
+#[test]
 fn the_oldest_statement_makes_room() {
     let mut link = Link::new(1);
     link.client_sends(&messages(&[PARSE_A, (b'P', b"b\0select 2\0\0\0"), SYNC])).unwrap();
