@@ -174,14 +174,14 @@ impl Doors {
         let mut attempts = if takes_over { 100 } else { 1 };
         loop {
             attempts -= 1;
-            match Self::open(shared).await {
+            match Self::open(shared, takes_over).await {
                 Err(_) if attempts > 0 => tokio::time::sleep(POLL).await,
                 result => return result,
             }
         }
     }
 
-    async fn open(shared: &Shared) -> Result<Self, Fatal> {
+    async fn open(shared: &Shared, takes_over: bool) -> Result<Self, Fatal> {
         let config = shared.config.load_full();
         let s = &config.settings;
         let mut clients = Vec::new();
@@ -200,7 +200,8 @@ impl Doors {
             tracing::info!("listening on {address}");
         }
         if !s.unix_socket_dir.is_empty() {
-            match listener::unix(Path::new(&s.unix_socket_dir), s.listen_port, s.unix_socket_mode.0) {
+            let directory = Path::new(&s.unix_socket_dir);
+            match listener::unix(directory, s.listen_port, s.unix_socket_mode.0, takes_over) {
                 Ok(listener) => {
                     tracing::info!("listening on unix:{}/.s.PGSQL.{}", s.unix_socket_dir, s.listen_port);
                     clients.push(listener);
@@ -256,11 +257,11 @@ async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
     let mut user1 = listen(SignalKind::user_defined1())?;
     let mut user2 = listen(SignalKind::user_defined2())?;
 
-    let mut accepting: Vec<_> = doors
-        .clients
-        .into_iter()
-        .map(|listener| tokio::task::spawn_local(accept::run(Arc::clone(shared), listener)))
-        .collect();
+    let (mut tcp, mut unix) = (Vec::new(), Vec::new());
+    for listener in doors.clients {
+        let accepting = if listener.tcp_address().is_some() { &mut tcp } else { &mut unix };
+        accepting.push(tokio::task::spawn_local(accept::run(Arc::clone(shared), listener)));
+    }
     if let Some(listener) = doors.http {
         tokio::task::spawn_local(http::run(Arc::clone(shared), listener));
     }
@@ -324,11 +325,11 @@ async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
             break;
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        // Dropping the listeners refuses new clients, so that a successor gets them.
-        accepting.drain(..).for_each(|task| task.abort());
+        // New clients are refused, so that a successor gets them. Admins still come in by the Unix socket.
+        tcp.drain(..).for_each(|task| task.abort());
         wind_down(shared, cause, how);
     }
-    accepting.drain(..).for_each(|task| task.abort());
+    tcp.into_iter().chain(unix).for_each(|task| task.abort());
     // Aborted tasks are dropped, and with them the Unix socket's file, at the next turn of the runtime.
     tokio::task::yield_now().await;
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
@@ -17,7 +17,34 @@ pub enum Listener {
     /// TCP, and its address.
     Tcp(TcpListener, SocketAddr),
     /// A Unix socket and the file it lives in.
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket, removed when dropped, unless a successor has put its own there.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let identity = identity(&path)?;
+        Ok(Self { path, identity })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Where a client comes from.
@@ -66,11 +93,11 @@ pub fn tcp(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<Li
 }
 
 /// Listens on the Unix socket for `port` in a directory. A file left over from a process that is gone is
-/// replaced; one that somebody listens on is an error.
-pub fn unix(directory: &Path, port: u16, mode: u32) -> io::Result<Listener> {
+/// replaced; one that somebody listens on is an error, unless this process takes over from that one.
+pub fn unix(directory: &Path, port: u16, mode: u32, takes_over: bool) -> io::Result<Listener> {
     let path = directory.join(format!(".s.PGSQL.{port}"));
     if path.exists() {
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        if !takes_over && std::os::unix::net::UnixStream::connect(&path).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "unix socket is in use"));
         }
         std::fs::remove_file(&path)?;
@@ -78,7 +105,7 @@ pub fn unix(directory: &Path, port: u16, mode: u32) -> io::Result<Listener> {
     let listener = std::os::unix::net::UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener).map(|listener| Listener::Unix(listener, path))
+    Ok(Listener::Unix(UnixListener::from_std(listener)?, SocketFile::new(path)?))
 }
 
 impl Listener {
@@ -102,14 +129,6 @@ impl Listener {
         match self {
             Self::Tcp(_, address) => Some(*address),
             Self::Unix(..) => None,
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            let _ = std::fs::remove_file(path);
         }
     }
 }

@@ -92,6 +92,42 @@ fn signals_end_it_in_their_own_way() {
     assert!(pooler.wait().success());
 }
 
+/// Runs a statement with psql over the pooler's Unix socket, as the user the pooler runs as.
+fn by_unix_socket(pooler: &Pooler, user: &str, database: &str, sql: &str) -> Output {
+    let psql = cluster().program("psql");
+    unprivileged(psql.get_program().to_str().unwrap())
+        .args(["-XAtq", "-U", user, "-d", database, "-c", sql, "-p", &pooler.port.to_string(), "-h"])
+        .arg(&pooler.dir)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn admins_come_in_by_the_unix_socket_until_the_end() {
+    for (signal, ends) in [(Signal::SIGTERM, "client"), (Signal::SIGINT, "transaction")] {
+        let mut pooler = Pooler::start("auth_type = trust");
+        run(async {
+            let mut raw = pooler.raw().await;
+            raw.rows("BEGIN").await;
+            pooler.signal(signal);
+            eventually("TCP is refused", || {
+                std::net::TcpStream::connect(("127.0.0.1", pooler.port)).is_err()
+            });
+            let refused = by_unix_socket(&pooler, "app", "app", "SELECT 1");
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && said.contains("pooler is shutting down"), "{said}");
+            let shown = by_unix_socket(&pooler, "pgbouncer", "pgbouncer", "SHOW VERSION");
+            assert!(String::from_utf8_lossy(&shown.stdout).contains("pgweir"), "{shown:?}");
+            raw.rows("COMMIT").await;
+            if ends == "client" {
+                raw.send(&message(b'X', b"")).await;
+            }
+        });
+        assert!(pooler.wait().success());
+        assert!(!pooler.dir.join(format!(".s.PGSQL.{}", pooler.port)).exists());
+    }
+}
+
 fn pooler_pid(pooler: &Pooler) -> String {
     // As root the process is a child of setpriv's exec: the same one.
     pooler.pid().to_string()
@@ -155,6 +191,8 @@ fn a_successor_takes_over_without_disconnecting_anybody() {
         assert!(old.wait().success());
         assert_eq!(old.raw().await.value("SELECT 3").await, "3");
         assert!(pidfile.exists());
+        // The Unix socket is the successor's, and was left alone by the old process.
+        assert!(by_unix_socket(&old, "pgbouncer", "pgbouncer", "SHOW VERSION").status.success());
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.parse().unwrap()), Signal::SIGQUIT).unwrap();
         successor.wait().unwrap();
     });
