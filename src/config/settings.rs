@@ -100,7 +100,7 @@ settings! {
     auth_query_ttl: Duration = "0", Reload, Works, "Seconds for which the result of auth_query is remembered; 0: each login asks. A third column of the query may tell for how many seconds the role is still valid.";
     auth_type: AuthType = "md5", Reload, Works, "How clients prove who they are.";
     auth_user: String = "", Reload, Works, "User who runs auth_query.";
-    autodb_idle_timeout: Duration = "3600", Reload, Pending, "Seconds after which an unused automatic database is forgotten.";
+    autodb_idle_timeout: Duration = "3600", Reload, Works, "Seconds after which an unused automatic database is forgotten.";
     cancel_wait_timeout: Duration = "10", Reload, Pending, "Seconds a cancel request may wait for a connection.";
     client_idle_timeout: Duration = "0", Reload, Works, "Seconds a client may be idle; 0 means forever.";
     client_login_timeout: Duration = "60", Reload, Works, "Seconds a client may take to log in.";
@@ -146,7 +146,7 @@ settings! {
     peer_id: u32 = "0", Reload, Pending, "Number of this process among its peers.";
     pidfile: String = "", Restart, Works, "File that holds the process ID.";
     pkt_buf: u32 = "4096", Restart, Accepted("buffers belong to threads and have 64 KB"), "Buffer size.";
-    pool_idle_timeout: Duration = "0", Reload, Pending, "Seconds after which an unused pool is forgotten; 0 means never.";
+    pool_idle_timeout: Duration = "0", Reload, Works, "Seconds after which an unused pool is forgotten; 0 means never.";
     pool_mode: PoolMode = "session", Reload, Works, "When a server connection is given back.";
     query_timeout: Duration = "0", Reload, Works, "Seconds a query may take; 0 means any time.";
     query_wait_notify: Duration = "5", Reload, Works, "Seconds after which a waiting client is told so; 0 means never.";

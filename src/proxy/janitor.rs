@@ -28,6 +28,7 @@ pub async fn run(shared: Arc<Shared>) {
             tend(&shared, &pool, now);
         }
         found_pools(&shared);
+        forget_idle(&shared, now);
         if round % 32 == 0 {
             shared.statements.sweep();
         }
@@ -43,6 +44,20 @@ fn found_pools(shared: &Arc<Shared>) {
         if let Some(name) = line.user.as_deref().filter(|_| wanted) {
             settings::pool(shared, &database, &settings::user(shared, name));
         }
+    }
+}
+
+/// Forgets pools and automatic databases that nobody uses any more, and with them their statistics.
+fn forget_idle(shared: &Shared, now: Micros) {
+    let config = shared.config.load();
+    for (pool, age) in shared.pools.forget_idle_pools(config.settings.pool_idle_timeout, now) {
+        let (user, database, age) = (&pool.user.name, &pool.database.name, age.as_secs());
+        tracing::info!(
+            "cleaning up idle pool for user {user} on db {database} because: pool idle timeout (age= {age}s)"
+        );
+    }
+    for database in shared.pools.forget_idle_databases(config.settings.autodb_idle_timeout, now) {
+        tracing::info!("dropping idle auto-database: {}", database.name);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
-use super::info::ServerInfo;
+use super::info::{AtomicMicros, ServerInfo};
 use super::server::Server;
 use super::shared::Shared;
 use crate::auth::server_login::Credential;
@@ -37,11 +37,15 @@ pub struct Database {
     pub paused: AtomicBool,
     /// DISABLE: no new clients.
     pub disabled: AtomicBool,
+    /// Only `*` covers it: it is forgotten when nobody has used it for `autodb_idle_timeout`.
+    pub auto: AtomicBool,
+    /// When the housekeeping last saw it in use.
+    last_used: AtomicMicros,
 }
 
 impl Database {
     /// A database with nothing connected to it yet.
-    pub fn new(name: &str, config: DatabaseConfig, cluster: Cluster) -> Self {
+    pub fn new(name: &str, config: DatabaseConfig, cluster: Cluster, auto: bool) -> Self {
         Self {
             name: name.into(),
             config: ArcSwap::from_pointee(config),
@@ -50,6 +54,8 @@ impl Database {
             clients: Arc::default(),
             paused: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
+            auto: AtomicBool::new(auto),
+            last_used: AtomicMicros::new(clock::now()),
         }
     }
 
@@ -132,6 +138,8 @@ pub struct Pool {
     pub login_error: Mutex<Option<(Refusal, Micros)>>,
     /// What servers said at the last login.
     welcome: ArcSwapOption<Parameters>,
+    /// When the housekeeping last saw it in use.
+    last_used: AtomicMicros,
 }
 
 impl Pool {
@@ -203,6 +211,11 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// Whether it is kept at `min_pool_size` even without clients: its database's line names the user.
+    fn is_kept_open(&self) -> bool {
+        self.settings.load().min_pool_size > 0 && self.database.config.load().user.is_some()
     }
 
     /// Opens connections until there are `min_pool_size`.
@@ -316,6 +329,11 @@ impl Drop for Occupied {
     }
 }
 
+/// Clients, logins and servers hold their pool; new ones get it from the map, under its lock.
+fn is_used(pool: &Arc<Pool>) -> bool {
+    Arc::strong_count(pool) > 1
+}
+
 /// All databases, users and pools.
 #[derive(Debug, Default)]
 pub struct Pools {
@@ -356,11 +374,11 @@ impl Pools {
         all
     }
 
-    /// Adds a database; one of that name is replaced.
+    /// Adds a database, unless another thread has just added one of that name; returns the one that is there.
     pub fn add_database(&self, database: Database) -> Arc<Database> {
-        let database = Arc::new(database);
-        self.inner.lock().databases.insert(Arc::clone(&database.name), Arc::clone(&database));
-        database
+        let mut inner = self.inner.lock();
+        let name = Arc::clone(&database.name);
+        Arc::clone(inner.databases.entry(name).or_insert_with(|| Arc::new(database)))
     }
 
     /// Removes a database and its pools, which are returned: their clients and servers have to be closed.
@@ -442,6 +460,7 @@ impl Pools {
             credential: Mutex::new(credential),
             login_error: Mutex::new(None),
             welcome: ArcSwapOption::empty(),
+            last_used: AtomicMicros::new(clock::now()),
         });
         pool.lanes.iter().for_each(|lane| lane.set_paused(paused));
         pools.insert(key, Arc::clone(&pool));
@@ -457,10 +476,43 @@ impl Pools {
         all
     }
 
-    /// Forgets a pool that nobody uses.
-    pub fn remove(&self, pool: &Arc<Pool>) {
-        let key = (Arc::clone(&pool.database.name), Arc::clone(&pool.user.name));
-        self.inner.lock().pools.remove(&key);
+    /// Forgets pools that nobody has used for `timeout` (zero: none), and returns them with the time since then.
+    pub fn forget_idle_pools(&self, timeout: Duration, now: Micros) -> Vec<(Arc<Pool>, Duration)> {
+        let mut forgotten = Vec::new();
+        self.inner.lock().pools.retain(|_, pool| {
+            if timeout.is_zero() || is_used(pool) || pool.is_kept_open() {
+                pool.last_used.set(now);
+                return true;
+            }
+            let idle = now.since(pool.last_used.get());
+            if idle > timeout {
+                forgotten.push((Arc::clone(pool), idle));
+            }
+            idle <= timeout
+        });
+        forgotten
+    }
+
+    /// Forgets automatic databases that nobody has used for `timeout` (zero: none), with their pools.
+    pub fn forget_idle_databases(&self, timeout: Duration, now: Micros) -> Vec<Arc<Database>> {
+        let mut forgotten = Vec::new();
+        let Inner { databases, pools, .. } = &mut *self.inner.lock();
+        databases.retain(|_, database| {
+            let its_pools = || pools.values().filter(|pool| Arc::ptr_eq(&pool.database, database));
+            let is_used = its_pools().any(is_used) || Arc::strong_count(database) > 1 + its_pools().count();
+            let may_go = database.auto.load(Relaxed) && !database.paused.load(Relaxed);
+            if timeout.is_zero() || is_used || !may_go {
+                database.last_used.set(now);
+                return true;
+            }
+            let is_over = now.since(database.last_used.get()) > timeout;
+            if is_over {
+                forgotten.push(Arc::clone(database));
+            }
+            !is_over
+        });
+        pools.retain(|_, pool| !forgotten.iter().any(|database| Arc::ptr_eq(database, &pool.database)));
+        forgotten
     }
 
     /// Closes an idle server of another pool that counts against the same limits; says whether there was one.

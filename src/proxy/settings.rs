@@ -2,6 +2,7 @@
 //! are in use.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use zeroize::Zeroizing;
 
@@ -34,13 +35,16 @@ pub fn apply(shared: &Arc<Shared>, config: Config, access: Option<Access>) -> Re
     shared.console.clients.set_max(config.settings.max_db_client_connections as usize);
     for database in shared.pools.databases() {
         match config.database(&database.name) {
-            Some((current, _)) => update_database(shared, &config, &database, current),
+            Some((current, auto)) => {
+                database.auto.store(auto, Relaxed);
+                update_database(shared, &config, &database, current);
+            }
             None => remove_database(shared, &database),
         }
     }
     for (name, database) in &config.databases {
         if shared.pools.database(name).is_none() {
-            add_database(shared, &config, name, database);
+            add_database(shared, &config, name, database, false);
         }
     }
     for user in shared.pools.users() {
@@ -66,8 +70,15 @@ pub fn refresh_tls(shared: &Arc<Shared>, config: &Config) -> Result<(), TlsError
     Ok(())
 }
 
-fn add_database(shared: &Shared, config: &Config, name: &str, database: &DatabaseConfig) -> Arc<Database> {
-    let added = shared.pools.add_database(Database::new(name, database.clone(), cluster(config, database)));
+fn add_database(
+    shared: &Shared,
+    config: &Config,
+    name: &str,
+    database: &DatabaseConfig,
+    auto: bool,
+) -> Arc<Database> {
+    let new = Database::new(name, database.clone(), cluster(config, database), auto);
+    let added = shared.pools.add_database(new);
     set_database_limits(config, &added, database);
     added
 }
@@ -150,8 +161,9 @@ pub fn database(shared: &Shared, name: &str) -> Option<Arc<Database>> {
         return Some(found);
     }
     let config = shared.config.load_full();
-    let (database, _) = config.database(name)?;
-    Some(add_database(shared, &config, name, database))
+    let (database, auto) = config.database(name)?;
+    tracing::info!("registered new auto-database: {name}");
+    Some(add_database(shared, &config, name, database, auto))
 }
 
 /// A user by name, limits included.

@@ -18,6 +18,7 @@ mod integrity;
 mod login;
 mod metrics;
 mod pooling;
+mod pools;
 mod prepared;
 mod routing;
 mod support;
