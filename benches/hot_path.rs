@@ -86,6 +86,7 @@ fn relay(c: &mut Criterion) {
         max_prepared: 200,
         exclusive: false,
         one_at_a_time: false,
+        refuse_simple: false,
         classify: |_, _| sql::Class::default(),
     };
     let mut scratch = Vec::new();

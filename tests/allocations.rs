@@ -46,6 +46,7 @@ fn no_frame_costs_an_allocation() {
         max_prepared: 200,
         exclusive: false,
         one_at_a_time: false,
+        refuse_simple: false,
         classify: |text, _| sql::classify(text, Dialect::default()),
     };
     let (mut client, mut server) = (ClientSession::default(), ServerSession::default());

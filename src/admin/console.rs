@@ -327,9 +327,7 @@ impl Console {
     }
 
     fn error(&mut self, refusal: &Refusal) {
-        if self.shared.config.load().settings.log_pooler_errors {
-            tracing::warn!("{} pooler error: {}", self.info, refusal.reason());
-        }
+        self.shared.log_pooler_error(&self.info, refusal);
         write::error(&mut self.out, refusal);
     }
 

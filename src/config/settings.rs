@@ -90,7 +90,7 @@ use Status::{Accepted, Pending, Works};
 
 settings! {
     admin_users: Vec<String> = "", Reload, Works, "Users who may do everything at the console.";
-    application_name_add_host: bool = "0", Reload, Pending, "Add the client's address to application_name.";
+    application_name_add_host: bool = "0", Reload, Works, "Add the client's address to application_name.";
     auth_dbname: String = "", Reload, Works, "Database in which auth_query runs.";
     auth_file: String = "", Reload, Works, "File of users and secrets, or a folder with one file per user: its name the user, its text the secret.";
     auth_hba_file: String = "", Reload, Works, "File of rules for auth_type=hba.";
@@ -116,7 +116,7 @@ settings! {
     client_tls_sslmode: TlsMode = "disable", Reload, Works, "TLS towards clients.";
     conffile: String = "", Reload, Accepted("shows the file the configuration was read from"), "The configuration file.";
     default_pool_size: u32 = "20", Reload, Works, "Server connections per pool; 0 means any number.";
-    disable_pqexec: bool = "0", Restart, Pending, "Refuse the simple query protocol.";
+    disable_pqexec: bool = "0", Restart, Works, "Refuse the simple query protocol.";
     dns_max_ttl: Duration = "15", Reload, Pending, "Seconds a name look-up is cached.";
     dns_nxdomain_ttl: Duration = "15", Reload, Pending, "Seconds a failed name look-up is cached.";
     dns_zone_check_period: Duration = "0", Reload, Pending, "Seconds between checks of a DNS zone's serial.";
@@ -134,7 +134,7 @@ settings! {
     log_pooler_errors: bool = "1", Reload, Works, "Log errors sent to clients.";
     log_stats: bool = "1", Reload, Works, "Log statistics each stats_period.";
     logfile: String = "", Restart, Works, "File to log to, besides standard error.";
-    login_notify_message: String = "", Reload, Pending, "Notice sent to clients after login.";
+    login_notify_message: String = "", Reload, Works, "Notice sent to clients after login.";
     max_client_conn: u32 = "100", Reload, Works, "Clients that may be connected.";
     max_db_client_connections: u32 = "0", Reload, Works, "Clients per database; 0 means any number.";
     max_db_connections: u32 = "0", Reload, Works, "Server connections per database; 0 means any number.";

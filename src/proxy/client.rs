@@ -491,6 +491,7 @@ impl Client {
             max_prepared: if session_pooling { 0 } else { self.settings.max_prepared_statements },
             exclusive: session_pooling,
             one_at_a_time: server.purpose == Purpose::Read,
+            refuse_simple: self.settings.disable_pqexec,
             classify: router::class,
         };
         let mut out = Output::new(bytes, &mut scratch.rewrite);
@@ -712,6 +713,7 @@ impl Client {
         self.shared.log_client_close(&self.info, reason);
         self.shared.clients.remove(&self.info.key.pid);
         if let Some(refusal) = refusal {
+            self.shared.log_pooler_error(&self.info, refusal);
             write::fatal(&mut self.pending, refusal);
         }
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);

@@ -186,6 +186,9 @@ impl Newcomer {
             );
         }
         if let Failure::Refused(refusal) = &failure {
+            let peer = PeerName(self.peer, self.local);
+            let who = format_args!("C-{:#x}: {database}/{user}@{peer}", self.id);
+            self.shared.log_pooler_error(who, refusal);
             let mut out = Vec::new();
             write::fatal(&mut out, refusal);
             let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.write_all(&out)).await;
@@ -381,8 +384,11 @@ impl Newcomer {
             let _ = (info.replication.set(shown), server.info.replication.set(shown));
             return Ok(Prepared::Replication { info, server, permits });
         }
-        let ignored = shared.config.load().settings.ignore_startup_parameters.clone();
-        let requested = Requested::new(&identified.session, &ignored)?;
+        let config = shared.config.load_full();
+        let mut requested = Requested::new(&identified.session, &config.settings.ignore_startup_parameters)?;
+        if config.settings.application_name_add_host {
+            requested.add_host(&PeerName(self.peer, self.local).to_string());
+        }
         let reported = self.reported_parameters(&pool).await?;
         let own = requested.apply(&reported)?;
         let untried_parameters = own.is_some();
@@ -414,6 +420,10 @@ impl Newcomer {
         parameters.iter().for_each(|(name, value)| write::parameter_status(&mut out, name, value));
         let info = self.register(database, user, identified.session.protocol, application_name, false);
         write::backend_key_data(&mut out, &info.key);
+        let config = self.shared.config.load_full();
+        if !config.settings.login_notify_message.is_empty() {
+            write::notice(&mut out, &config.settings.login_notify_message);
+        }
         write::ready_for_query(&mut out, b'I');
         match self.stream.write_all(&out).await {
             Ok(()) => Ok(info),

@@ -100,6 +100,7 @@ pub struct PoolSettings {
     pub server_reset_query_always: bool,
     pub connect_query: String,
     pub read_write_split: bool,
+    pub disable_pqexec: bool,
     /// Any of the timeouts is set that make a client's deadline while it does not wait for a server.
     pub has_timeouts: bool,
     /// Counts the versions of this pool's settings.

@@ -270,6 +270,7 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         server_reset_query_always: s.server_reset_query_always,
         connect_query: d.connect_query.clone().unwrap_or_default(),
         read_write_split: splits(config, &d),
+        disable_pqexec: s.disable_pqexec,
         query_timeout,
         query_wait_timeout: u.query_wait_timeout.or(d.query_wait_timeout).unwrap_or(s.query_wait_timeout),
         query_wait_notify: s.query_wait_notify,

@@ -21,6 +21,7 @@ use super::tls::Tls;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::{Access, Config};
+use crate::error::Refusal;
 use crate::metrics::averages::Averages;
 use crate::metrics::stats::Totals;
 use crate::net::connect::{SocketOptions, Target};
@@ -262,6 +263,13 @@ impl Shared {
         if self.config.load().settings.log_disconnections {
             let age = clock::now().since(client.connected).as_secs();
             tracing::info!("{client} closing because: {reason} (age={age}s)");
+        }
+    }
+
+    /// Logs an error that a client is about to be told.
+    pub fn log_pooler_error(&self, client: impl std::fmt::Display, refusal: &Refusal) {
+        if self.config.load().settings.log_pooler_errors {
+            tracing::warn!("{client} pooler error: {}", refusal.message);
         }
     }
 }

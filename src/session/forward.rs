@@ -77,6 +77,8 @@ pub struct Context<'a> {
     /// Only one batch may be under way at a time: the server is a standby, and the next batch may have to go
     /// elsewhere.
     pub one_at_a_time: bool,
+    /// Setting `disable_pqexec`: simple queries are refused.
+    pub refuse_simple: bool,
     /// Classifies a statement when it is first prepared.
     pub classify: fn(&[u8], &Parameters) -> Class,
 }
@@ -368,6 +370,10 @@ impl Walk<'_> {
     fn frame<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
         let expect = match frame.tag {
             b'Q' => {
+                if self.context.refuse_simple {
+                    return Err(Refusal::protocol("PQexec disallowed")
+                        .hint("The setting disable_pqexec allows the extended query protocol only."));
+                }
                 self.server.unnamed.valid = false;
                 Expect::Query
             }

@@ -64,6 +64,13 @@ impl Requested {
         Ok(parameters)
     }
 
+    /// Adds where the client comes from to its `application_name` (setting `application_name_add_host`).
+    pub fn add_host(&mut self, host: &str) {
+        let name = self.get(b"application_name").unwrap_or(b"app");
+        let name = [name, b" - ", host.as_bytes()].concat();
+        self.settings.push((b"application_name"[..].into(), name.into()));
+    }
+
     /// The value asked for, if any.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         let mut all = self.from_options.iter().chain(&self.settings);
@@ -163,6 +170,16 @@ mod tests {
             Ok(Some("a b".into()))
         );
         assert_eq!(apply(&[("options", "-c timezone=GMT"), ("TimeZone", "CET")]), Ok(Some("CET".into())));
+    }
+
+    #[test]
+    fn the_name_of_an_application_says_where_it_runs() {
+        let mut requested = Requested::new(&session(&[("application_name", "psql")]), &[]).unwrap();
+        requested.add_host("127.0.0.1:5");
+        assert_eq!(requested.get(b"application_name"), Some(&b"psql - 127.0.0.1:5"[..]));
+        let mut requested = Requested::new(&session(&[]), &[]).unwrap();
+        requested.add_host("unix(7)");
+        assert_eq!(requested.get(b"application_name"), Some(&b"app - unix(7)"[..]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Pooler, cluster, eventually, run};
+use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
 
 /// A line of `[databases]` for the primary.
 fn on_primary(name: &str, more: &str) -> String {
@@ -36,4 +36,37 @@ fn what_nobody_uses_is_forgotten() {
     assert!(run(shows(&pooler, "SHOW POOLS", "kept")), "it is kept open");
     run(async { assert_eq!(pooler.raw().await.value("SELECT 1").await, "1") });
     assert_eq!(pooler.log().matches("registered new auto-database: app").count(), 2);
+}
+
+#[test]
+fn clients_are_greeted_and_marked_and_errors_to_them_logged() {
+    let settings = "login_notify_message = You are pooled\napplication_name_add_host = 1\ndisable_pqexec = 1";
+    let pooler = Pooler::start(settings);
+    run(async {
+        let notices = pooler.dir.join("notices");
+        let psql = cluster().program("psql");
+        let output = std::process::Command::new(psql.get_program())
+            .args(["-X", "-h", "127.0.0.1", "-p", &pooler.port.to_string(), "-U", USER, "-d", "app"])
+            .args(["-c", "SELECT 1"])
+            .env("PGPASSWORD", PASSWORD)
+            .env("PGAPPNAME", "marked")
+            .stderr(std::fs::File::create(&notices).unwrap())
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let said = std::fs::read_to_string(notices).unwrap();
+        assert!(said.starts_with("NOTICE:  You are pooled\n"), "{said}");
+        assert!(said.contains("PQexec disallowed"), "{said}");
+        assert!(pooler.log().contains("pooler error: PQexec disallowed"));
+        let client = pooler.connect("app").await;
+        let name: String = client.query_one("SHOW application_name", &[]).await.unwrap().get(0);
+        assert!(name.starts_with("app - 127.0.0.1:"), "{name}");
+    });
+    let pooler = Pooler::start("log_pooler_errors = 0\ndisable_pqexec = 1");
+    run(async {
+        let mut raw = pooler.raw().await;
+        let error = raw.error("SELECT 1").await;
+        assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("08P01", "PQexec disallowed"));
+    });
+    assert!(!pooler.log().contains("pooler error"));
 }

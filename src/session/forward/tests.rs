@@ -30,6 +30,7 @@ impl Link {
             max_prepared: self.max_prepared,
             exclusive: false,
             one_at_a_time: self.one_at_a_time,
+            refuse_simple: false,
             classify: |_, _| Class::default(),
         };
         let mut scratch = Vec::new();
