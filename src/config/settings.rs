@@ -160,7 +160,7 @@ settings! {
     server_check_delay: Duration = "30", Reload, Works, "Seconds of idleness after which a server is checked before use.";
     server_check_query: String = "<empty>", Reload, Works, "Query that checks a server; `<empty>` sends an empty one, an empty value turns checks off.";
     server_connect_timeout: Duration = "15", Reload, Works, "Seconds that connecting and logging in to a server may take.";
-    server_fast_close: bool = "0", Reload, Pending, "On RECONNECT, close servers of session pools as soon as they are outside a transaction.";
+    server_fast_close: bool = "0", Reload, Works, "On RECONNECT, close servers of session pools as soon as they are outside a transaction.";
     server_idle_timeout: Duration = "600", Reload, Works, "Seconds a server connection may be idle; 0 means forever.";
     server_lifetime: Duration = "3600", Reload, Works, "Seconds after which a server connection is closed.";
     server_login_retry: Duration = "15", Reload, Works, "Seconds between attempts after a server has refused a login; unreachable servers are tried sooner.";

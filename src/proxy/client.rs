@@ -9,6 +9,7 @@
 //! tick, which wakes it when a deadline has passed or somebody wants it closed.
 
 mod deadlines;
+mod parameters;
 
 use std::future::Future;
 use std::io;
@@ -382,8 +383,10 @@ impl Client {
             }
         }
         server.used = true;
+        let at = server.pending.len();
         if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending) {
             self.preparing |= self.untried_parameters;
+            Self::log_parameters_set(&server, at);
         }
         self.untried_parameters = false;
         self.server = Some(server);
@@ -431,6 +434,9 @@ impl Client {
             };
             let waits = self.hold || self.preparing;
             if waits && server.session.pipeline.is_empty() {
+                if self.preparing {
+                    self.take_canonical_parameters();
+                }
                 (self.hold, self.preparing) = (false, false);
                 progress = true;
                 let bytes = std::mem::take(&mut self.carry);

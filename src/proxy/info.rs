@@ -130,6 +130,9 @@ impl ClientInfo {
     }
 }
 
+/// Why a server that has lived for `server_lifetime` is closed.
+pub const SERVER_LIFETIME: &str = "server_lifetime";
+
 /// A server connection, from the moment it is opened.
 #[derive(Debug)]
 pub struct ServerInfo {
@@ -218,6 +221,11 @@ impl ServerInfo {
             3 => ServerState::Tested,
             _ => ServerState::BeingCanceled,
         }
+    }
+
+    /// Whether it is to be closed because it is no longer what the configuration asks for, and not for its age.
+    pub fn is_obsolete(&self) -> bool {
+        self.close_needed.get().is_some_and(|&reason| reason != SERVER_LIFETIME)
     }
 
     /// Notes what it is doing.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::info::SERVER_LIFETIME;
 use super::pools::Pool;
 use super::settings;
 use super::shared::Shared;
@@ -24,6 +25,9 @@ pub async fn run(shared: Arc<Shared>) {
         let now = clock::now();
         let pools = shared.pools.all();
         end_lifetimes(&shared, &pools, now);
+        if shared.config.load().settings.server_fast_close {
+            wake_those_with_obsolete_servers(&shared);
+        }
         for pool in pools {
             tend(&shared, &pool, now);
         }
@@ -71,8 +75,16 @@ fn end_lifetimes(shared: &Shared, pools: &[Arc<Pool>], now: Micros) {
     for server in shared.servers.iter() {
         let lifetime = lifetimes.get(&key(&server.database, &server.user));
         if lifetime.is_some_and(|lifetime| now.since(server.connected) >= *lifetime) {
-            let _ = server.close_needed.set("server_lifetime");
+            let _ = server.close_needed.set(SERVER_LIFETIME);
         }
+    }
+}
+
+/// Their tasks look after `server_fast_close` themselves.
+fn wake_those_with_obsolete_servers(shared: &Shared) {
+    let is_obsolete = |id: u64| shared.servers.get(&id).is_some_and(|server| server.is_obsolete());
+    for client in shared.clients.iter().filter(|client| is_obsolete(client.link.load(Relaxed))) {
+        client.wake();
     }
 }
 

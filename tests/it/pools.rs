@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
+use crate::support::raw::query;
+use crate::support::{PASSWORD, Pooler, Raw, USER, cluster, eventually, run};
 
 /// A line of `[databases]` for the primary.
 fn on_primary(name: &str, more: &str) -> String {
@@ -69,4 +70,38 @@ fn clients_are_greeted_and_marked_and_errors_to_them_logged() {
         assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("08P01", "PQexec disallowed"));
     });
     assert!(!pooler.log().contains("pooler error"));
+}
+
+#[test]
+fn a_session_does_not_keep_an_obsolete_server_if_that_is_not_wanted() {
+    let pooler = Pooler::start("pool_mode = session\nserver_fast_close = 1");
+    run(async {
+        let mut idle = pooler.raw().await;
+        idle.rows("SELECT 1").await;
+        let mut busy = pooler.raw().await;
+        busy.rows("BEGIN").await;
+        pooler.console("RECONNECT app").await;
+        let error = idle.receive().await.unwrap();
+        assert_eq!(error.field('M'), "database configuration changed");
+        assert_eq!(idle.receive().await, None);
+        assert_eq!(busy.value("SELECT 1").await, "1", "its transaction goes on");
+        busy.send(&query("COMMIT")).await;
+        busy.until_ready().await;
+        assert_eq!(busy.receive().await.unwrap().field('M'), "database configuration changed");
+    });
+}
+
+#[test]
+fn the_log_tells_how_parameters_follow_a_client() {
+    let pooler = Pooler::start("verbose = 1");
+    run(async {
+        let parameters = [("user", USER), ("database", "app"), ("DateStyle", "ISO")];
+        let mut raw = Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.unwrap();
+        assert_eq!(raw.value("SELECT 1").await, "1");
+        assert_eq!(raw.value("SELECT 2").await, "2");
+    });
+    let log = pooler.log();
+    let once = |what| assert_eq!(log.matches(what).count(), 1, "{what}: {log}");
+    once("varcache_apply: SET DateStyle='ISO';");
+    once("varcache_set_canonical: setting DateStyle to its canonical version ISO -> ISO, MDY");
 }

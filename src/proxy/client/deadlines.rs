@@ -98,6 +98,7 @@ impl Client {
         if self.info.cancelled.swap(false, Relaxed) {
             self.stop_waiting(cx)?;
         }
+        self.close_obsolete()?;
         let deadline = self.info.deadline.get();
         let now = clock::now();
         if deadline.0 == 0 || now < deadline {
@@ -146,6 +147,21 @@ impl Client {
                 Ok(())
             }
         }
+    }
+
+    /// `server_fast_close`: a session does not keep an obsolete server beyond its transaction.
+    fn close_obsolete(&mut self) -> Result<(), End> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let is_obsolete = server.info.is_obsolete() && server.pending.is_empty();
+        if !is_obsolete
+            || !self.is_outside_transaction()
+            || !self.shared.config.load().settings.server_fast_close
+        {
+            return Ok(());
+        }
+        let reason = "database configuration changed";
+        self.unlink().close(reason);
+        Err(Refusal::new(sqlstate::ADMIN_SHUTDOWN, reason).into())
     }
 
     /// A cancel request came while the client was in the queue: its request ends there. Anything it has sent behind
