@@ -149,8 +149,7 @@ impl<S> PoolState<S> {
         if self.paused || self.connecting >= self.waiters.len() || now < self.retry_at {
             return None;
         }
-        // After a failure one connection at a time finds out whether it goes better now.
-        if self.failures > 0 && self.connecting > 0 {
+        if self.is_probing() {
             return None;
         }
         let launch = if sizes.pool == 0 || self.open < sizes.pool {
@@ -169,15 +168,17 @@ impl<S> PoolState<S> {
 
     /// Decides whether to open a connection nobody waits for, to have `min` of them, and counts it if so.
     pub fn launch_spare(&mut self, min: usize, now: Micros) -> bool {
-        let launch = !self.paused
-            && self.open < min
-            && now >= self.retry_at
-            && (self.failures == 0 || self.connecting == 0);
+        let launch = !self.paused && self.open < min && now >= self.retry_at && !self.is_probing();
         if launch {
             self.open += 1;
             self.connecting += 1;
         }
         launch
+    }
+
+    /// While none is open, and after a failure, one connection at a time finds out whether the server lets us in.
+    fn is_probing(&self) -> bool {
+        self.connecting > 0 && (self.failures > 0 || self.open == self.connecting)
     }
 
     /// Takes out those idle servers that `unwanted` says yes to.

@@ -476,13 +476,18 @@ impl Newcomer {
                 Poll::Pending => self.stream.poll_closed(cx).map(|()| None),
             }
         });
-        let limit =
-            if settings.query_wait_timeout.is_zero() { Duration::MAX } else { settings.query_wait_timeout };
+        let limits = [
+            (settings.query_wait_timeout, sqlstate::CANNOT_CONNECT, "query_wait_timeout"),
+            (settings.query_timeout, sqlstate::QUERY_CANCELED, "query_timeout"),
+        ];
+        let first =
+            limits.into_iter().filter(|(limit, ..)| !limit.is_zero()).min_by_key(|(limit, ..)| *limit);
+        let (limit, code, words) = first.unwrap_or((Duration::MAX, sqlstate::CANNOT_CONNECT, ""));
         match tokio::time::timeout(limit, wait).await {
             Ok(Some(Outcome::Granted(server))) => Ok(server),
             Ok(Some(Outcome::Refused(refusal))) => Err(refusal.into()),
             Ok(None) => Err(Failure::Silent("client unexpected eof")),
-            Err(_) => Err(Refusal::new(sqlstate::CANNOT_CONNECT, "query_wait_timeout")
+            Err(_) => Err(Refusal::new(code, words)
                 .detail("No connection to the server could be had in time.")
                 .into()),
         }

@@ -22,6 +22,8 @@ use crate::wire::{backend, write};
 
 /// Longest message taken from a server during login or in answer to a query of our own.
 const MAX_MESSAGE: usize = 1 << 20;
+/// The server did not let us in within `server_connect_timeout`.
+const LOGIN_TIMEOUT: &str = "connect timeout";
 
 /// A logged-in server connection.
 #[derive(Debug)]
@@ -227,7 +229,7 @@ pub async fn open(
         } else {
             tokio::time::timeout(limit, attempt)
                 .await
-                .unwrap_or_else(|_| Err(ConnectError::Unreachable("connect timeout".into())))
+                .unwrap_or_else(|_| Err(ConnectError::Unreachable(LOGIN_TIMEOUT.into())))
         };
         let attempt = attempt.and_then(|(stream, parameters)| {
             let role = note_role(&cluster, host, &parameters);
@@ -240,6 +242,7 @@ pub async fn open(
         match attempt {
             Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
+                cluster.connected(host);
                 let session = ServerSession::new(parameters);
                 let server = Box::new(Server {
                     stream,
@@ -261,8 +264,11 @@ pub async fn open(
                 }
                 let reason = match &error {
                     ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
+                    ConnectError::Unreachable(why) if why == LOGIN_TIMEOUT => why,
                     ConnectError::Unreachable(_) => "connect failed",
-                    ConnectError::Refused(_) => "login failed",
+                    // A client's own connection may lack a right that those of others do not need.
+                    ConnectError::Refused(_) if !own.is_empty() => "login failed",
+                    ConnectError::Refused(refusal) => refusal.reason(),
                     ConnectError::WrongRole(_) => "wrong role",
                 };
                 tracing::warn!("{info} {error}");
@@ -291,14 +297,25 @@ fn note_role(cluster: &crate::route::cluster::Cluster, host: usize, parameters: 
     role
 }
 
+/// Connects within `server_connect_timeout`: a host that does not answer at all is told from one that answers and then
+/// does not let us in.
+async fn reach(shared: &Shared, pool: &Pool, info: &ServerInfo) -> io::Result<Stream> {
+    let options = shared.socket_options();
+    let attempt = connect::connect(&info.target, &options);
+    let limit = pool.settings.load().server_connect_timeout;
+    if limit.is_zero() {
+        return attempt.await;
+    }
+    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
 async fn login(
     shared: &Shared,
     pool: &Pool,
     info: &ServerInfo,
     own: &[Parameter],
 ) -> Result<(Stream, Parameters), ConnectError> {
-    let options = shared.socket_options();
-    let mut stream = connect::connect(&info.target, &options).await?;
+    let mut stream = reach(shared, pool, info).await?;
     if let Some(tcp) = stream.tcp() {
         if let Ok(local) = tcp.local_addr() {
             let _ = info.local.set(local);

@@ -155,6 +155,8 @@ async fn connect(shared: &Arc<Shared>, worker: usize, slot: Slot) {
             if let Some(unwanted) = lane.put_back(worker, server) {
                 unwanted.close("paused");
             }
+            // Now that one is in, others can follow.
+            pool.grow(shared, purpose, worker, clock::now());
         }
         Err((error, slot)) => {
             let retry = pool.settings.load().server_login_retry;
@@ -193,8 +195,17 @@ fn report_failure(
     }
     if let ConnectError::Refused(refusal) = error {
         *pool.login_error.lock() = Some((refusal.clone(), clock::now()));
-        lane.refuse_all(refusal);
+        if !has_usable_server(shared, pool) {
+            lane.refuse_all(refusal);
+        }
     }
+}
+
+/// Whether those who wait can hope for a server although no other can be opened.
+fn has_usable_server(shared: &Shared, pool: &Pool) -> bool {
+    shared.servers.iter().any(|server| {
+        server.database == pool.database.name && server.user == pool.user.name && !server.is_obsolete()
+    })
 }
 
 /// Gives a settled server back to its pool, closes it, or has it reset first. HOT.

@@ -41,7 +41,7 @@ pub enum Purpose {
 pub enum Balance {
     /// Each new connection goes to the next host.
     RoundRobin,
-    /// The first host, the next one only if that cannot be reached.
+    /// The same host for all connections, the next one only when it cannot be reached.
     Disable,
 }
 
@@ -53,6 +53,7 @@ pub struct Cluster {
     /// `read_write_split`.
     pub split: bool,
     balance: Balance,
+    /// Round robin: counts connections. Otherwise: the host in use.
     next: AtomicUsize,
 }
 
@@ -148,11 +149,22 @@ impl Cluster {
                 // Nobody admits to be the primary: ask all of them.
                 all = (0..self.hosts.len()).collect();
             }
-        } else if self.balance == Balance::RoundRobin && !all.is_empty() {
-            let by = self.next.fetch_add(1, Relaxed) % all.len();
+        } else if !all.is_empty() {
+            let next = match self.balance {
+                Balance::RoundRobin => self.next.fetch_add(1, Relaxed),
+                Balance::Disable => self.next.load(Relaxed),
+            };
+            let by = next % all.len();
             all.rotate_left(by);
         }
         all
+    }
+
+    /// A connection to this host was opened.
+    pub fn connected(&self, host: usize) {
+        if self.balance == Balance::Disable {
+            self.next.store(host, Relaxed);
+        }
     }
 }
 
@@ -169,9 +181,13 @@ mod tests {
         let hosts = cluster(false, Balance::RoundRobin);
         assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
         assert_eq!(hosts.candidates(Purpose::Write), [1, 2, 0]);
+        hosts.connected(2);
+        assert_eq!(hosts.candidates(Purpose::Write), [2, 0, 1]);
         let hosts = cluster(false, Balance::Disable);
         assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
         assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
+        hosts.connected(1);
+        assert_eq!(hosts.candidates(Purpose::Write), [1, 2, 0]);
         assert!(!hosts.has_replica());
     }
 

@@ -105,3 +105,61 @@ fn the_log_tells_how_parameters_follow_a_client() {
     once("varcache_apply: SET DateStyle='ISO';");
     once("varcache_set_canonical: setting DateStyle to its canonical version ISO -> ISO, MDY");
 }
+
+#[test]
+fn a_host_is_kept_until_it_cannot_be_reached() {
+    let line = |mode| {
+        let hosts = "host=unknown.invalid,127.0.0.1 dbname=app";
+        format!("{mode} = {hosts} port={} load_balance_hosts={mode}\n", cluster().primary)
+    };
+    let pooler = Pooler::with_databases(&(line("disable") + &line("round-robin")), "");
+    for (mode, failures) in [("disable", 1), ("round-robin", 2)] {
+        let before = pooler.log().matches("closing because: server DNS lookup failed").count();
+        run(async {
+            let mut clients = Vec::new();
+            for _ in 0..4 {
+                let mut raw = Raw::log_in(pooler.port, mode).await;
+                raw.rows("BEGIN").await;
+                clients.push(raw);
+            }
+        });
+        let after = pooler.log().matches("closing because: server DNS lookup failed").count();
+        assert_eq!(after - before, failures, "{mode}");
+    }
+}
+
+#[test]
+fn one_refused_login_is_enough_for_all_who_wait() {
+    let pooler = Pooler::with_databases(&on_primary("app", "user=app password=wrong"), "");
+    run(async {
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..5 {
+            let port = pooler.port;
+            waiting.spawn(async move {
+                let parameters = [("user", USER), ("database", "app")];
+                Raw::log_in_with(port, 3 << 16, &parameters, PASSWORD).await.err().unwrap().field('M')
+            });
+        }
+        for message in waiting.join_all().await {
+            assert!(message.contains("password authentication failed for user \"app\""), "{message}");
+        }
+    });
+    let log = pooler.log();
+    assert_eq!(log.matches("server login failed: FATAL password authentication failed").count(), 1, "{log}");
+    let server = log.lines().find(|line| line.contains(" S-") && line.contains("closing because")).unwrap();
+    assert!(server.contains("closing because: password authentication failed for user \"app\" (age="));
+}
+
+#[test]
+fn who_waits_for_a_login_waits_no_longer_than_a_query_may_take() {
+    // It accepts connections and says nothing.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let databases = format!("app = host=127.0.0.1 port={}\n", silent.local_addr().unwrap().port());
+    let pooler = Pooler::with_databases(&databases, "query_timeout = 1\nserver_connect_timeout = 0.5");
+    run(async {
+        let parameters = [("user", USER), ("database", "app")];
+        let error = Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.err().unwrap();
+        assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("57014", "query_timeout"));
+    });
+    assert!(pooler.log().contains("closing because: connect timeout (age="), "{}", pooler.log());
+}

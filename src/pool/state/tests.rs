@@ -70,6 +70,9 @@ fn connections_are_opened_for_those_who_wait_up_to_the_size() {
         state.wait(waiter(0, n));
     }
     assert_eq!(state.launch(&sizes(2, 1), Micros(9)), Some(Launch::Regular));
+    assert_eq!(state.launch(&sizes(2, 1), Micros(9)), None, "the first one shows how it goes");
+    assert!(!state.launch_spare(2, Micros(9)));
+    state.connecting = 0;
     assert_eq!(state.launch(&sizes(2, 1), Micros(9)), Some(Launch::Regular));
     assert_eq!(state.launch(&sizes(2, 1), Micros(9)), None);
     assert_eq!(state.launch(&sizes(2, 1), Micros(5_000_000)), Some(Launch::Reserve));
