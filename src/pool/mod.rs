@@ -154,6 +154,11 @@ impl<S> Lane<S> {
         self.state.lock().take_idle(unwanted)
     }
 
+    /// The least that `key` gives for an idle server.
+    pub fn least_idle_by<K: Ord>(&self, key: impl Fn(&S) -> K) -> Option<K> {
+        self.state.lock().idle().map(key).min()
+    }
+
     /// After a pause: hands idle servers to those who wait.
     pub fn serve_waiters(&self, worker: usize) {
         while self.state.lock().has_waiters_and_idle() {

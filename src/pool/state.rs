@@ -197,6 +197,11 @@ impl<S> PoolState<S> {
         taken
     }
 
+    /// All idle servers.
+    pub fn idle(&self) -> impl Iterator<Item = &S> {
+        self.idle.iter().flatten()
+    }
+
     /// Figures for SHOW.
     pub fn counts(&self) -> Counts {
         Counts {

@@ -90,6 +90,8 @@ fn wake_those_with_obsolete_servers(shared: &Shared) {
 
 fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
     let settings = pool.settings.load_full();
+    let sizes = &settings.sizes;
+    let most = if sizes.pool == 0 { usize::MAX } else { sizes.pool + sizes.reserve };
     for purpose in [Purpose::Write, Purpose::Read] {
         let lane = pool.lane(purpose);
         let mut open = lane.counts().open;
@@ -107,6 +109,8 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
                 && open > settings.min_pool_size
             {
                 "server_idle_timeout".to_owned()
+            } else if open > most {
+                "too many servers in the pool".to_owned()
             } else {
                 return false;
             };

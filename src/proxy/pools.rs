@@ -202,11 +202,11 @@ impl Pool {
                 );
             }
             match self.slot(shared, purpose) {
-                Some(slot) => shared.workers[worker].connect(slot),
-                None => {
+                Ok(slot) => shared.workers[worker].connect(slot),
+                Err(full) => {
                     lane.launch_denied();
-                    // A limit that several pools share is reached: somebody else's idle server has to go.
-                    if !shared.pools.evict_idle(self) {
+                    // A limit that several pools share is reached: an idle server of one of them has to go.
+                    if !shared.pools.evict_idle(self, full) {
                         break;
                     }
                 }
@@ -221,11 +221,13 @@ impl Pool {
 
     /// Opens connections until there are `min_pool_size`.
     pub fn warm(self: &Arc<Self>, shared: &Arc<Shared>, now: Micros) {
-        let min = self.settings.load().min_pool_size;
+        let settings = self.settings.load();
+        let most = if settings.sizes.pool == 0 { usize::MAX } else { settings.sizes.pool };
+        let min = settings.min_pool_size.min(most);
         let lane = self.lane(Purpose::Write);
         let mut worker = 0;
         while lane.launch_spare(min, now) {
-            let Some(slot) = self.slot(shared, Purpose::Write) else {
+            let Ok(slot) = self.slot(shared, Purpose::Write) else {
                 lane.launch_denied();
                 break;
             };
@@ -251,16 +253,19 @@ impl Pool {
             }
         }
         let slot = self.slot(shared, Purpose::Write);
-        if slot.is_none() {
+        if let Err(full) = slot {
             lane.launch_denied();
-            shared.pools.evict_idle(self);
+            shared.pools.evict_idle(self, full);
         }
-        slot
+        slot.ok()
     }
 
-    fn slot(self: &Arc<Self>, shared: &Arc<Shared>, purpose: Purpose) -> Option<Slot> {
-        let permits = [self.database.servers.acquire()?, self.user.servers.acquire()?];
-        Some(Slot {
+    fn slot(self: &Arc<Self>, shared: &Arc<Shared>, purpose: Purpose) -> Result<Slot, Full> {
+        let permits = [
+            self.database.servers.acquire().ok_or(Full::Database)?,
+            self.user.servers.acquire().ok_or(Full::User)?,
+        ];
+        Ok(Slot {
             occupied: None,
             _permits: permits,
             _place: Place::new(Arc::clone(self.lane(purpose))),
@@ -269,6 +274,15 @@ impl Pool {
             _regrow: Regrow { shared: Arc::clone(shared), pool: Arc::clone(self), purpose },
         })
     }
+}
+
+/// A limit that several pools share and that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// `max_db_connections`.
+    Database,
+    /// `max_user_connections`.
+    User,
 }
 
 /// A server connection's place: in its lane, and in whatever else counts connections. Dropping it gives all of
@@ -516,22 +530,25 @@ impl Pools {
         forgotten
     }
 
-    /// Closes an idle server of another pool that counts against the same limits; says whether there was one.
-    fn evict_idle(&self, wanting: &Arc<Pool>) -> bool {
-        let same = |pool: &Arc<Pool>| {
-            !Arc::ptr_eq(pool, wanting)
-                && (Arc::ptr_eq(&pool.database, &wanting.database) || Arc::ptr_eq(&pool.user, &wanting.user))
+    /// Closes the server that has been idle for the longest time among the pools that count against the same limit;
+    /// says whether there was one.
+    fn evict_idle(&self, wanting: &Pool, full: Full) -> bool {
+        let counts = |pool: &Arc<Pool>| match full {
+            Full::Database => Arc::ptr_eq(&pool.database, &wanting.database),
+            Full::User => Arc::ptr_eq(&pool.user, &wanting.user),
         };
-        for pool in self.all().into_iter().filter(same) {
-            for lane in pool.lanes() {
-                let mut found = false;
-                let taken = lane.take_idle(|_| !std::mem::replace(&mut found, true));
-                if let Some(server) = taken.into_iter().next() {
-                    server.close("evicted");
-                    return true;
-                }
-            }
-        }
-        false
+        let pools: Vec<_> = self.all().into_iter().filter(counts).collect();
+        let lanes = pools.iter().flat_map(|pool| pool.lanes());
+        let longest = lanes.filter_map(|lane| Some((lane.least_idle_by(|server| server.idle_since)?, lane)));
+        let Some((since, lane)) = longest.min_by_key(|(since, _)| *since) else { return false };
+        let mut found = false;
+        let is_it = |server: &mut Box<Server>| {
+            let is_it = !found && server.idle_since == since;
+            found |= is_it;
+            is_it
+        };
+        lane.take_idle(is_it).into_iter().for_each(|server| server.close("evicted"));
+        // Whoever took it meanwhile will give it back.
+        found
     }
 }

@@ -163,3 +163,43 @@ fn who_waits_for_a_login_waits_no_longer_than_a_query_may_take() {
     });
     assert!(pooler.log().contains("closing because: connect timeout (age="), "{}", pooler.log());
 }
+
+#[test]
+fn the_server_that_was_idle_longest_makes_room() {
+    let databases = on_primary("app", "max_db_connections=2") + &on_primary("app2", "dbname=app");
+    let pooler = Pooler::with_databases(&databases, "max_user_connections = 2");
+    let log_in = async |user, password, database| {
+        let parameters = [("user", user), ("database", database)];
+        Raw::log_in_with(pooler.port, 3 << 16, &parameters, password).await.unwrap()
+    };
+    run(async {
+        // Two users have an idle server each in one database, which a third user needs.
+        log_in(USER, PASSWORD, "app2").await.rows("SELECT 1").await;
+        log_in("other", "other", "app").await.rows("SELECT 1").await;
+        log_in(USER, PASSWORD, "app").await.rows("SELECT 1").await;
+        let mut trusted = log_in("md5user", "md5 secret", "app").await;
+        assert_eq!(trusted.value("SELECT current_user").await, "md5user");
+    });
+    let log = pooler.log();
+    let evicted: Vec<&str> = log.lines().filter(|line| line.contains("closing because: evicted")).collect();
+    assert_eq!(evicted.len(), 1, "{log}");
+    assert!(evicted[0].contains("app/other@"), "{log}");
+}
+
+#[test]
+fn a_pool_made_smaller_lets_servers_go() {
+    let pooler = Pooler::start("");
+    run(async {
+        let mut clients = [pooler.raw().await, pooler.raw().await, pooler.raw().await];
+        for client in &mut clients {
+            client.rows("BEGIN").await;
+        }
+        for client in &mut clients {
+            client.rows("COMMIT").await;
+        }
+        assert_eq!(pooler.figure("SHOW POOLS", "app", "sv_idle").await, 3);
+        pooler.console("SET default_pool_size = 1").await;
+    });
+    eventually("one server", || run(pooler.figure("SHOW POOLS", "app", "sv_idle")) == 1);
+    assert_eq!(pooler.log().matches("closing because: too many servers in the pool").count(), 2);
+}
