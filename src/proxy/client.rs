@@ -22,6 +22,7 @@ use super::info::{ClientInfo, ClientState, ServerState};
 use super::pools::{Pool, PoolSettings};
 use super::relay::{self, Scratch};
 use super::server::Server;
+use super::settings;
 use super::shared::{Lifecycle, Shared};
 use super::worker::Load;
 use crate::clock::{self, Micros};
@@ -115,7 +116,7 @@ impl Client {
     /// The task of a client, to be run on the worker whose runtime has its socket.
     pub fn new(shared: Arc<Shared>, load: Load, login: LoggedIn) -> Self {
         let stats = Arc::clone(&login.pool.stats[load.worker]);
-        let settings = login.pool.settings.load_full();
+        let settings = settings::for_client(&shared, &login.pool, &login.info.user);
         login.pool.clients.fetch_add(1, Relaxed);
         Self {
             shared,
@@ -259,7 +260,7 @@ impl Client {
 
     fn refresh_settings(&mut self) {
         if self.settings.version != self.pool.settings_version.load(Relaxed) {
-            self.settings = self.pool.settings.load_full();
+            self.settings = settings::for_client(&self.shared, &self.pool, &self.info.user);
         }
     }
 

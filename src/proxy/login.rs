@@ -389,7 +389,7 @@ impl Newcomer {
         if config.settings.application_name_add_host {
             requested.add_host(&PeerName(self.peer, self.local).to_string());
         }
-        let reported = self.reported_parameters(&pool).await?;
+        let reported = self.reported_parameters(&pool, &user).await?;
         let own = requested.apply(&reported)?;
         let untried_parameters = own.is_some();
         let parameters = own.map_or(reported, Arc::new);
@@ -435,19 +435,23 @@ impl Newcomer {
     }
 
     /// What the pool's servers report; if none was reached yet, waits for one as for a query.
-    async fn reported_parameters(&mut self, pool: &Arc<Pool>) -> Result<Arc<Parameters>, Failure> {
+    async fn reported_parameters(
+        &mut self,
+        pool: &Arc<Pool>,
+        user: &User,
+    ) -> Result<Arc<Parameters>, Failure> {
         if let Some(welcome) = pool.welcome() {
             return Ok(welcome);
         }
-        let server = self.wait_for_server(pool).await?;
+        let server = self.wait_for_server(pool, &user.name).await?;
         let parameters = Arc::clone(&server.session.parameters);
         super::worker::give_back(&self.shared, pool, server, self.worker, false);
         Ok(parameters)
     }
 
     /// Waits for a server of a pool, in its queue, as a query would.
-    async fn wait_for_server(&mut self, pool: &Arc<Pool>) -> Result<Box<Server>, Failure> {
-        let settings = pool.settings.load_full();
+    async fn wait_for_server(&mut self, pool: &Arc<Pool>, user: &str) -> Result<Box<Server>, Failure> {
+        let settings = settings::for_client(&self.shared, pool, user);
         let now = clock::now();
         if let Some((refusal, at)) = &*pool.login_error.lock() {
             if now.since(*at) < settings.server_login_retry {

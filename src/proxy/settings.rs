@@ -239,14 +239,9 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         ("timezone", &d.timezone),
         ("application_name", &d.application_name),
     ];
-    let query_timeout = u.query_timeout.unwrap_or(s.query_timeout);
-    let idle_transaction_timeout = u.idle_transaction_timeout.unwrap_or(s.idle_transaction_timeout);
-    let transaction_timeout = u.transaction_timeout.unwrap_or(s.transaction_timeout);
-    let client_idle_timeout = u.client_idle_timeout.unwrap_or(s.client_idle_timeout);
-    let timeouts = [query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout];
-    PoolSettings {
+    let mut settings = PoolSettings {
         version: 0,
-        has_timeouts: timeouts.iter().any(|timeout| !timeout.is_zero()),
+        has_timeouts: false,
         pool_mode: u.pool_mode.or(d.pool_mode).unwrap_or(s.pool_mode),
         sizes: Sizes {
             pool: u.pool_size.or(d.pool_size).unwrap_or(s.default_pool_size) as usize,
@@ -271,19 +266,50 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         connect_query: d.connect_query.clone().unwrap_or_default(),
         read_write_split: splits(config, &d),
         disable_pqexec: s.disable_pqexec,
-        query_timeout,
+        query_timeout: u.query_timeout.unwrap_or(s.query_timeout),
         query_wait_timeout: u.query_wait_timeout.or(d.query_wait_timeout).unwrap_or(s.query_wait_timeout),
         query_wait_notify: s.query_wait_notify,
-        idle_transaction_timeout,
-        transaction_timeout,
-        client_idle_timeout,
+        idle_transaction_timeout: u.idle_transaction_timeout.unwrap_or(s.idle_transaction_timeout),
+        transaction_timeout: u.transaction_timeout.unwrap_or(s.transaction_timeout),
+        client_idle_timeout: u.client_idle_timeout.unwrap_or(s.client_idle_timeout),
         track_extra_parameters: s.track_extra_parameters.clone(),
         dbname: d.dbname.clone().unwrap_or_else(|| database.name.to_string()),
         startup_parameters: startup
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
             .collect(),
+    };
+    settings.has_timeouts = has_timeouts(&settings);
+    settings
+}
+
+/// What governs a pool for one of its clients. Where the database's line names the user for servers, the timeouts of
+/// clients are still those of the user who has logged in.
+pub fn for_client(shared: &Shared, pool: &Pool, user: &str) -> Arc<PoolSettings> {
+    let settings = pool.settings.load_full();
+    if *user == *pool.user.name {
+        return settings;
     }
+    let config = shared.config.load();
+    let (s, d) = (&config.settings, pool.database.config.load());
+    let own = config.users.get(user);
+    let client_idle_timeout = own.and_then(|u| u.client_idle_timeout).unwrap_or(s.client_idle_timeout);
+    let query_wait_timeout = own.and_then(|u| u.query_wait_timeout).or(d.query_wait_timeout);
+    let query_wait_timeout = query_wait_timeout.unwrap_or(s.query_wait_timeout);
+    if (client_idle_timeout, query_wait_timeout)
+        == (settings.client_idle_timeout, settings.query_wait_timeout)
+    {
+        return settings;
+    }
+    let mut settings = PoolSettings { client_idle_timeout, query_wait_timeout, ..(*settings).clone() };
+    settings.has_timeouts = has_timeouts(&settings);
+    Arc::new(settings)
+}
+
+fn has_timeouts(s: &PoolSettings) -> bool {
+    [s.query_timeout, s.idle_transaction_timeout, s.transaction_timeout, s.client_idle_timeout]
+        .iter()
+        .any(|timeout| !timeout.is_zero())
 }
 
 /// What a pool logs in to servers with.

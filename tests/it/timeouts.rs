@@ -43,6 +43,27 @@ fn each_timeout_ends_the_session_with_its_code() {
 }
 
 #[test]
+fn a_clients_own_timeouts_hold_where_servers_have_another_user() {
+    let databases =
+        format!("app = host=127.0.0.1 port={} user=app pool_size=1\n", crate::support::cluster().primary);
+    let settings =
+        "[users]\nother = client_idle_timeout=0.5 query_wait_timeout=1\napp = client_idle_timeout=0.2\n";
+    let pooler = Pooler::with_databases(&databases, settings);
+    run(async {
+        let parameters = [("user", "other"), ("database", "app")];
+        let other = || crate::support::Raw::log_in_with(pooler.port, 3 << 16, &parameters, "other");
+        let mut idle = other().await.unwrap();
+        let start = Instant::now();
+        assert_eq!(idle.receive().await.unwrap().field('M'), "client_idle_timeout");
+        assert!(start.elapsed() > Duration::from_millis(450));
+        let mut waiting = other().await.unwrap();
+        let mut holder = pooler.raw().await;
+        holder.rows("BEGIN").await;
+        assert_eq!(waiting.error("SELECT 1").await.field('M'), "query_wait_timeout");
+    });
+}
+
+#[test]
 fn activity_starts_the_clock_again() {
     let pooler = Pooler::start("client_idle_timeout = 1\nidle_transaction_timeout = 1\nquery_timeout = 1");
     run(async {

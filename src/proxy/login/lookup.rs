@@ -78,7 +78,7 @@ impl Newcomer {
 
     /// Runs the query; `None`: it knows no such user.
     async fn ask(&mut self, claim: &Claim, pool: &Arc<Pool>, query: &str) -> Result<Option<Found>, Failure> {
-        let mut server = self.wait_for_server(pool).await?;
+        let mut server = self.wait_for_server(pool, &pool.user.name).await?;
         let rows = match server.run_with(query, &claim.user).await {
             Ok(rows) => rows,
             Err(error) => {
