@@ -53,6 +53,8 @@ pub fn apply(shared: &Arc<Shared>, config: Config, access: Option<Access>) -> Re
     for pool in shared.pools.all() {
         update_pool(shared, &config, &pool);
     }
+    // Timeouts hold for those who are here already.
+    shared.clients.iter().for_each(|client| client.wake());
     refresh_tls(shared, &config)
 }
 

@@ -64,6 +64,23 @@ fn a_clients_own_timeouts_hold_where_servers_have_another_user() {
 }
 
 #[test]
+fn a_changed_timeout_holds_for_those_who_are_here_already() {
+    for mode in ["transaction", "session"] {
+        let pooler = Pooler::start(&format!("pool_mode = {mode}"));
+        run(async {
+            let mut idle = pooler.raw().await;
+            idle.rows("SELECT 1").await;
+            let mut in_transaction = pooler.raw().await;
+            in_transaction.rows("BEGIN").await;
+            pooler.console("SET client_idle_timeout = 0.5").await;
+            assert_eq!(idle.receive().await.unwrap().field('M'), "client_idle_timeout", "{mode}");
+            pooler.console("SET idle_transaction_timeout = 0.5").await;
+            assert_eq!(in_transaction.receive().await.unwrap().field('M'), "idle transaction timeout");
+        });
+    }
+}
+
+#[test]
 fn activity_starts_the_clock_again() {
     let pooler = Pooler::start("client_idle_timeout = 1\nidle_transaction_timeout = 1\nquery_timeout = 1");
     run(async {

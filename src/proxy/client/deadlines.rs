@@ -1,13 +1,15 @@
 //! What a client may not do for ever, and what others want of it: the tick and cancel requests wake the task, which then
 //! looks here.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::super::info::ClientState;
-use super::super::relay;
+use super::super::pools::PoolSettings;
 use super::super::shared::Lifecycle;
+use super::super::{relay, settings};
 use super::{Client, End, Phase};
 use crate::clock::{self, Micros};
 use crate::config::PoolMode;
@@ -99,6 +101,9 @@ impl Client {
             self.stop_waiting(cx)?;
         }
         self.close_obsolete()?;
+        if self.settings.version != self.pool.settings_version.load(Relaxed) {
+            self.follow_settings();
+        }
         let deadline = self.info.deadline.get();
         let now = clock::now();
         if deadline.0 == 0 || now < deadline {
@@ -147,6 +152,22 @@ impl Client {
                 Ok(())
             }
         }
+    }
+
+    /// The configuration has changed: timeouts hold at once, everything else from the next transaction on.
+    fn follow_settings(&mut self) {
+        let new = settings::for_client(&self.shared, &self.pool, &self.info.user);
+        self.settings = Arc::new(PoolSettings {
+            query_timeout: new.query_timeout,
+            query_wait_timeout: new.query_wait_timeout,
+            query_wait_notify: new.query_wait_notify,
+            idle_transaction_timeout: new.idle_transaction_timeout,
+            transaction_timeout: new.transaction_timeout,
+            client_idle_timeout: new.client_idle_timeout,
+            has_timeouts: new.has_timeouts,
+            ..(*self.settings).clone()
+        });
+        self.set_deadline(self.request_started.max(self.info.connected));
     }
 
     /// `server_fast_close`: a session does not keep an obsolete server beyond its transaction.
