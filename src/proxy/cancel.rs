@@ -5,64 +5,175 @@
 //! finish meanwhile, the server is parked and nobody else gets it before that. PostgreSQL has signalled the
 //! backend by the time it closes the connection that carried the request, and a backend that is idle by then
 //! ignores the signal.
+//!
+//! Requests travel over connections of their own. There are as many at a time for a pool as the pool has places; others
+//! wait, for `cancel_wait_timeout` at most.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
 
 use super::info::{ClientInfo, ServerInfo};
+use super::server::encrypt;
 use super::shared::Shared;
 use super::worker;
 use crate::net::connect;
+use crate::net::stream::Stream;
+use crate::pool::limits::{Limit, Permit};
 use crate::wire::startup::CancelKey;
 use crate::wire::write;
 
 /// How long a server may take to act on a request before it is given up.
 const DELIVERY: Duration = Duration::from_secs(10);
 
-/// Passes a client's cancel request on, on the worker with this index. Nothing is answered, whatever comes of it.
-pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) {
-    let Some(client) = shared.clients.get(&key.pid).map(|entry| Arc::clone(entry.value())) else { return };
-    if !bool::from(client.key.secret.ct_eq(&key.secret)) {
-        return;
+/// The cancel requests of a pool.
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// How many may be on their way to servers, and how many are.
+    pub under_way: Arc<Limit>,
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+/// A request on its way; dropped when it is over.
+struct UnderWay<'a>(&'a Gate, Option<Permit>);
+
+/// A request that waits; dropped when it does not any more.
+struct Waiting<'a>(&'a Gate);
+
+impl Gate {
+    /// Requests that wait until others are done.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
-    let Some(server) = mark(shared, &client) else {
-        tracing::debug!("{client} cancel request for a client without a server");
+
+    async fn enter(&self) -> UnderWay<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        let _waiting = Waiting(self);
+        loop {
+            if let Some(permit) = self.under_way.acquire() {
+                return UnderWay(self, Some(permit));
+            }
+            self.freed.notified().await;
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.1 = None;
+        self.0.freed.notify_one();
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What came of a request, for the log: PgBouncer's words, and the database of the client it was for.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why the connection that brought the request is closed.
+    pub reason: &'static str,
+    /// `None`: no client has that key.
+    pub database: Option<Arc<str>>,
+}
+
+/// Passes a client's cancel request on, on the worker with this index. Nothing is answered, whatever comes of it.
+pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) -> Outcome {
+    let client = shared.clients.get(&key.pid).map(|entry| Arc::clone(entry.value()));
+    let Some(client) = client.filter(|client| bool::from(client.key.secret.ct_eq(&key.secret))) else {
+        return Outcome { reason: "failed cancel request", database: None };
+    };
+    let reason = pass_on(shared, index, &client).await;
+    Outcome { reason, database: Some(Arc::clone(&client.database)) }
+}
+
+async fn pass_on(shared: &Arc<Shared>, index: usize, client: &ClientInfo) -> &'static str {
+    const IDLE: &str = "cancel request for idle client";
+    let server = shared.servers.get(&client.link.load(Relaxed)).map(|entry| Arc::clone(entry.value()));
+    let pool = server.and_then(|server| shared.pools.find(&server.database, &server.user));
+    let Some(pool) = pool else {
         client.cancelled.store(true, Relaxed);
         client.wake();
-        return;
+        return IDLE;
     };
-    tracing::debug!("{client} cancel request for {server}");
-    if let Err(error) =
-        tokio::time::timeout(DELIVERY, deliver(shared, &server)).await.unwrap_or_else(|e| Err(e.into()))
-    {
-        tracing::warn!("{server} cancel request failed: {error}");
-    }
-    unmark(shared, &server, index);
+    let asked = client.requested.get();
+    let reach = async {
+        let under_way = pool.cancels.enter().await;
+        // Nobody has asked to cancel what the client may have come to meanwhile.
+        let mark = (client.requested.get() == asked).then(|| Mark::new(shared, client, index)).flatten();
+        let Some(mark) = mark else { return Ok(None) };
+        let mut stream = connect::connect(&mark.server.target, &shared.socket_options()).await?;
+        if mark.server.tls.get().is_some() {
+            // The key must not travel in plain text where nothing else does.
+            encrypt(shared, &mut stream, &mark.server).await.map_err(std::io::Error::other)?;
+        }
+        Ok::<_, std::io::Error>(Some((under_way, mark, stream)))
+    };
+    let limit = shared.config.load().settings.cancel_wait_timeout;
+    let limit = if limit.is_zero() { Duration::MAX } else { limit };
+    let error = match tokio::time::timeout(limit, reach).await {
+        Err(_) => return "cancel_wait_timeout",
+        Ok(Ok(None)) => return IDLE,
+        Ok(Ok(Some((_under_way, mark, stream)))) => {
+            tracing::debug!("{client} cancel request for {}", mark.server);
+            match tokio::time::timeout(DELIVERY, deliver(&mark.server, stream)).await {
+                Ok(Ok(())) => return "successfully sent cancel request",
+                Ok(Err(error)) => error,
+                Err(elapsed) => elapsed.into(),
+            }
+        }
+        Ok(Err(error)) => error,
+    };
+    tracing::warn!("{client} cancel request failed: {error}");
+    "cancel request failed"
 }
 
-/// The client's server, which from now on nobody else gets until [`unmark`].
-fn mark(shared: &Shared, client: &ClientInfo) -> Option<Arc<ServerInfo>> {
-    let id = client.link.load(Relaxed);
-    let server = shared.servers.get(&id).map(|entry| Arc::clone(entry.value()))?;
-    let mut cancels = server.cancels.lock();
-    if client.link.load(Relaxed) != id {
-        return None;
-    }
-    cancels.in_flight += 1;
-    drop(cancels);
-    Some(server)
+/// A client's server, which nobody else gets as long as this exists.
+struct Mark<'a> {
+    shared: &'a Arc<Shared>,
+    server: Arc<ServerInfo>,
+    /// The worker's index.
+    worker: usize,
 }
 
-async fn deliver(shared: &Shared, server: &ServerInfo) -> std::io::Result<()> {
+impl<'a> Mark<'a> {
+    fn new(shared: &'a Arc<Shared>, client: &ClientInfo, worker: usize) -> Option<Self> {
+        let id = client.link.load(Relaxed);
+        let server = shared.servers.get(&id).map(|entry| Arc::clone(entry.value()))?;
+        let mut cancels = server.cancels.lock();
+        if client.link.load(Relaxed) != id {
+            return None;
+        }
+        cancels.in_flight += 1;
+        drop(cancels);
+        Some(Self { shared, server, worker })
+    }
+}
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        let mut cancels = self.server.cancels.lock();
+        cancels.in_flight -= 1;
+        if cancels.in_flight == 0 {
+            let parked = cancels.parked.take();
+            drop(cancels);
+            if let Some((server, reset)) = parked {
+                let pool = Arc::clone(server.pool());
+                worker::give_back(self.shared, &pool, server, self.worker, reset);
+            }
+        }
+    }
+}
+
+async fn deliver(server: &ServerInfo, mut stream: Stream) -> std::io::Result<()> {
     let Some(key) = server.key.get() else { return Ok(()) };
-    let mut stream = connect::connect(&server.target, &shared.socket_options()).await?;
-    if server.tls.get().is_some() {
-        // The key must not travel in plain text where nothing else does.
-        super::server::encrypt(shared, &mut stream, server).await.map_err(std::io::Error::other)?;
-    }
     let mut message = Vec::new();
     write::cancel_request(&mut message, key);
     stream.write_all(&message).await?;
@@ -70,17 +181,4 @@ async fn deliver(shared: &Shared, server: &ServerInfo) -> std::io::Result<()> {
     let mut rest = [0; 64];
     while stream.read(&mut rest).await.unwrap_or(0) > 0 {}
     Ok(())
-}
-
-fn unmark(shared: &Arc<Shared>, server: &ServerInfo, index: usize) {
-    let mut cancels = server.cancels.lock();
-    cancels.in_flight -= 1;
-    if cancels.in_flight == 0 {
-        let parked = cancels.parked.take();
-        drop(cancels);
-        if let Some((server, reset)) = parked {
-            let pool = Arc::clone(server.pool());
-            worker::give_back(shared, &pool, server, index, reset);
-        }
-    }
 }

@@ -45,6 +45,10 @@ use replication::Replication;
 /// First byte of a TLS ClientHello (content type "handshake"); no startup packet is long enough to begin with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// In the log, for a connection that has not said what it wants.
+const NO_DATABASE: &str = "(nodb)";
+const NO_USER: &str = "(nouser)";
+
 /// A connection that has just been accepted.
 pub struct Arrival {
     /// Where it comes from.
@@ -72,6 +76,7 @@ pub async fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) {
         connected: clock::now(),
         id,
         tls: None,
+        cancel: None,
     };
     match newcomer.log_in().await {
         // A task of its own: the login needs much more memory than what comes after it.
@@ -124,6 +129,8 @@ struct Newcomer {
     id: u64,
     /// What its TLS is, if it has one.
     tls: Option<Encrypted>,
+    /// It brings a cancel request.
+    cancel: Option<CancelKey>,
 }
 
 /// What is known of a client's TLS.
@@ -165,7 +172,7 @@ impl Newcomer {
         let result = self.attempt(&mut claim).await;
         match result {
             Ok(Some(entry)) => return Some(self.enter(entry)),
-            Ok(None) => {}
+            Ok(None) => self.pass_cancel_request_on().await,
             Err(failure) => self.turn_away(claim.as_ref(), failure).await,
         }
         None
@@ -176,7 +183,19 @@ impl Newcomer {
             Failure::Silent(reason) => reason,
             Failure::Refused(refusal) => refusal.reason(),
         };
-        let (database, user) = claim.map_or(("(nodb)", "(nouser)"), |c| (&c.database, &c.user));
+        let (database, user) = claim.map_or((NO_DATABASE, NO_USER), |c| (&c.database, &c.user));
+        self.log_close(database, user, reason);
+        if let Failure::Refused(refusal) = &failure {
+            let peer = PeerName(self.peer, self.local);
+            let who = format_args!("C-{:#x}: {database}/{user}@{peer}", self.id);
+            self.shared.log_pooler_error(who, refusal);
+            let mut out = Vec::new();
+            write::fatal(&mut out, refusal);
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.write_all(&out)).await;
+        }
+    }
+
+    fn log_close(&self, database: &str, user: &str, reason: &str) {
         if self.shared.config.load().settings.log_disconnections {
             let age = clock::now().since(self.connected).as_secs();
             let peer = PeerName(self.peer, self.local);
@@ -185,13 +204,12 @@ impl Newcomer {
                 self.id
             );
         }
-        if let Failure::Refused(refusal) = &failure {
-            let peer = PeerName(self.peer, self.local);
-            let who = format_args!("C-{:#x}: {database}/{user}@{peer}", self.id);
-            self.shared.log_pooler_error(who, refusal);
-            let mut out = Vec::new();
-            write::fatal(&mut out, refusal);
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.write_all(&out)).await;
+    }
+
+    async fn pass_cancel_request_on(&self) {
+        if let Some(key) = &self.cancel {
+            let outcome = cancel::request(&self.shared, self.worker, key).await;
+            self.log_close(outcome.database.as_deref().unwrap_or(NO_DATABASE), NO_USER, outcome.reason);
         }
     }
 
@@ -288,8 +306,7 @@ impl Newcomer {
                     return Err(Failure::Silent("encryption asked for twice"));
                 }
                 Ok(Startup::Cancel(key)) => {
-                    let (shared, worker) = (Arc::clone(&self.shared), self.worker);
-                    cancel::request(&shared, worker, &key).await;
+                    self.cancel = Some(key);
                     return Ok(None);
                 }
                 Ok(Startup::Session(session)) => {

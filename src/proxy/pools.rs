@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
+use super::cancel;
 use super::info::{AtomicMicros, ServerInfo};
 use super::server::Server;
 use super::shared::Shared;
@@ -135,6 +136,8 @@ pub struct Pool {
     /// Clients logged in to it.
     pub clients: AtomicUsize,
     credential: Mutex<Credential>,
+    /// Cancel requests for its clients.
+    pub cancels: cancel::Gate,
     /// Why the server refused the last login, and until when nobody tries again.
     pub login_error: Mutex<Option<(Refusal, Micros)>>,
     /// What servers said at the last login.
@@ -158,6 +161,7 @@ impl Pool {
     pub fn set_settings(&self, mut settings: PoolSettings) {
         settings.version = self.settings.load().version + 1;
         let version = settings.version;
+        self.cancels.under_way.set_max(settings.sizes.pool);
         self.settings.store(Arc::new(settings));
         self.settings_version.store(version, Relaxed);
     }
@@ -427,6 +431,11 @@ impl Pools {
         all
     }
 
+    /// The pool of a database and a user for servers, if there is one.
+    pub fn find(&self, database: &Arc<str>, user: &Arc<str>) -> Option<Arc<Pool>> {
+        self.inner.lock().pools.get(&(Arc::clone(database), Arc::clone(user))).cloned()
+    }
+
     /// The pool of a database and user; `make` tells what governs it if there is none yet.
     pub fn pool(
         &self,
@@ -472,11 +481,13 @@ impl Pools {
             lanes: [Arc::new(Lane::new(workers)), Arc::new(Lane::new(workers))],
             stats: (0..workers).map(|_| Arc::default()).collect(),
             clients: AtomicUsize::new(0),
+            cancels: cancel::Gate::default(),
             credential: Mutex::new(credential),
             login_error: Mutex::new(None),
             welcome: ArcSwapOption::empty(),
             last_used: AtomicMicros::new(clock::now()),
         });
+        pool.cancels.under_way.set_max(pool.settings.load().sizes.pool);
         pool.lanes.iter().for_each(|lane| lane.set_paused(paused));
         pools.insert(key, Arc::clone(&pool));
         pool

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::support::raw::{Raw, error, query};
-use crate::support::{PASSWORD, Pooler, USER, run};
+use crate::support::{PASSWORD, Pooler, USER, cluster, run};
 
 /// Sends a cancel request and waits until it was dealt with.
 pub(crate) async fn cancel(port: u16, key: &(u32, Vec<u8>)) {
@@ -63,5 +65,49 @@ fn a_query_that_waits_is_cancelled_without_a_server() {
         assert_eq!((error.tag, error.field('C').as_str()), ('E', "57014"));
         holder.rows("COMMIT").await;
         assert_eq!(pooler.figure("SHOW POOLS", "app", "sv_active").await, 0);
+    });
+}
+
+/// Passes the first connection on to the cluster, and keeps all others without a word.
+async fn one_connection_only(listener: TcpListener) {
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut server = TcpStream::connect(("127.0.0.1", cluster().primary)).await.unwrap();
+    let passing = tokio::io::copy_bidirectional(&mut client, &mut server);
+    let mut kept = Vec::new();
+    let keeping = async {
+        while let Ok((ignored, _)) = listener.accept().await {
+            kept.push(ignored);
+        }
+    };
+    tokio::select! { _ = passing => {}, () = keeping => {} }
+}
+
+#[test]
+fn requests_wait_for_each_other_but_not_for_ever() {
+    run(async {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let databases = format!("app = host=127.0.0.1 port={}\n", listener.local_addr().unwrap().port());
+        tokio::spawn(one_connection_only(listener));
+        let settings = "default_pool_size = 1\ncancel_wait_timeout = 1";
+        let pooler = tokio::task::spawn_blocking(move || Pooler::with_databases(&databases, settings));
+        let pooler = pooler.await.unwrap();
+        let mut raw = pooler.raw().await;
+        raw.send(&query("SELECT pg_sleep(2.5), 'undisturbed'")).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // The first request has reached the server, which does not react.
+        let (port, key) = (pooler.port, raw.key.clone());
+        let first = tokio::spawn(async move { cancel(port, &key).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let key = raw.key.clone();
+        let second = tokio::spawn(async move { cancel(port, &key).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(pooler.figure("SHOW POOLS", "app", "cl_active_cancel_req").await, 1);
+        assert_eq!(pooler.figure("SHOW POOLS", "app", "cl_waiting_cancel_req").await, 1);
+        second.await.unwrap();
+        assert!(pooler.log().contains("app/(nouser)@127.0.0.1:"), "{}", pooler.log());
+        assert!(pooler.log().contains("closing because: cancel_wait_timeout (age=1s)"), "{}", pooler.log());
+        assert_eq!(pooler.figure("SHOW POOLS", "app", "cl_waiting_cancel_req").await, 0);
+        assert!(raw.until_ready().await.iter().any(|m| m.tag == 'D' && m.values()[1] == "undisturbed"));
+        first.abort();
     });
 }

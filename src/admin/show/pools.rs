@@ -139,8 +139,7 @@ fn pool_row(shared: &Shared, pools: &[Arc<Pool>]) -> Row {
         cell(load.clients_active),
         cell(load.clients_waiting),
         cell(load.cancel_requests),
-        // None waits for its turn.
-        cell(0),
+        cell(pools.iter().map(|pool| pool.cancels.waiting()).sum::<usize>()),
         cell(load.servers_active),
         // Each has a connection of its own.
         cell(load.cancel_requests),
