@@ -368,14 +368,17 @@ impl Builder {
             let message = "cannot use the reserved \"pgbouncer\" database as an auth_dbname";
             refuse("auth_dbname", message, "name a database in which auth_query can run");
         }
-        let unused = self.origins.iter().filter(|(name, _)| {
-            let row = settings::info(name);
-            row.is_some_and(|row| {
-                row.status == Status::Pending && settings.show(name).as_deref() != Some(row.default)
-            })
-        });
-        let warnings =
-            unused.map(|(name, origin)| Problem::at(origin, format!("{name} has no effect in this version")));
+        let without_effect = |(name, origin): (&String, &Origin)| {
+            let row = settings::info(name)?;
+            let instead = match row.status {
+                Status::Works => return None,
+                Status::Pending => format!("{name} has no effect in this version"),
+                Status::Accepted(instead) => format!("{name} has no effect: {instead}"),
+            };
+            let is_default = settings.show(name).as_deref() == Some(row.default);
+            (!is_default).then(|| Problem::at(origin, instead))
+        };
+        let warnings = self.origins.iter().filter_map(without_effect);
         self.warnings.extend(warnings);
     }
 }
@@ -435,8 +438,13 @@ mod tests {
     fn what_is_not_there_is_refused_or_said() {
         assert!(load("[pgbouncer]\nauth_type = cert").unwrap_err().to_string().contains("verify-full"));
         assert!(load("[pgbouncer]\nauth_dbname = pgbouncer").unwrap_err().to_string().contains("reserved"));
-        let loaded = load("[pgbouncer]\nsyslog = 1\nserver_tls_sslmode = prefer\ndns_max_ttl = 15").unwrap();
+        let loaded =
+            load("[pgbouncer]\nsuspend_timeout = 1\nserver_tls_sslmode = prefer\nresolv_conf = x").unwrap();
         let warnings: Vec<String> = loaded.warnings.iter().map(|w| w.message.clone()).collect();
-        assert_eq!(warnings, ["syslog has no effect in this version"]);
+        assert_eq!(
+            warnings[0],
+            "resolv_conf has no effect: the system's resolver looks names up, with /etc/resolv.conf and /etc/hosts"
+        );
+        assert_eq!(warnings[1..], ["suspend_timeout has no effect in this version"]);
     }
 }

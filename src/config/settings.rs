@@ -117,9 +117,9 @@ settings! {
     conffile: String = "", Reload, Accepted("shows the file the configuration was read from"), "The configuration file.";
     default_pool_size: u32 = "20", Reload, Works, "Server connections per pool; 0 means any number.";
     disable_pqexec: bool = "0", Restart, Works, "Refuse the simple query protocol.";
-    dns_max_ttl: Duration = "15", Reload, Pending, "Seconds a name look-up is cached.";
-    dns_nxdomain_ttl: Duration = "15", Reload, Pending, "Seconds a failed name look-up is cached.";
-    dns_zone_check_period: Duration = "0", Reload, Pending, "Seconds between checks of a DNS zone's serial.";
+    dns_max_ttl: Duration = "15", Reload, Works, "Seconds a name look-up is cached.";
+    dns_nxdomain_ttl: Duration = "15", Reload, Works, "Seconds a failed name look-up is cached.";
+    dns_zone_check_period: Duration = "0", Reload, Accepted("names are looked up again after dns_max_ttl, whatever their zone says"), "Seconds between checks of a DNS zone's serial.";
     http_listen_addr: String = "127.0.0.1", Restart, Works, "Address of the HTTP listener for metrics and probes.";
     http_port: u16 = "9127", Restart, Works, "Port of the HTTP listener; 0 turns it off.";
     idle_transaction_timeout: Duration = "0", Reload, Works, "Seconds a transaction may be idle; 0 means forever.";
@@ -154,7 +154,7 @@ settings! {
     read_write_split: bool = "0", Reload, Works, "Send reads to replicas, for databases with several hosts.";
     reserve_pool_size: u32 = "0", Reload, Works, "Additional server connections for clients that wait too long.";
     reserve_pool_timeout: Duration = "5", Reload, Works, "Seconds of waiting after which the reserve is used.";
-    resolv_conf: String = "", Restart, Pending, "File with the resolver's configuration.";
+    resolv_conf: String = "", Restart, Accepted("the system's resolver looks names up, with /etc/resolv.conf and /etc/hosts"), "File with the resolver's configuration.";
     sbuf_loopcnt: u32 = "5", Reload, Accepted("connections are served fairly in another way"), "Rounds per connection before others get their turn.";
     scram_iterations: u32 = "4096", Reload, Works, "Iterations for SCRAM verifiers made from plain secrets.";
     server_check_delay: Duration = "30", Reload, Works, "Seconds of idleness after which a server is checked before use.";
@@ -166,7 +166,7 @@ settings! {
     server_login_retry: Duration = "15", Reload, Works, "Seconds between attempts after a server has refused a login; unreachable servers are tried sooner.";
     server_reset_query: String = "DISCARD ALL", Reload, Works, "Query that cleans a server when a session client leaves.";
     server_reset_query_always: bool = "0", Reload, Works, "Run server_reset_query in all pool modes.";
-    server_round_robin: bool = "0", Reload, Pending, "Use idle servers in turn instead of the last one used.";
+    server_round_robin: bool = "0", Reload, Works, "Use idle servers in turn instead of the last one used.";
     server_tls13_ciphers: String = "", Reload, Works, "TLS 1.3 cipher suites towards servers.";
     server_tls_ca_file: String = "", Reload, Works, "Authorities for server certificates.";
     server_tls_cert_file: String = "", Reload, Works, "Certificate shown to servers.";

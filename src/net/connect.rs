@@ -7,6 +7,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use super::resolve::Resolver;
 use super::stream::Stream;
 
 /// Socket settings, from `tcp_keepalive` and its siblings.
@@ -84,22 +85,16 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// Connects to a server; tries all addresses of a host name in turn.
-pub async fn connect(target: &Target, options: &SocketOptions) -> io::Result<Stream> {
+/// Connects to a server; tries all addresses of a host name, beginning with another one each time.
+pub async fn connect(target: &Target, options: &SocketOptions, resolver: &Resolver) -> io::Result<Stream> {
     if target.is_unix() {
         return unix(target).await.map(Stream::Unix);
     }
     let mut last = io::Error::new(io::ErrorKind::NotFound, "server DNS lookup failed");
     let host = target.host.trim_start_matches('[').trim_end_matches(']');
-    let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, target.port)).await {
-        Ok(found) => found.collect(),
-        Err(error) => {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("server DNS lookup failed: {error}"),
-            ));
-        }
-    };
+    let addresses = resolver.addresses(host, target.port).await.map_err(|error| {
+        io::Error::new(io::ErrorKind::NotFound, format!("server DNS lookup failed: {error}"))
+    })?;
     for address in addresses {
         match connect_tcp(address, options).await {
             Ok(stream) => return Ok(Stream::Tcp(stream)),

@@ -5,5 +5,6 @@ pub mod ldap;
 pub mod listener;
 pub mod pam;
 pub mod received;
+pub mod resolve;
 pub mod stream;
 pub mod tls;

@@ -148,6 +148,11 @@ impl<S> Lane<S> {
         self.state.lock().paused = paused;
     }
 
+    /// Whether idle servers take turns, instead of the one used last being used again.
+    pub fn set_round_robin(&self, round_robin: bool) {
+        self.state.lock().round_robin = round_robin;
+    }
+
     /// Takes out idle servers that are no longer wanted, oldest first; `unwanted` sees each once. They are
     /// returned, so that they are closed without the lock.
     pub fn take_idle(&self, unwanted: impl FnMut(&mut S) -> bool) -> Vec<S> {

@@ -59,6 +59,8 @@ pub struct PoolState<S> {
     /// No attempt before this.
     pub(super) retry_at: Micros,
     pub(super) paused: bool,
+    /// Setting `server_round_robin`.
+    pub(super) round_robin: bool,
 }
 
 /// What became of a server that was put back.
@@ -83,18 +85,20 @@ impl<S> PoolState<S> {
             failures: 0,
             retry_at: Micros(0),
             paused: false,
+            round_robin: false,
         }
     }
 
-    /// The idle server of `worker` used last, else one of another worker.
+    /// The idle server of `worker` used last (or first, if they take turns), else one of another worker.
     pub fn checkout(&mut self, worker: usize) -> Option<S> {
         if self.paused {
             return None;
         }
-        if let Some(server) = self.idle[worker].pop_back() {
+        let take = if self.round_robin { VecDeque::pop_front } else { VecDeque::pop_back };
+        if let Some(server) = take(&mut self.idle[worker]) {
             return Some(server);
         }
-        self.idle.iter_mut().find_map(VecDeque::pop_back)
+        self.idle.iter_mut().find_map(take)
     }
 
     /// Queues a waiter.

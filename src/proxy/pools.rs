@@ -102,6 +102,7 @@ pub struct PoolSettings {
     pub connect_query: String,
     pub read_write_split: bool,
     pub disable_pqexec: bool,
+    pub server_round_robin: bool,
     /// Any of the timeouts is set that make a client's deadline while it does not wait for a server.
     pub has_timeouts: bool,
     /// Counts the versions of this pool's settings.
@@ -161,9 +162,15 @@ impl Pool {
     pub fn set_settings(&self, mut settings: PoolSettings) {
         settings.version = self.settings.load().version + 1;
         let version = settings.version;
-        self.cancels.under_way.set_max(settings.sizes.pool);
         self.settings.store(Arc::new(settings));
         self.settings_version.store(version, Relaxed);
+        self.follow_settings();
+    }
+
+    fn follow_settings(&self) {
+        let settings = self.settings.load();
+        self.cancels.under_way.set_max(settings.sizes.pool);
+        self.lanes.iter().for_each(|lane| lane.set_round_robin(settings.server_round_robin));
     }
 
     /// What it logs in with.
@@ -487,7 +494,7 @@ impl Pools {
             welcome: ArcSwapOption::empty(),
             last_used: AtomicMicros::new(clock::now()),
         });
-        pool.cancels.under_way.set_max(pool.settings.load().sizes.pool);
+        pool.follow_settings();
         pool.lanes.iter().for_each(|lane| lane.set_paused(paused));
         pools.insert(key, Arc::clone(&pool));
         pool

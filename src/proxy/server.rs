@@ -301,7 +301,7 @@ fn note_role(cluster: &crate::route::cluster::Cluster, host: usize, parameters: 
 /// does not let us in.
 async fn reach(shared: &Shared, pool: &Pool, info: &ServerInfo) -> io::Result<Stream> {
     let options = shared.socket_options();
-    let attempt = connect::connect(&info.target, &options);
+    let attempt = connect::connect(&info.target, &options, &shared.resolver);
     let limit = pool.settings.load().server_connect_timeout;
     if limit.is_zero() {
         return attempt.await;

@@ -14,6 +14,7 @@ use crate::auth::server_login::{Credential, Password};
 use crate::config::settings::{self, Change, Status};
 use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, UserConfig};
 use crate::error::{Refusal, sqlstate};
+use crate::net::resolve::Ttl;
 use crate::net::tls::TlsError;
 use crate::pool::Sizes;
 use crate::route::cluster::{Balance, Cluster, Purpose};
@@ -31,6 +32,8 @@ pub fn apply(shared: &Arc<Shared>, config: Config, access: Option<Access>) -> Re
         shared.access.store(Arc::new(access));
     }
     shared.lookups.clear();
+    let (found, failed) = (config.settings.dns_max_ttl, config.settings.dns_nxdomain_ttl);
+    shared.resolver.set_ttl(Ttl { found, failed });
     shared.client_limit.set_max(config.settings.max_client_conn as usize);
     shared.console.clients.set_max(config.settings.max_db_client_connections as usize);
     for database in shared.pools.databases() {
@@ -268,6 +271,7 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         connect_query: d.connect_query.clone().unwrap_or_default(),
         read_write_split: splits(config, &d),
         disable_pqexec: s.disable_pqexec,
+        server_round_robin: s.server_round_robin,
         query_timeout: u.query_timeout.unwrap_or(s.query_timeout),
         query_wait_timeout: u.query_wait_timeout.or(d.query_wait_timeout).unwrap_or(s.query_wait_timeout),
         query_wait_notify: s.query_wait_notify,

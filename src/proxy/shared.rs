@@ -26,6 +26,7 @@ use crate::metrics::averages::Averages;
 use crate::metrics::stats::Totals;
 use crate::net::connect::{SocketOptions, Target};
 use crate::net::listener::Peer;
+use crate::net::resolve::Resolver;
 use crate::pool::limits::Limit;
 use crate::session::prepared::Registry;
 
@@ -47,6 +48,8 @@ pub struct Shared {
     pub tls: Tls,
     /// `max_client_conn`.
     pub client_limit: Arc<Limit>,
+    /// Host names of servers.
+    pub resolver: Resolver,
     /// Prepared statements.
     pub statements: Registry,
     /// For SHOW STATS and the log.
@@ -144,6 +147,7 @@ impl Shared {
             lookups: Lookups::default(),
             tls: Tls::default(),
             client_limit: Arc::new(Limit::new(max_clients)),
+            resolver: Resolver::default(),
             statements: Registry::default(),
             averages: Mutex::new(Averages::new(clock::now())),
             console: ConsoleStats::default(),

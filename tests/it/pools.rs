@@ -203,3 +203,39 @@ fn a_pool_made_smaller_lets_servers_go() {
     eventually("one server", || run(pooler.figure("SHOW POOLS", "app", "sv_idle")) == 1);
     assert_eq!(pooler.log().matches("closing because: too many servers in the pool").count(), 2);
 }
+
+#[test]
+fn servers_take_turns_if_they_are_to() {
+    let pooler = Pooler::start("workers = 1\nserver_round_robin = 1");
+    run(async {
+        let mut clients = [pooler.raw().await, pooler.raw().await];
+        for statement in ["BEGIN", "COMMIT"] {
+            for client in &mut clients {
+                client.rows(statement).await;
+            }
+        }
+        let mut backends = Vec::new();
+        for _ in 0..4 {
+            backends.push(clients[0].value("SELECT pg_backend_pid()").await);
+        }
+        assert!(backends[0] != backends[1] && backends[..2] == backends[2..], "{backends:?}");
+    });
+}
+
+#[test]
+fn names_of_hosts_are_remembered() {
+    let line = |name, host| format!("{name} = host={host} port={} dbname=app\n", cluster().primary);
+    let databases = line("app", "localhost") + &line("unknown", "unknown.invalid");
+    let pooler = Pooler::with_databases(&databases, "query_wait_timeout = 0.5\nresolv_conf = /nonexistent");
+    run(async {
+        pooler.raw().await.rows("SELECT 1").await;
+        let parameters = [("user", USER), ("database", "unknown")];
+        assert!(Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.is_err());
+        let known = pooler.console("SHOW DNS_HOSTS").await;
+        assert_eq!(known.len(), 2, "{known:?}");
+        assert!(known[0][0] == "localhost" && known[0][2].contains("127.0.0.1"), "{known:?}");
+        assert!(known[1][0] == "unknown.invalid" && known[1][2].is_empty(), "{known:?}");
+    });
+    assert!(pooler.log().contains("resolv_conf has no effect: the system's resolver looks names up"));
+    assert!(pooler.log().contains("closing because: server DNS lookup failed"));
+}

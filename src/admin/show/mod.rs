@@ -61,7 +61,7 @@ pub(super) static VIEWS: &[View] = &[
     View { name: "clients", columns: sockets::COLUMNS, rows: sockets::clients },
     View { name: "config", columns: process::CONFIG, rows: process::config },
     View { name: "databases", columns: pools::DATABASES, rows: pools::databases },
-    View { name: "dns_hosts", columns: &[text("hostname"), bigint("ttl"), text("addrs")], rows: nothing },
+    View { name: "dns_hosts", columns: process::DNS_HOSTS, rows: process::dns_hosts },
     View { name: "dns_zones", columns: &[text("zonename"), bigint("serial"), int("count")], rows: nothing },
     View { name: "fds", columns: FDS, rows: nothing },
     View { name: "hosts", columns: pools::HOSTS, rows: pools::hosts },

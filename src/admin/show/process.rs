@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::super::table::{Row, cell, int, text};
+use super::super::table::{Row, bigint, cell, int, text};
 use super::pools::{by_name, user_names};
 use crate::config::settings::{self, Change, Settings};
+use crate::net::resolve::Known;
 use crate::proxy::client::Client;
 use crate::proxy::info::{ClientInfo, ServerInfo};
 use crate::proxy::pools::{Database, Pool, User};
@@ -36,6 +37,16 @@ pub(super) fn state(shared: &Shared) -> Vec<Row> {
     vec![row("active", !paused && !suspended), row("paused", paused), row("suspended", suspended)]
 }
 
+pub(super) const DNS_HOSTS: &[Column] = &[text("hostname"), bigint("ttl"), text("addrs")];
+
+pub(super) fn dns_hosts(shared: &Shared) -> Vec<Row> {
+    let row = |known: Known| {
+        let addresses: Vec<String> = known.addresses.iter().map(ToString::to_string).collect();
+        vec![cell(known.name), cell(known.ttl.as_secs()), cell(addresses.join(","))]
+    };
+    shared.resolver.snapshot().into_iter().map(row).collect()
+}
+
 pub(super) fn lists(shared: &Shared) -> Vec<Row> {
     let connected: usize = shared.workers.iter().map(|worker| worker.load.load(Relaxed)).sum();
     let clients = shared.clients.len();
@@ -52,7 +63,7 @@ pub(super) fn lists(shared: &Shared) -> Vec<Row> {
         row("login_clients", connected.saturating_sub(clients)),
         row("free_servers", 0),
         row("used_servers", shared.servers.len()),
-        row("dns_names", 0),
+        row("dns_names", shared.resolver.snapshot().len()),
         row("dns_zones", 0),
         row("dns_queries", 0),
         row("dns_pending", 0),

@@ -36,6 +36,20 @@ fn idle_servers_are_reused_last_in_first_out_and_stolen_when_there_is_no_other()
 }
 
 #[test]
+fn idle_servers_take_turns_if_they_are_to() {
+    let lane = Lane::new(1);
+    lane.set_round_robin(true);
+    for server in [1, 2, 3] {
+        assert!(lane.put_back(0, server).is_none());
+    }
+    for expected in [1, 2, 3, 1] {
+        let server = lane.checkout(0).unwrap();
+        assert_eq!(server, expected);
+        assert!(lane.put_back(0, server).is_none());
+    }
+}
+
+#[test]
 fn the_queue_is_first_in_first_out() {
     let lane = Lane::new(1);
     let queue: Vec<_> = (0..3).map(|n| waiter(0, n)).collect();

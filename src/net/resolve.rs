@@ -1,0 +1,165 @@
+//! Host names of servers, looked up and remembered.
+//!
+//! The system's resolver does the work (`getaddrinfo`, so /etc/hosts and /etc/resolv.conf count); what it says is kept for
+//! `dns_max_ttl`, its failures for `dns_nxdomain_ttl`. The real TTL of a name is not known here, as in PgBouncer.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::{self, Micros};
+
+/// Names that were looked up, and until when the answers hold.
+#[derive(Debug, Default)]
+pub struct Resolver {
+    names: Mutex<BTreeMap<String, Entry>>,
+    ttl: Mutex<Ttl>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    answer: Result<Vec<IpAddr>, String>,
+    expires: Micros,
+    /// Counts connections: each starts with the next address.
+    turn: usize,
+}
+
+/// How long answers are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ttl {
+    /// `dns_max_ttl`.
+    pub found: Duration,
+    /// `dns_nxdomain_ttl`.
+    pub failed: Duration,
+}
+
+/// A name, for SHOW DNS_HOSTS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// As it stands in the configuration.
+    pub name: String,
+    /// How long the answer still holds.
+    pub ttl: Duration,
+    /// None: it could not be found.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Resolver {
+    /// Changes how long answers are kept, from the next look-up on.
+    pub fn set_ttl(&self, ttl: Ttl) {
+        *self.ttl.lock() = ttl;
+    }
+
+    /// The addresses of a host, the one to try first coming first; each call begins with the next one. An address
+    /// needs no look-up.
+    pub async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![(address, port).into()]);
+        }
+        let known = self.known(host, clock::now());
+        let answer = match known {
+            Some(answer) => answer,
+            None => self.look_up(host).await,
+        };
+        let addresses = answer.map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
+        Ok(addresses.into_iter().map(|address| (address, port).into()).collect())
+    }
+
+    async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        let found = tokio::net::lookup_host((host, 0)).await;
+        let answer = found.map_err(|error| error.to_string()).and_then(|found| {
+            let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+            if addresses.is_empty() { Err("it has no address".to_owned()) } else { Ok(addresses) }
+        });
+        self.remember(host, answer.clone(), clock::now());
+        self.known(host, clock::now()).unwrap_or(answer)
+    }
+
+    /// What is known of a name and still holds.
+    fn known(&self, host: &str, now: Micros) -> Option<Result<Vec<IpAddr>, String>> {
+        let mut names = self.names.lock();
+        let entry = names.get_mut(host).filter(|entry| now < entry.expires)?;
+        let mut answer = entry.answer.clone();
+        if let Ok(addresses) = &mut answer {
+            let by = entry.turn % addresses.len().max(1);
+            addresses.rotate_left(by);
+            entry.turn = entry.turn.wrapping_add(1);
+        }
+        Some(answer)
+    }
+
+    fn remember(&self, host: &str, answer: Result<Vec<IpAddr>, String>, now: Micros) {
+        let ttl = *self.ttl.lock();
+        let ttl = if answer.is_ok() { ttl.found } else { ttl.failed };
+        let mut names = self.names.lock();
+        let turn = names.get(host).map_or(0, |entry| entry.turn);
+        names.insert(host.to_owned(), Entry { answer, expires: now + ttl, turn });
+    }
+
+    /// Everything that is known, by name.
+    pub fn snapshot(&self) -> Vec<Known> {
+        let now = clock::now();
+        let known = |(name, entry): (&String, &Entry)| Known {
+            name: name.clone(),
+            ttl: entry.expires.since(now),
+            addresses: entry.answer.clone().unwrap_or_default(),
+        };
+        self.names.lock().iter().map(known).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Ttl = Ttl { found: Duration::from_secs(10), failed: Duration::from_secs(2) };
+
+    fn resolver() -> Resolver {
+        let resolver = Resolver::default();
+        resolver.set_ttl(TTL);
+        resolver
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [127, 0, 0, last].into()
+    }
+
+    #[test]
+    fn answers_are_kept_and_addresses_take_turns() {
+        let resolver = resolver();
+        let now = clock::now();
+        assert_eq!(resolver.known("a", now), None);
+        resolver.remember("a", Ok(vec![address(1), address(2)]), now);
+        for first in [1, 2, 1] {
+            assert_eq!(resolver.known("a", now).unwrap().unwrap()[0], address(first));
+        }
+        assert_eq!(resolver.known("a", now + TTL.found), None, "no longer than dns_max_ttl");
+        // The next answer goes on where this one ended.
+        resolver.remember("a", Ok(vec![address(1), address(2)]), now + TTL.found);
+        assert_eq!(resolver.known("a", now + TTL.found).unwrap().unwrap()[0], address(2));
+    }
+
+    #[test]
+    fn failures_are_kept_for_their_own_time() {
+        let resolver = resolver();
+        let now = clock::now();
+        resolver.remember("b", Err("no".into()), now);
+        assert_eq!(resolver.known("b", now), Some(Err("no".into())));
+        assert_eq!(resolver.known("b", now + TTL.failed), None);
+        let snapshot = resolver.snapshot();
+        assert_eq!((snapshot[0].name.as_str(), &snapshot[0].addresses), ("b", &Vec::new()));
+        assert!(snapshot[0].ttl <= TTL.failed && snapshot[0].ttl > Duration::from_secs(1));
+    }
+
+    #[test]
+    fn addresses_need_no_look_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let resolver = resolver();
+        let found = runtime.block_on(resolver.addresses("::1", 5)).unwrap();
+        assert_eq!(found, ["[::1]:5".parse().unwrap()]);
+        assert!(resolver.snapshot().is_empty());
+    }
+}
