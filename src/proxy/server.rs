@@ -449,7 +449,7 @@ async fn unreported_parameters(stream: &mut Stream, names: &[String], parameters
     let rows = ask(stream, message, |_| Ok(())).await.unwrap_or_default();
     for (name, value) in missing.into_iter().zip(rows.into_iter().flatten()) {
         if let Some(value) = value {
-            parameters.set(name.as_bytes(), value.as_bytes());
+            parameters.set_unreported(name.as_bytes(), value.as_bytes());
         }
     }
 }

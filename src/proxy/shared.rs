@@ -273,7 +273,7 @@ impl Shared {
     /// Logs an error that a client is about to be told.
     pub fn log_pooler_error(&self, client: impl std::fmt::Display, refusal: &Refusal) {
         if self.config.load().settings.log_pooler_errors {
-            tracing::warn!("{client} pooler error: {}", refusal.message);
+            tracing::warn!("{client} pooler error: {}", refusal.reason());
         }
     }
 }

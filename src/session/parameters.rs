@@ -18,6 +18,8 @@ const FIXED: &[&str] =
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
     entries: Vec<Parameter>,
+    /// Names of those that the server does not report.
+    unreported: Vec<Box<[u8]>>,
 }
 
 impl Parameters {
@@ -34,6 +36,12 @@ impl Parameters {
             None => self.entries.push((name.into(), value.into())),
         }
         true
+    }
+
+    /// Sets a parameter of which the server will not say when it changes.
+    pub fn set_unreported(&mut self, name: &[u8], value: &[u8]) {
+        self.set(name, value);
+        self.unreported.push(name.into());
     }
 
     /// All parameters in the order in which they were first reported.
@@ -56,14 +64,16 @@ impl Parameters {
         self.get(b"standard_conforming_strings").is_none_or(|v| v == b"on")
     }
 
-    /// Appends a simple query that makes `server` equal to `self`; `false` if nothing has to be done. `server` becomes
-    /// what it will be then: some parameters it will not report.
+    /// Appends a simple query that makes `server` equal to `self`; `false` if nothing has to be done. What
+    /// `server` will not report it becomes at once; the others in the server's own spelling, when it says so.
     pub fn write_difference(&self, server: &mut Arc<Self>, out: &mut Vec<u8>) -> bool {
         let mut sql = Vec::new();
         for (name, value) in self.iter() {
             if !is_fixed(name) && server.get(name).is_some_and(|theirs| theirs != value) {
                 assignment(&mut sql, name, value);
-                Arc::make_mut(server).set(name, value);
+                if server.unreported.iter().any(|unreported| unreported.eq_ignore_ascii_case(name)) {
+                    Arc::make_mut(server).set(name, value);
+                }
             }
         }
         if sql.is_empty() {
@@ -152,6 +162,17 @@ mod tests {
         );
         assert_eq!(difference(&[("server_version", "15")], &[("server_version", "16")]), None);
         assert_eq!(difference(&[("search_path", "a")], &[]), None, "this server does not report it");
+    }
+
+    #[test]
+    fn what_is_not_reported_is_taken_as_set() {
+        let mut server = parameters(&[("DateStyle", "ISO, MDY")]);
+        server.set_unreported(b"search_path", b"public");
+        let mut server = Arc::new(server);
+        let client = parameters(&[("DateStyle", "ISO"), ("search_path", "mine")]);
+        assert!(client.write_difference(&mut server, &mut Vec::new()));
+        assert_eq!(server.get(b"search_path"), Some(&b"mine"[..]));
+        assert_eq!(server.get(b"DateStyle"), Some(&b"ISO, MDY"[..]), "it will say so if that has changed");
     }
 
     #[test]
