@@ -512,26 +512,30 @@ impl Pools {
     /// Forgets pools that nobody has used for `timeout` (zero: none), and returns them with the time since then.
     pub fn forget_idle_pools(&self, timeout: Duration, now: Micros) -> Vec<(Arc<Pool>, Duration)> {
         let mut forgotten = Vec::new();
-        self.inner.lock().pools.retain(|_, pool| {
-            if timeout.is_zero() || is_used(pool) || pool.is_kept_open() {
-                pool.last_used.set(now);
-                return true;
-            }
-            let idle = now.since(pool.last_used.get());
-            if idle > timeout {
-                forgotten.push((Arc::clone(pool), idle));
-            }
-            idle <= timeout
-        });
+        let Inner { pools, auth_pools, .. } = &mut *self.inner.lock();
+        for pools in [pools, auth_pools] {
+            pools.retain(|_, pool| {
+                if timeout.is_zero() || is_used(pool) || pool.is_kept_open() {
+                    pool.last_used.set(now);
+                    return true;
+                }
+                let idle = now.since(pool.last_used.get());
+                if idle > timeout {
+                    forgotten.push((Arc::clone(pool), idle));
+                }
+                idle <= timeout
+            });
+        }
         forgotten
     }
 
     /// Forgets automatic databases that nobody has used for `timeout` (zero: none), with their pools.
     pub fn forget_idle_databases(&self, timeout: Duration, now: Micros) -> Vec<Arc<Database>> {
         let mut forgotten = Vec::new();
-        let Inner { databases, pools, .. } = &mut *self.inner.lock();
+        let Inner { databases, pools, auth_pools, .. } = &mut *self.inner.lock();
         databases.retain(|_, database| {
-            let its_pools = || pools.values().filter(|pool| Arc::ptr_eq(&pool.database, database));
+            let all = || pools.values().chain(auth_pools.values());
+            let its_pools = || all().filter(|pool| Arc::ptr_eq(&pool.database, database));
             let is_used = its_pools().any(is_used) || Arc::strong_count(database) > 1 + its_pools().count();
             let may_go = database.auto.load(Relaxed) && !database.paused.load(Relaxed);
             if timeout.is_zero() || is_used || !may_go {
@@ -544,7 +548,9 @@ impl Pools {
             }
             !is_over
         });
-        pools.retain(|_, pool| !forgotten.iter().any(|database| Arc::ptr_eq(database, &pool.database)));
+        for pools in [pools, auth_pools] {
+            pools.retain(|_, pool| !forgotten.iter().any(|database| Arc::ptr_eq(database, &pool.database)));
+        }
         forgotten
     }
 
