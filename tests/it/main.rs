@@ -22,3 +22,4 @@ mod prepared;
 mod routing;
 mod support;
 mod timeouts;
+mod tls;
