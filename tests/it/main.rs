@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time, on runtimes of their own")]
 #![allow(clippy::print_stdout, reason = "figures for whoever runs the test by hand")]
 
+mod access;
 mod cancel;
 mod command_line;
 mod configuration;
