@@ -16,6 +16,7 @@ mod console_commands;
 mod console_protocol;
 mod drivers;
 mod integrity;
+mod ldap;
 mod login;
 mod metrics;
 mod pooling;
