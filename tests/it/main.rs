@@ -21,6 +21,7 @@ mod login;
 mod metrics;
 mod pooling;
 mod prepared;
+mod replication;
 mod routing;
 mod support;
 mod timeouts;
