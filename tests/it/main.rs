@@ -15,6 +15,7 @@ mod console;
 mod console_commands;
 mod console_protocol;
 mod drivers;
+mod hostile;
 mod integrity;
 mod ldap;
 mod login;
