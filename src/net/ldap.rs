@@ -1,14 +1,24 @@
 //! Asks a directory whether a user's password is right.
+//!
+//! Which certificates of directories are good is what libldap's configuration says at that moment: the system's
+//! `ldap.conf`, over it the file that `LDAPCONF` names, over that the variables `LDAPTLS_REQCERT`, `LDAPTLS_CACERT` and
+//! `LDAPTLS_CACERTDIR`. Different from libldap: the files of a user (`ldaprc`) are not read, and of a certificate with
+//! names in `subjectAltName` the common name does not count.
 
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::stream::Stream;
+use super::tls::{ServerTls, TlsError};
 use crate::auth::ldap::message::{self, Outcome, Reply};
+use crate::auth::ldap::trust::Trust;
 use crate::auth::ldap::{LdapOptions, Lookup, Search, Security};
+
+/// Where the system has its configuration of libldap: Debian's place, and that of others.
+const LDAP_CONF: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
 
 /// For connecting to one server, as with PgBouncer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,9 +34,17 @@ pub enum LdapError {
     /// A character that means something in a filter.
     #[error("invalid character in user name for LDAP authentication")]
     InvalidUser,
-    /// The options ask for TLS.
-    #[error("LDAP with TLS (ldaps, ldaptls=1) is not supported")]
-    Tls,
+    /// A file of libldap's configuration cannot be used, or the handshake has failed.
+    #[error("could not start LDAP TLS session with \"{server}\": {error}")]
+    Tls {
+        /// The server.
+        server: String,
+        /// Why not.
+        error: TlsError,
+    },
+    /// The directory does not want TLS.
+    #[error("could not start LDAP TLS session: {0}")]
+    TlsRefused(Outcome),
     /// No server could be reached.
     #[error("could not connect to LDAP server \"{server}\": {error}")]
     Unreachable {
@@ -79,20 +97,59 @@ pub async fn authenticate(options: &LdapOptions, user: &str, password: &str) -> 
     if password.is_empty() {
         return Err(LdapError::EmptyPassword);
     }
-    if options.security != Security::Plain {
-        return Err(LdapError::Tls);
+    // Files are read: not on the thread that others wait for.
+    let tls = match options.security {
+        Security::Plain => None,
+        _ => Some(tokio::task::spawn_blocking(|| ServerTls::for_directories(&trust()))),
+    };
+    let (tcp, server) = connect(options).await?;
+    let tls = match tls {
+        None => None,
+        Some(tls) => Some(
+            tls.await
+                .map_err(io::Error::other)?
+                .map_err(|error| LdapError::Tls { server: server.to_owned(), error })?,
+        ),
+    };
+    let conversation = async {
+        let mut conversation = Conversation { stream: Stream::Tcp(tcp), last_id: 0 };
+        if let Some(tls) = tls {
+            conversation.encrypt(&tls, server, options.security).await?;
+        }
+        conversation.run(&options.lookup, user, password).await
+    };
+    match timeout(CONVERSATION_TIMEOUT, conversation).await {
+        Ok(result) => result,
+        Err(_) => Err(LdapError::Broken(io::ErrorKind::TimedOut.into())),
     }
-    let stream = connect(options).await?;
-    converse(stream, &options.lookup, user, password).await
 }
 
-/// Connects to the first server that can be reached.
-async fn connect(options: &LdapOptions) -> Result<TcpStream, LdapError> {
+/// libldap's configuration, as it is now.
+fn trust() -> Trust {
+    let mut trust = Trust::default();
+    if std::env::var_os("LDAPNOINIT").is_some() {
+        return trust;
+    }
+    let system = LDAP_CONF.iter().find_map(|file| std::fs::read_to_string(file).ok());
+    let named = std::env::var_os("LDAPCONF").and_then(|file| std::fs::read_to_string(file).ok());
+    for conf in [system, named].into_iter().flatten() {
+        trust.read(&conf);
+    }
+    for option in Trust::OPTIONS {
+        if let Ok(value) = std::env::var(format!("LDAP{option}")) {
+            trust.set(option, &value);
+        }
+    }
+    trust
+}
+
+/// Connects to the first server that can be reached, and says which that is.
+async fn connect(options: &LdapOptions) -> Result<(TcpStream, &str), LdapError> {
     let mut last = (String::new(), io::Error::from(io::ErrorKind::NotFound));
     for server in &options.servers {
         let host = server.trim_start_matches('[').trim_end_matches(']');
         let error = match timeout(CONNECT_TIMEOUT, TcpStream::connect((host, options.port))).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => return Ok((stream, host)),
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
@@ -101,25 +158,30 @@ async fn connect(options: &LdapOptions) -> Result<TcpStream, LdapError> {
     Err(LdapError::Unreachable { server: last.0, error: last.1 })
 }
 
-/// What happens on a connection, in the time that it may take.
-async fn converse<S>(stream: S, lookup: &Lookup, user: &str, password: &str) -> Result<(), LdapError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let conversation = Conversation { stream, last_id: 0 }.run(lookup, user, password);
-    match timeout(CONVERSATION_TIMEOUT, conversation).await {
-        Ok(result) => result,
-        Err(_) => Err(LdapError::Broken(io::ErrorKind::TimedOut.into())),
-    }
-}
-
-struct Conversation<S> {
-    stream: S,
-    /// ID of the last request. A conversation has three, and a reply to each before the next.
+struct Conversation {
+    stream: Stream,
+    /// ID of the last request. A conversation has four at most, and a reply to each before the next.
     last_id: u8,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
+impl Conversation {
+    /// Goes over to TLS.
+    async fn encrypt(&mut self, tls: &ServerTls, server: &str, security: Security) -> Result<(), LdapError> {
+        if security == Security::StartTls {
+            let request = message::start_tls(self.next_id());
+            self.stream.write_all(&request).await?;
+            match self.reply().await? {
+                Reply::Extended(outcome) if outcome.code == Outcome::SUCCESS => {}
+                Reply::Extended(outcome) => return Err(LdapError::TlsRefused(outcome)),
+                _ => return Err(unexpected()),
+            }
+        }
+        match self.stream.connect_tls(tls, server).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(LdapError::Tls { server: server.to_owned(), error }),
+        }
+    }
+
     async fn run(mut self, lookup: &Lookup, user: &str, password: &str) -> Result<(), LdapError> {
         let dn = match lookup {
             Lookup::Direct { prefix, suffix } => format!("{prefix}{user}{suffix}"),
@@ -187,7 +249,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             // The header first, byte by byte: nothing of the next reply may be taken.
             match message::len(&bytes).map_err(|_| unexpected())? {
                 Some(len) => break len,
-                None => bytes.push(self.stream.read_u8().await?),
+                None => {
+                    let mut byte = [0];
+                    self.stream.read_exact(&mut byte).await?;
+                    bytes.extend(byte);
+                }
             }
         };
         let header = bytes.len();
@@ -195,7 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         self.stream.read_exact(&mut bytes[header..]).await?;
         match message::decode(&bytes).map_err(|_| unexpected())? {
             // What nobody asked for is the directory's goodbye.
-            (0, Reply::Other(outcome)) => Err(LdapError::Closed(outcome)),
+            (0, Reply::Extended(outcome)) => Err(LdapError::Closed(outcome)),
             (id, reply) if id == u32::from(self.last_id) => Ok(reply),
             _ => Err(unexpected()),
         }
@@ -208,6 +274,7 @@ fn unexpected() -> LdapError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -313,15 +380,42 @@ mod tests {
         assert!(matches!(try_login(nowhere, "joe", "").await, LdapError::EmptyPassword));
         let error = try_login(nowhere, "joe", "pw").await.to_string();
         assert!(error.starts_with("could not connect to LDAP server \"127.0.0.2:1\": "), "{error}");
-        let tls = "ldapserver=127.0.0.1 ldapprefix=a ldaptls=1";
-        assert!(matches!(try_login(tls, "joe", "pw").await, LdapError::Tls));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
+    async fn a_password_is_never_sent_without_the_tls_that_was_asked_for() {
+        let options = format!("{DIRECT} ldaptls=1");
+        for (reply, message) in [
+            (outcome(1, 0x78, 2), "could not start LDAP TLS session: Protocol error (2)"),
+            (outcome(1, 0x61, 0), "LDAP server broke off: unexpected message"),
+            // What follows in plain text is taken for the handshake, and is none.
+            (
+                [outcome(1, 0x78, 0), outcome(2, 0x61, 0)].concat(),
+                "could not start LDAP TLS session with \"127.0.0.1\": handshake failed: ",
+            ),
+        ] {
+            let (result, asked) = login(&options, &[reply]).await;
+            let error = result.unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
+            assert_eq!(asked, message::start_tls(1));
+        }
+        let (result, asked) = login(&format!("{DIRECT} ldapscheme=ldaps"), &[outcome(1, 0x61, 0)]).await;
+        assert!(matches!(result, Err(LdapError::Tls { .. })), "{result:?}");
+        assert_eq!(asked[0], 0x16, "a ClientHello");
+    }
+
+    #[tokio::test]
     async fn a_directory_that_never_answers() {
-        let (near, _far) = tokio::io::duplex(1024);
-        let lookup = Lookup::Direct { prefix: "a=".into(), suffix: String::new() };
-        let result = converse(near, &lookup, "joe", "pw").await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options =
+            format!("ldapserver=127.0.0.1 ldapport={} {DIRECT}", listener.local_addr().unwrap().port());
+        let options = LdapOptions::parse(&options).unwrap();
+        let directory = async {
+            let stream = listener.accept().await.unwrap();
+            tokio::time::pause();
+            stream
+        };
+        let (result, _stream) = tokio::join!(authenticate(&options, "joe", "pw"), directory);
         assert!(matches!(result, Err(LdapError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut));
     }
 }

@@ -329,16 +329,23 @@ impl Client {
             }
         };
         let now = clock::now();
-        let waited = now.since(self.info.waiting_since.get());
-        self.stats.wait_time.record(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
-        self.info.waiting_since.set(Micros(0));
+        let since = self.info.waiting_since.get();
         let mut scrap = [0; 64];
         let mut server = server;
-        let broken = server.drain_idle(&mut scrap).err();
-        if let Some(reason) = broken {
+        if let Err(reason) = server.drain_idle(&mut scrap) {
+            let was_new = !server.used;
             server.close(&reason);
-            return Poll::Ready(self.wait(cx, purpose, now));
+            if was_new {
+                // It let us in and went away at once, and so may the next one, without end.
+                return Poll::Ready(Err(Refusal::new(sqlstate::CONNECTION_FAILURE, reason).into()));
+            }
+            let again = self.wait(cx, purpose, now);
+            self.info.waiting_since.set(since);
+            self.set_deadline(now);
+            return Poll::Ready(again);
         }
+        self.stats.wait_time.record(u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX));
+        self.info.waiting_since.set(Micros(0));
         self.request_started = now;
         self.link(server, now);
         // The deadline so far was that of the wait.

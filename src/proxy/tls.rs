@@ -25,11 +25,13 @@ pub struct Tls {
     pub clients: ArcSwapOption<ClientTls>,
     /// Towards servers.
     pub servers: ArcSwapOption<ServerTls>,
-    seen: Mutex<Seen>,
+    in_force: Mutex<Seen>,
+    /// What [`Tls::refresh`] has seen last, whether it could be used or not.
+    tried: Mutex<Seen>,
 }
 
-/// Settings and contents of files that were seen last, whether they could be used or not.
-#[derive(Default, PartialEq, Eq)]
+/// Settings and contents of files.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Seen {
     clients: [u8; 32],
     servers: [u8; 32],
@@ -63,8 +65,8 @@ impl Tls {
     /// settings cannot be used, everything stays as it was.
     pub fn refresh(&self, s: &Settings) -> Result<bool, TlsError> {
         let now = Seen::new(s);
-        let before =
-            std::mem::replace(&mut *self.seen.lock(), Seen { clients: now.clients, servers: now.servers });
+        *self.tried.lock() = now;
+        let before = *self.in_force.lock();
         if now == before {
             return Ok(false);
         }
@@ -77,7 +79,13 @@ impl Tls {
         let changed = now.servers != before.servers && !(was_off && servers.is_none());
         self.clients.store(clients.map(Arc::new));
         self.servers.store(servers.map(Arc::new));
+        *self.in_force.lock() = now;
         Ok(changed)
+    }
+
+    /// Whether there is something that [`Self::refresh`] has not seen yet.
+    fn has_news(&self, s: &Settings) -> bool {
+        Seen::new(s) != *self.tried.lock()
     }
 }
 
@@ -87,7 +95,8 @@ pub async fn watch(shared: Arc<Shared>) {
         tokio::time::sleep(WATCH).await;
         let config = shared.config.load_full();
         let uses_files = shared.tls.clients.load().is_some() || shared.tls.servers.load().is_some();
-        if uses_files {
+        // What cannot be used is complained about once.
+        if uses_files && shared.tls.has_news(&config.settings) {
             let _ = settings::refresh_tls(&shared, &config);
         }
     }

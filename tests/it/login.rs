@@ -267,7 +267,7 @@ fn parameters_of_the_server_are_relayed_and_those_of_the_client_heeded() {
         for (name, value, message) in [
             ("work_mem", "1MB", "unsupported startup parameter: work_mem"),
             ("options", "-c work_mem=1MB", "unsupported startup parameter in options: work_mem"),
-            ("replication", "database", "replication connections are not supported yet"),
+            ("replication", "maybe", "invalid value for parameter \"replication\": \"maybe\""),
         ] {
             let parameters = [("user", USER), ("database", "app"), (name, value)];
             let error = Raw::log_in_with(pooler.port, V3_0, &parameters, PASSWORD).await.err().unwrap();

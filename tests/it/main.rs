@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in real time, on runtimes of their own")]
 #![allow(clippy::print_stdout, reason = "figures for whoever runs the test by hand")]
 
+mod access;
 mod cancel;
 mod command_line;
 mod configuration;
@@ -14,12 +15,16 @@ mod console;
 mod console_commands;
 mod console_protocol;
 mod drivers;
+mod hostile;
 mod integrity;
+mod ldap;
 mod login;
 mod metrics;
 mod pooling;
 mod pools;
 mod prepared;
+mod replication;
 mod routing;
 mod support;
 mod timeouts;
+mod tls;

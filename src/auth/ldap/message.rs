@@ -57,6 +57,11 @@ pub fn search(id: u8, base: &str, scope: Scope, filter: &[u8]) -> Vec<u8> {
     message(id, &element(0x63, &content.concat()))
 }
 
+/// Asks for TLS on this connection (RFC 4511, 4.14).
+pub fn start_tls(id: u8) -> Vec<u8> {
+    message(id, &element(0x77, &element(0x80, b"1.3.6.1.4.1.1466.20037")))
+}
+
 /// Says goodbye; there is no reply.
 pub fn unbind(id: u8) -> Vec<u8> {
     message(id, &element(0x42, &[]))
@@ -76,7 +81,9 @@ pub enum Reply {
     Searched(Outcome),
     /// Part of the tree is elsewhere.
     Reference,
-    /// The directory ends the connection, or something that was not asked for.
+    /// How an extended request ended, of which there is one ([`start_tls`]). Unasked for, it is the directory's goodbye.
+    Extended(Outcome),
+    /// Something that was not asked for.
     Other(Outcome),
 }
 
@@ -151,6 +158,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Reply), Invalid> {
         },
         0x65 => Reply::Searched(operation.outcome()?),
         0x73 => Reply::Reference,
+        0x78 => Reply::Extended(operation.outcome()?),
         _ => Reply::Other(operation.outcome()?),
     };
     Ok((id, reply))

@@ -12,6 +12,7 @@ pub mod filter;
 pub mod message;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 
 use std::fmt;
 

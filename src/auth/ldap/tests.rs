@@ -208,6 +208,7 @@ fn requests() {
              a3 06 04 01 'a 04 01 'b 30 05 04 03 '1.1"
         ),
     );
+    assert_eq!(message::start_tls(1), bytes("30 1d 02 01 01 77 18 80 16 '1.3.6.1.4.1.1466.20037"));
     assert_eq!(message::unbind(3), bytes("30 05 02 01 03 42 00"));
     let long = message::bind(1, &"x".repeat(200), "");
     assert_eq!(long[..6], [0x30, 0x84, 0, 0, 0, 0xdc]);
@@ -227,7 +228,7 @@ fn replies() {
             Reply::Searched(outcome(4, "")),
         ),
         ("30 09 02 01 02 73 04 04 02 'x:", 2, Reply::Reference),
-        ("30 0e 02 01 00 78 09 0a 01 34 04 00 04 00 8a 00", 0, Reply::Other(outcome(52, ""))),
+        ("30 0e 02 01 00 78 09 0a 01 34 04 00 04 00 8a 00", 0, Reply::Extended(outcome(52, ""))),
     ] {
         let bytes = bytes(text);
         assert_eq!(message::len(&bytes), Ok(Some(bytes.len())), "{text}");

@@ -47,6 +47,16 @@ pub(super) fn certificates(what: &str, file: &str) -> Result<Vec<CertificateDer<
     Ok(found)
 }
 
+/// All certificates in the files of a folder, of which there must be one. Other files may lie there too.
+pub(super) fn certificates_in(folder: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let error =
+        |why: &dyn std::fmt::Display| TlsError(format!("failed to load CA folder \"{folder}\": {why}"));
+    let entries = std::fs::read_dir(folder).map_err(|why| error(&why))?;
+    let files = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
+    let found: Vec<_> = files.filter_map(|file| certificates("CA", file.to_str()?).ok()).flatten().collect();
+    if found.is_empty() { Err(error(&"no certificate in it")) } else { Ok(found) }
+}
+
 /// All revocation lists of a PEM file; none if no file is named.
 pub(super) fn revocation_lists(file: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     if file.is_empty() {

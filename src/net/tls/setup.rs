@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WantsClientCert};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, ServerConfig, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 
 use super::identity::{self, Identity};
 use super::policy::{Policy, Wanted};
 use super::stream::TlsStream;
 use super::verify::{Authorities, ClientVerifier, ServerCheck, ServerVerifier};
+use crate::auth::ldap::trust::{Require, Trust};
 use crate::config::{Settings, TlsMode};
 
 /// PostgreSQL's name in the ALPN registry.
 const ALPN: &[u8] = b"postgresql";
-/// Authorities of the system, where `*_tls_ca_file` names none.
+/// Authorities of the system, where no others are named.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The settings cannot be used, or a handshake has failed.
@@ -130,12 +132,7 @@ impl ServerTls {
             }
             _ => ServerCheck::Nothing,
         };
-        let algorithms = provider.signature_verification_algorithms;
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&policy.versions)
-            .map_err(|error| TlsError(format!("server_tls: {error}")))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ServerVerifier { check, algorithms }));
+        let builder = checking(provider, &policy.versions, check)?;
         let mut config = if s.server_tls_cert_file.is_empty() && s.server_tls_key_file.is_empty() {
             builder.with_no_client_auth()
         } else {
@@ -154,12 +151,51 @@ impl ServerTls {
         }))
     }
 
+    /// TLS towards LDAP directories, which is what libldap's configuration says.
+    pub fn for_directories(trust: &Trust) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let check = match trust.require {
+            Require::Nothing => ServerCheck::Nothing,
+            Require::Demand => ServerCheck::chain(directory_authorities(trust)?, &provider, true)?,
+        };
+        let mut config = checking(provider, rustls::DEFAULT_VERSIONS, check)?.with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), required: true, notes: Vec::new() })
+    }
+
     /// Shakes hands with the server known as `host`, which has agreed to it.
     pub async fn connect(&self, tcp: TcpStream, host: &str) -> Result<TlsStream, TlsError> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| TlsError(format!("\"{host}\" is not a host name TLS could ask for")))?;
         TlsStream::connect(tcp, Arc::clone(&self.config), name).await.map_err(handshake)
     }
+}
+
+/// The first steps towards a configuration.
+fn checking(
+    provider: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+    check: ServerCheck,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let algorithms = provider.signature_verification_algorithms;
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|error| TlsError(format!("TLS towards servers: {error}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier { check, algorithms })))
+}
+
+/// The authorities of file and folder together, the system's if neither is named.
+fn directory_authorities(trust: &Trust) -> Result<Authorities, TlsError> {
+    let mut found = match (&trust.ca_file, &trust.ca_folder) {
+        (Some(file), _) => identity::certificates("CA", file)?,
+        (None, Some(_)) => Vec::new(),
+        (None, None) => identity::certificates("CA", SYSTEM_AUTHORITIES)?,
+    };
+    if let Some(folder) = &trust.ca_folder {
+        found.extend(identity::certificates_in(folder)?);
+    }
+    Ok(Authorities::new(found, Vec::new()))
 }
 
 fn authorities(ca_file: &str, crl_file: &str) -> Result<Authorities, TlsError> {

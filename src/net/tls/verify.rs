@@ -105,7 +105,7 @@ impl ServerCheck {
                 .allow_unknown_revocation_status()
                 .only_check_end_entity_revocation()
                 .build()
-                .map_err(|error| TlsError(format!("server_tls_ca_file: {error}")))?;
+                .map_err(|error| TlsError(format!("authorities for servers: {error}")))?;
         Ok(Self::Chain(authorities, webpki, host))
     }
 }

@@ -53,7 +53,36 @@ impl Cluster {
     }
 
     fn start_primary(&self) {
-        let data = self.dir.join("primary");
+        self.init("primary");
+        self.start_instance(
+            "primary",
+            self.primary,
+            "hot_standby_feedback = on\nmax_prepared_transactions = 5\nwal_level = logical\n",
+            "host all trusted 127.0.0.1/32 trust\nhost all md5user 127.0.0.1/32 md5\nhost all plainuser 127.0.0.1/32 \
+             password\nhost all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n\
+             local all all trust\n",
+        );
+        self.admin(self.primary, &format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"));
+        self.admin(self.primary, "CREATE ROLE other LOGIN PASSWORD 'other'");
+        self.admin(self.primary, "CREATE ROLE trusted LOGIN");
+        self.admin(
+            self.primary,
+            "SET password_encryption = md5; CREATE ROLE md5user LOGIN PASSWORD 'md5 secret'",
+        );
+        self.admin(self.primary, "CREATE ROLE plainuser LOGIN PASSWORD 'plain secret'");
+        self.admin(self.primary, "CREATE ROLE replicator LOGIN REPLICATION PASSWORD 'replicator'");
+        self.admin(self.primary, &format!("CREATE DATABASE app OWNER {USER}"));
+    }
+
+    /// Starts another PostgreSQL with these lines of configuration and these rules; gives its port.
+    pub(crate) fn start_another(&self, name: &str, conf: &str, hba: &str) -> u16 {
+        let port = free_port();
+        self.init(name);
+        self.start_instance(name, port, conf, hba);
+        port
+    }
+
+    fn init(&self, name: &str) {
         self.write("password", "postgres\n");
         let password = format!("--pwfile={}", self.dir.join("password").display());
         let arguments = [
@@ -67,36 +96,21 @@ impl Cluster {
             "--no-sync",
             "-D",
         ];
-        self.run("initdb", &[&arguments[..], &[data.to_str().unwrap()]].concat());
+        self.run("initdb", &[&arguments[..], &[self.dir.join(name).to_str().unwrap()]].concat());
+    }
+
+    fn start_instance(&self, name: &str, port: u16, conf: &str, hba: &str) {
         self.write(
-            "primary/postgresql.auto.conf",
+            &format!("{name}/postgresql.auto.conf"),
             &format!(
-                "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nmax_connections = 200\n\
-                 fsync = off\nfull_page_writes = off\nhot_standby_feedback = on\nmax_prepared_transactions = 5\n",
-                self.primary,
+                "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nmax_connections = 200\n\
+                 fsync = off\nfull_page_writes = off\n{conf}",
                 self.dir.display()
             ),
         );
-        self.write(
-            "primary/pg_hba.conf",
-            "host all trusted 127.0.0.1/32 trust\nhost all md5user 127.0.0.1/32 md5\nhost all plainuser 127.0.0.1/32 \
-             password\nhost all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n\
-             local all all trust\n",
-        );
-        self.run(
-            "pg_ctl",
-            &["-D", data.to_str().unwrap(), "-w", "-s", "-l", self.log("primary").as_str(), "start"],
-        );
-        self.admin(self.primary, &format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"));
-        self.admin(self.primary, "CREATE ROLE other LOGIN PASSWORD 'other'");
-        self.admin(self.primary, "CREATE ROLE trusted LOGIN");
-        self.admin(
-            self.primary,
-            "SET password_encryption = md5; CREATE ROLE md5user LOGIN PASSWORD 'md5 secret'",
-        );
-        self.admin(self.primary, "CREATE ROLE plainuser LOGIN PASSWORD 'plain secret'");
-        self.admin(self.primary, "CREATE ROLE replicator LOGIN REPLICATION PASSWORD 'replicator'");
-        self.admin(self.primary, &format!("CREATE DATABASE app OWNER {USER}"));
+        self.write(&format!("{name}/pg_hba.conf"), hba);
+        let data = self.dir.join(name);
+        self.run("pg_ctl", &["-D", data.to_str().unwrap(), "-w", "-s", "-l", &self.log(name), "start"]);
     }
 
     fn start_replica(&self) {
@@ -148,7 +162,8 @@ impl Cluster {
         self.dir.join(format!("{name}.log")).display().to_string()
     }
 
-    fn write(&self, name: &str, text: &str) {
+    /// Writes a file that belongs to the user PostgreSQL runs as.
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let mut child = unprivileged("tee")
             .arg(self.dir.join(name))
             .stdin(Stdio::piped())

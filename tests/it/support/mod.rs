@@ -3,6 +3,7 @@
 mod cluster;
 mod pooler;
 pub(crate) mod raw;
+pub(crate) mod tls;
 
 use std::future::Future;
 use std::net::TcpListener;

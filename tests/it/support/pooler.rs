@@ -1,6 +1,6 @@
 //! The pooler under test: the real program, as its user would start it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,7 +46,7 @@ impl Pooler {
     }
 
     /// The configuration that [`Pooler::start`] makes.
-    pub(crate) fn ini(dir: &std::path::Path, port: u16, databases: &str, settings: &str) -> String {
+    pub(crate) fn ini(dir: &Path, port: u16, databases: &str, settings: &str) -> String {
         let dir = dir.display();
         format!(
             "[databases]\n{databases}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {dir}\n\
@@ -67,11 +67,25 @@ impl Pooler {
         dir
     }
 
+    /// A pooler whose folder is filled first: `prepare` gives lines of `[databases]` and of `[pgbouncer]`.
+    pub(crate) fn prepared(prepare: impl FnOnce(&Path) -> (String, String)) -> Self {
+        let (port, dir) = (free_port(), Self::new_dir());
+        let (databases, settings) = prepare(&dir);
+        std::fs::write(dir.join("pgweir.ini"), Self::ini(&dir, port, &databases, &settings)).unwrap();
+        Self::launch(port, dir)
+    }
+
     pub(crate) fn launch(port: u16, dir: PathBuf) -> Self {
+        Self::launch_with(port, dir, &[])
+    }
+
+    /// The same with variables in the environment.
+    pub(crate) fn launch_with(port: u16, dir: PathBuf, environment: &[(&str, &str)]) -> Self {
         let ini = dir.join("pgweir.ini");
         let child = unprivileged(exe().to_str().unwrap())
             .arg("-q")
             .arg(&ini)
+            .envs(environment.iter().copied())
             .current_dir(&dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
