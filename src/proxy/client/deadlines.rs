@@ -74,19 +74,21 @@ impl Client {
     /// The tick or somebody else wants something. Pending: there is nothing to do but to wait.
     #[cold]
     pub(super) fn attend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        // Before anything is looked at: what comes afterwards sets it again.
+        self.info.attention.store(false, Relaxed);
         if let Some(reason) = self.info.kill.lock().take() {
             return Poll::Ready(Err(reason.into()));
         }
         if self.shared.lifecycle() == Lifecycle::Suspended {
             return self.hold_still(cx);
         }
-        self.info.attention.store(false, Relaxed);
         Poll::Ready(self.look_at_limits(cx))
     }
 
     /// SUSPEND: what has been read is sent on, and nothing more is read. `attention` stays, so that whatever wakes the
     /// task ends here again.
     fn hold_still(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        self.info.attention.store(true, Relaxed);
         let mut sent = relay::flush(cx, &mut self.stream, &mut self.pending)?;
         if let Some(server) = &mut self.server {
             // Whether the connection is broken is found out after RESUME.
