@@ -77,7 +77,7 @@ impl Console {
     pub(super) async fn run(mut self) {
         self.shared.console.logins.fetch_add(1, Relaxed);
         let Err(end) = self.serve().await;
-        self.shared.clients.remove(&self.info.key.pid);
+        self.shared.clients.remove(&self.info.key.id());
         let reason = match &end {
             End::Gone(reason) => reason,
             End::Refused(refusal) => refusal.reason(),

@@ -18,6 +18,6 @@ pub mod value;
 
 pub use access::Access;
 pub use error::ConfigError;
-pub use model::{Config, DatabaseConfig, Loaded, Source, UserConfig};
+pub use model::{Config, DatabaseConfig, Loaded, PeerConfig, Source, UserConfig};
 pub use settings::Settings;
 pub use value::{AuthType, LoadBalance, PoolMode, TlsMode};

@@ -27,6 +27,8 @@ pub struct Config {
     pub fallback: Option<DatabaseConfig>,
     /// `[users]` by name.
     pub users: BTreeMap<String, UserConfig>,
+    /// `[peers]` by their `peer_id`.
+    pub peers: BTreeMap<u16, PeerConfig>,
     /// Users and secrets that the environment gives, besides those in `auth_file`.
     pub passwords: Vec<(String, Secret)>,
     /// Where all this comes from.
@@ -149,6 +151,23 @@ options! {
         /// …
         client_idle_timeout: Duration,
     }
+}
+
+options! {
+    /// A line of `[peers]`: another process that may get the cancel requests for this one's clients.
+    PeerConfig {
+        /// Where it listens: a name, an address or the directory of a Unix socket.
+        host: String,
+        /// 6432 unless given.
+        port: u16,
+        /// How many cancel requests may be on their way to it; `default_pool_size` unless given.
+        pool_size: u32,
+    }
+}
+
+impl PeerConfig {
+    /// PgBouncer's port.
+    pub const DEFAULT_PORT: u16 = 6432;
 }
 
 impl DatabaseConfig {
@@ -299,9 +318,7 @@ impl Builder {
                 }
                 self.config.users.insert(name, user);
             }
-            Section::Peers => {
-                self.warnings.push(Problem::at(origin, format!("peer {name} is not used in this version")));
-            }
+            Section::Peers => self.peer(&name, pairs, origin),
             Section::Pgbouncer => {}
         }
     }
@@ -325,6 +342,22 @@ impl Builder {
         } else {
             self.config.databases.insert(name, database);
         }
+    }
+
+    fn peer(&mut self, name: &str, pairs: Vec<(String, String, Origin)>, origin: &Origin) {
+        let mut peer = PeerConfig::default();
+        for (key, value, origin) in pairs {
+            let set = peer.set(&key, &value);
+            self.outcome(set, &format!("peer {name}"), &key, &value, PeerConfig::KEYS, &origin);
+        }
+        let Ok(id @ 1..) = name.parse::<u16>() else {
+            let message = format!("peer {name}: the ID of a peer is a number from 1 to {}", u16::MAX);
+            return self.problems.push(Problem::at(origin, message));
+        };
+        if peer.host.as_deref().unwrap_or_default().is_empty() {
+            self.problems.push(Problem::at(origin, format!("peer {name} has no host")));
+        }
+        self.config.peers.insert(id, peer);
     }
 
     fn outcome(
@@ -368,6 +401,10 @@ impl Builder {
             let message = "cannot use the reserved \"pgbouncer\" database as an auth_dbname";
             refuse("auth_dbname", message, "name a database in which auth_query can run");
         }
+        if settings.peer_id > u16::MAX.into() {
+            let hint = "the cancel keys of clients carry it, and have 16 bits for it";
+            refuse("peer_id", &format!("peer_id must not be more than {}", u16::MAX), hint);
+        }
         let without_effect = |(name, origin): (&String, &Origin)| {
             let row = settings::info(name)?;
             let instead = match row.status {
@@ -394,13 +431,14 @@ mod tests {
     #[test]
     fn everything_is_found_in_its_place() {
         let text = "[databases]\na = host=h1,h2 port=1,2 pool_size=7 read_write_split=1\nb=\n* = host=/run port=3\n\
-                    [users]\nme = pool_mode=session\n[pgbouncer]\nlisten_port = 7000\n";
+                    [users]\nme = pool_mode=session\n[peers]\n2 = host=/run port=7001\n[pgbouncer]\nlisten_port = 7000\n";
         let config = load(text).unwrap().config;
         assert_eq!(config.databases["a"].hosts(), [("h1".into(), 1), ("h2".into(), 2)]);
         assert_eq!(config.databases["b"].hosts(), [("/tmp".into(), 5432)]);
         assert_eq!(config.database("zzz").unwrap().0.hosts(), [("/run".into(), 3)]);
         assert!(config.database("zzz").unwrap().1);
         assert_eq!(config.users["me"].pool_mode, Some(PoolMode::Session));
+        assert_eq!((config.peers[&2].host.as_deref(), config.peers[&2].port), (Some("/run"), Some(7001)));
         assert_eq!(config.settings.listen_port, 7000);
         assert!(config.is_explicit("listen_port") && !config.is_explicit("http_port"));
     }
@@ -416,10 +454,10 @@ mod tests {
     #[test]
     fn all_problems_are_reported_with_place_and_hint() {
         let text = "[pgbouncer]\nmax_client_con = 5\nlisten_port = x\n[databases]\na = hots=b\nb = host=a port=1,2\n\
-                    c = host\npgbouncer = host=x\n[users]\nu = pool_mode=what\n";
+                    c = host\npgbouncer = host=x\n[users]\nu = pool_mode=what\n[peers]\nx = host=y\n1 = port=5\n";
         let error = load(text).unwrap_err();
         let all = error.to_string();
-        assert_eq!(error.0.len(), 7, "{all}");
+        assert_eq!(error.0.len(), 9, "{all}");
         for expected in [
             "x.ini:2:1: unknown setting max_client_con\n  | max_client_con = 5\n  | ^\n  = hint: did you mean max_client_conn?",
             "x.ini:3:1: invalid value \"x\" for listen_port: expected",
@@ -429,6 +467,8 @@ mod tests {
             "x.ini:7:1: c: expected key=value near \"host\"",
             "is reserved",
             "user u: invalid value \"what\" for pool_mode: expected one of session",
+            "peer x: the ID of a peer is a number from 1 to 65535",
+            "peer 1 has no host",
         ] {
             assert!(all.contains(expected), "{expected}\n---\n{all}");
         }

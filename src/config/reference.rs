@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::model::{DatabaseConfig, UserConfig};
+use super::model::{DatabaseConfig, PeerConfig, UserConfig};
 use super::settings::{Change, Status, TABLE};
 
 /// `docs/settings.md`.
@@ -34,6 +34,7 @@ pub fn markdown() -> String {
     }
     let _ = writeln!(out, "\n## Keys of `[databases]`\n\n{}", list(DatabaseConfig::KEYS));
     let _ = writeln!(out, "\n## Keys of `[users]`\n\n{}", list(UserConfig::KEYS));
+    let _ = writeln!(out, "\n## Keys of `[peers]`\n\n{}", list(PeerConfig::KEYS));
     out.push_str(ENVIRONMENT);
     out
 }

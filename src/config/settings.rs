@@ -143,7 +143,7 @@ settings! {
     max_user_client_connections: u32 = "0", Reload, Works, "Clients per user; 0 means any number.";
     max_user_connections: u32 = "0", Reload, Works, "Server connections per user; 0 means any number.";
     min_pool_size: u32 = "0", Reload, Works, "Server connections kept open per pool in use.";
-    peer_id: u32 = "0", Reload, Pending, "Number of this process among its peers.";
+    peer_id: u32 = "0", Reload, Works, "Number of this process among its peers, 1 to 65535; 0 means it has none.";
     pidfile: String = "", Restart, Works, "File that holds the process ID.";
     pkt_buf: u32 = "4096", Restart, Accepted("buffers belong to threads and have 64 KB"), "Buffer size.";
     pool_idle_timeout: Duration = "0", Reload, Works, "Seconds after which an unused pool is forgotten; 0 means never.";

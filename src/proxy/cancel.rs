@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
 use super::info::{ClientInfo, ServerInfo};
+use super::peers;
 use super::server::encrypt;
 use super::shared::Shared;
 use super::worker;
@@ -86,7 +87,11 @@ pub struct Outcome {
 
 /// Passes a client's cancel request on, on the worker with this index. Nothing is answered, whatever comes of it.
 pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) -> Outcome {
-    let client = shared.clients.get(&key.pid).map(|entry| Arc::clone(entry.value()));
+    if let Some(reason) = peers::pass_on(shared, key).await {
+        return Outcome { reason, database: None };
+    }
+    let key = if peers::own_id(shared) > 0 { &key.original() } else { key };
+    let client = shared.clients.get(&key.id()).map(|entry| Arc::clone(entry.value()));
     let Some(client) = client.filter(|client| bool::from(client.key.secret.ct_eq(&key.secret))) else {
         return Outcome { reason: "failed cancel request", database: None };
     };

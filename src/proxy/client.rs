@@ -725,7 +725,7 @@ impl Client {
             }
         }
         self.shared.log_client_close(&self.info, reason);
-        self.shared.clients.remove(&self.info.key.pid);
+        self.shared.clients.remove(&self.info.key.id());
         if let Some(refusal) = refusal {
             self.shared.log_pooler_error(&self.info, refusal);
             write::fatal(&mut self.pending, refusal);

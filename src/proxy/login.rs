@@ -22,7 +22,7 @@ use super::server::Server;
 use super::shared::{CONSOLE, PeerName, Shared};
 use super::tunnel::{ReplicationLogin, Tunnel};
 use super::worker::Load;
-use super::{cancel, settings};
+use super::{cancel, peers, settings};
 use crate::auth::scram::ChannelBinding;
 use crate::clock::{self, Micros};
 use crate::config::AuthType;
@@ -445,7 +445,7 @@ impl Newcomer {
         match self.stream.write_all(&out).await {
             Ok(()) => Ok(info),
             Err(error) => {
-                self.shared.clients.remove(&info.key.pid);
+                self.shared.clients.remove(&info.key.id());
                 Err(error.into())
             }
         }
@@ -514,7 +514,7 @@ impl Newcomer {
         }
     }
 
-    /// Puts the client on the list under a process ID that no other has.
+    /// Puts the client on the list under a key that no other has.
     fn register(
         &self,
         database: &Arc<str>,
@@ -523,17 +523,20 @@ impl Newcomer {
         application_name: &[u8],
         admin: bool,
     ) -> Arc<ClientInfo> {
-        let secret: Box<[u8]> = if protocol >= PROTOCOL_3_2 {
-            self.shared.entropy::<32>().into()
-        } else {
-            self.shared.entropy::<4>().into()
+        let shared = &self.shared;
+        let secret = || -> Box<[u8]> {
+            if protocol >= PROTOCOL_3_2 {
+                shared.entropy::<32>().into()
+            } else {
+                shared.entropy::<4>().into()
+            }
         };
         loop {
-            let pid = u32::from_be_bytes(self.shared.entropy()) & 0x7fff_ffff;
-            let dashmap::Entry::Vacant(vacant) = self.shared.clients.entry(pid) else { continue };
+            let key = CancelKey::new(shared.entropy(), secret(), peers::own_id(shared));
+            let dashmap::Entry::Vacant(vacant) = shared.clients.entry(key.id()) else { continue };
             let info = Arc::new(ClientInfo {
                 id: self.id,
-                key: CancelKey { pid, secret },
+                key,
                 database: Arc::clone(database),
                 user: Arc::clone(&user.name),
                 peer: self.peer,

@@ -13,6 +13,7 @@ pub mod login;
 pub mod lookups;
 pub mod monitor;
 pub mod pause;
+pub mod peers;
 pub mod pools;
 mod relay;
 pub mod server;

@@ -389,10 +389,21 @@ pub(super) async fn encrypt(
     stream: &mut Stream,
     info: &ServerInfo,
 ) -> Result<ChannelBinding, ConnectError> {
-    let Some(tls) = shared.tls.servers.load_full() else { return Ok(ChannelBinding::None) };
-    if stream.tcp().is_none() {
-        return Ok(ChannelBinding::None);
+    let (description, binding) = encrypt_to(shared, stream, &info.target.host).await?;
+    if let Some(description) = description {
+        let _ = info.tls.set(description.into());
     }
+    Ok(binding)
+}
+
+/// The same, for a connection to this host. Says what was agreed upon, if the connection is encrypted now.
+pub(super) async fn encrypt_to(
+    shared: &Shared,
+    stream: &mut Stream,
+    host: &str,
+) -> Result<(Option<String>, ChannelBinding), ConnectError> {
+    let tls = shared.tls.servers.load_full().filter(|_| stream.tcp().is_some());
+    let Some(tls) = tls else { return Ok((None, ChannelBinding::None)) };
     stream.write_all(&[8u32.to_be_bytes(), SSL_REQUEST.to_be_bytes()].concat()).await?;
     // One byte and no more: what came with it in plain text would be taken for part of the encrypted conversation.
     let mut answer = [0];
@@ -400,17 +411,16 @@ pub(super) async fn encrypt(
     match answer[0] {
         b'S' => {}
         b'N' if tls.required => return Err(ConnectError::Unreachable("server refused SSL".into())),
-        b'N' => return Ok(ChannelBinding::None),
+        b'N' => return Ok((None, ChannelBinding::None)),
         // What an error message says before TLS could come from anybody.
         _ => return Err(ConnectError::Unreachable("server does not answer the request for SSL".into())),
     }
     let description = stream
-        .connect_tls(&tls, &info.target.host)
+        .connect_tls(&tls, host)
         .await
         .map_err(|error| ConnectError::Unreachable(format!("TLS handshake error: {error}")))?;
-    let _ = info.tls.set(description.into());
     let hash = stream.peer_certificate().and_then(certificate::end_point_hash);
-    Ok(hash.map_or(ChannelBinding::None, ChannelBinding::ServerEndPoint))
+    Ok((Some(description), hash.map_or(ChannelBinding::None, ChannelBinding::ServerEndPoint)))
 }
 
 /// `connect_query`: runs once, before any client has the connection.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use zeroize::Zeroizing;
 
+use super::peers;
 use super::pools::{Database, Pool, PoolSettings, User};
 use super::shared::Shared;
 use crate::auth::exchange::Learned;
@@ -50,6 +51,7 @@ pub fn apply(shared: &Arc<Shared>, config: Config, access: Option<Access>) -> Re
             add_database(shared, &config, name, database, false);
         }
     }
+    peers::follow(shared, &config);
     for user in shared.pools.users() {
         set_user_limits(&config, &user);
     }

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
 use super::login::ConsoleLogin;
 use super::lookups::Lookups;
+use super::peers::Peers;
 use super::pools::{Pool, Pools};
 use super::tls::Tls;
 use super::worker::Worker;
@@ -38,8 +39,10 @@ pub struct Shared {
     pub access: ArcSwap<Access>,
     /// Databases, users, pools.
     pub pools: Pools,
-    /// Clients by the process ID in their cancel key.
-    pub clients: DashMap<u32, Arc<ClientInfo>>,
+    /// Clients by their cancel key ([`CancelKey::id`](crate::wire::startup::CancelKey::id)).
+    pub clients: DashMap<u64, Arc<ClientInfo>>,
+    /// Other processes that share the clients' address with this one.
+    pub peers: ArcSwap<Peers>,
     /// Servers by their ID.
     pub servers: Arc<DashMap<u64, Arc<ServerInfo>>>,
     /// What `auth_query` has found lately.
@@ -143,6 +146,7 @@ impl Shared {
             access: ArcSwap::from_pointee(access),
             pools: Pools::default(),
             clients: DashMap::new(),
+            peers: ArcSwap::default(),
             servers: Arc::default(),
             lookups: Lookups::default(),
             tls: Tls::default(),

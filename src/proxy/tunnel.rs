@@ -139,7 +139,7 @@ impl Tunnel {
             server.close(if matches!(end, End::Server) { reason } else { "client disconnected" });
         }
         self.shared.log_client_close(&self.info, reason);
-        self.shared.clients.remove(&self.info.key.pid);
+        self.shared.clients.remove(&self.info.key.id());
         if let End::Killed(refusal) = &end {
             write::fatal(&mut self.pending, refusal);
         }

@@ -37,6 +37,51 @@ pub struct CancelKey {
     pub secret: Box<[u8]>,
 }
 
+/// How often a request may be passed on from peer to peer: the last two bits of the eighth byte, as in PgBouncer.
+const TTL: u8 = 3;
+
+impl CancelKey {
+    /// A key of random bytes. `peer` is the number of this process among its peers, 0 if it has none: as in PgBouncer,
+    /// the second and third byte carry it, for whichever peer the request comes to.
+    pub fn new(pid: [u8; 4], mut secret: Box<[u8]>, peer: u16) -> Self {
+        let mut pid = [pid[0] & 0x7f, pid[1], pid[2], pid[3]];
+        if peer > 0 {
+            pid[1..3].copy_from_slice(&peer.to_le_bytes());
+            secret[3] |= TTL;
+        }
+        Self { pid: u32::from_be_bytes(pid), secret }
+    }
+
+    /// The first eight bytes, but for those bits that change on the way from peer to peer.
+    pub fn id(&self) -> u64 {
+        let secret = self.secret.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        u64::from(self.pid) << 32 | u64::from(secret | u32::from(TTL))
+    }
+
+    /// The process that has made the key, if it has peers.
+    pub fn peer(&self) -> u16 {
+        let pid = self.pid.to_be_bytes();
+        u16::from_le_bytes([pid[1], pid[2]])
+    }
+
+    /// The key for the next peer; `None` if it has been passed on too often.
+    pub fn passed_on(&self) -> Option<Self> {
+        let mut next = self.clone();
+        let byte = next.secret.get_mut(3).filter(|byte| **byte & TTL > 0)?;
+        *byte -= 1;
+        Some(next)
+    }
+
+    /// The key as it was made by a process that has peers, however often it was passed on.
+    pub fn original(&self) -> Self {
+        let mut original = self.clone();
+        if let Some(byte) = original.secret.get_mut(3) {
+            *byte |= TTL;
+        }
+        original
+    }
+}
+
 impl std::fmt::Debug for CancelKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "CancelKey {{ pid: {}, .. }}", self.pid)
@@ -140,6 +185,22 @@ mod tests {
         assert_eq!(parse(&cancel), Ok(Startup::Cancel(key)));
         cancel.extend([0; 300]);
         assert_eq!(parse(&cancel), Err(StartupError::Malformed));
+    }
+
+    #[test]
+    fn keys_name_their_peer_as_pgbouncer_does() {
+        let key = CancelKey::new([0xff; 4], [0xf0; 4].into(), 0x0102);
+        assert_eq!(
+            (key.pid.to_be_bytes(), &*key.secret),
+            ([0x7f, 2, 1, 0xff], &[0xf0, 0xf0, 0xf0, 0xf3][..])
+        );
+        assert_eq!(key.peer(), 0x0102);
+        let passed_on = |key: &CancelKey| key.passed_on();
+        let last = passed_on(&key).as_ref().and_then(passed_on).as_ref().and_then(passed_on).unwrap();
+        assert_eq!(last.passed_on(), None);
+        assert_eq!((last.id(), last.original()), (key.id(), key.clone()));
+        let other = CancelKey::new([0xff; 4], [0xf0; 4].into(), 0);
+        assert_eq!((other.pid, &*other.secret), (0x7fff_ffff, &[0xf0; 4][..]));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod integrity;
 mod ldap;
 mod login;
 mod metrics;
+mod peers;
 mod pooling;
 mod pools;
 mod prepared;

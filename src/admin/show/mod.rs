@@ -2,6 +2,7 @@
 //!
 //! [`VIEWS`] lists what can be shown; what the rows are made of is in the files beside this one.
 
+mod peers;
 mod pools;
 mod process;
 mod sockets;
@@ -67,8 +68,8 @@ pub(super) static VIEWS: &[View] = &[
     View { name: "hosts", columns: pools::HOSTS, rows: pools::hosts },
     View { name: "lists", columns: &[text("list"), int("items")], rows: process::lists },
     View { name: "mem", columns: process::MEM, rows: process::mem },
-    View { name: "peer_pools", columns: PEER_POOLS, rows: nothing },
-    View { name: "peers", columns: PEERS, rows: nothing },
+    View { name: "peer_pools", columns: peers::PEER_POOLS, rows: peers::peer_pools },
+    View { name: "peers", columns: peers::PEERS, rows: peers::peers },
     View { name: "pools", columns: pools::POOLS, rows: pools::pools },
     View { name: "servers", columns: sockets::COLUMNS, rows: sockets::servers },
     View { name: "sockets", columns: sockets::WITH_BUFFERS, rows: sockets::all },
@@ -79,16 +80,6 @@ pub(super) static VIEWS: &[View] = &[
     View { name: "totals", columns: stats::SUMS, rows: stats::sums },
     View { name: "users", columns: pools::USERS, rows: pools::users },
     View { name: "version", columns: &[text("version")], rows: process::version },
-];
-
-const PEERS: &[Column] = &[int("peer_id"), text("host"), int("port"), int("pool_size")];
-
-const PEER_POOLS: &[Column] = &[
-    int("peer_id"),
-    int("cl_active_cancel_req"),
-    int("cl_waiting_cancel_req"),
-    int("sv_active_cancel"),
-    int("sv_login"),
 ];
 
 /// PgBouncer hands its sockets over with these rows, and with them passwords; here nothing is ever handed over.

@@ -55,9 +55,9 @@ pub(super) fn lists(shared: &Shared) -> Vec<Row> {
         // The console's own are among them.
         row("databases", shared.pools.databases().len() + 1),
         row("users", user_names(shared).len()),
-        row("peers", 0),
+        row("peers", shared.peers.load().len()),
         row("pools", by_name(shared).len() + 1),
-        row("peer_pools", 0),
+        row("peer_pools", shared.peers.load().len()),
         row("free_clients", 0),
         row("used_clients", clients),
         row("login_clients", connected.saturating_sub(clients)),
