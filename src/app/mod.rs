@@ -1,7 +1,9 @@
 //! Start, signals, reload, shutdown: what makes a program of all the rooms.
 
+mod doors;
 mod healthcheck;
 mod process;
+mod systemd;
 mod takeover;
 
 use std::path::{Path, PathBuf};
@@ -9,10 +11,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use doors::Doors;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::admin::http;
 use crate::admin::show::VERSION;
 use crate::cli::{self, Command, Options};
 use crate::config::Access;
@@ -21,10 +23,11 @@ use crate::config::settings::{self as table, Change};
 use crate::config::{Config, Loaded, Source, env};
 use crate::error::{Refusal, sqlstate};
 use crate::logging;
-use crate::net::listener::{self, Listener};
+use crate::net::descriptors;
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
+use crate::proxy::takeover::{Door, DoorKind, Found, Predecessor};
 use crate::proxy::worker::{self, Inbox, Worker};
-use crate::proxy::{accept, janitor, monitor, pause, settings, statistics, tls};
+use crate::proxy::{janitor, monitor, pause, settings, statistics, tls};
 
 /// Read when no file is named and it exists: where PgBouncer's packages and images have theirs.
 const USUAL_FILE: &str = "/etc/pgbouncer/pgbouncer.ini";
@@ -106,10 +109,8 @@ fn run(options: &Options) -> Result<(), Fatal> {
     if options.daemon {
         process::daemonize()?;
     }
-    let takes_over = options.reboot && takeover::ask_for_room(&config.settings)?;
-    let pidfile = process::Pidfile::write(&config.settings.pidfile, takes_over)?;
     process::raise_file_limit(&config.settings);
-    let result = serve(config, access, pidfile, takes_over);
+    let result = serve(config, access, options.reboot);
     if let Err(fatal) = &result {
         tracing::error!(fatal = true, "{fatal}");
     }
@@ -124,7 +125,7 @@ fn set_logging(config: &Config) -> Result<(), Fatal> {
 }
 
 /// Starts the workers and serves until the end.
-fn serve(config: Config, access: Access, pidfile: process::Pidfile, takes_over: bool) -> Result<(), Fatal> {
+fn serve(config: Config, access: Access, reboot: bool) -> Result<(), Fatal> {
     let count = match config.settings.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n as usize,
@@ -135,14 +136,27 @@ fn serve(config: Config, access: Access, pidfile: process::Pidfile, takes_over: 
     settings::apply(&shared, config, None).map_err(|error| format!("TLS setup failed: {error}"))?;
     let runtime = worker::runtime().map_err(|error| format!("cannot start: {error}"))?;
     let result = runtime.block_on(async {
-        let doors = Doors::open_patiently(&shared, takes_over).await?;
+        let config = shared.config.load_full();
+        let found = if reboot { takeover::find(&config.settings).await? } else { Found::Nobody };
+        let takes_over = !matches!(found, Found::Nobody);
+        let _pidfile = process::Pidfile::write(&config.settings.pidfile, takes_over)?;
+        let (inherited, predecessor) = match found {
+            Found::HandsOver(mut old) => (std::mem::take(&mut old.doors), Some(old)),
+            Found::Nobody | Found::MakesRoom => (service_manager_doors()?, None),
+        };
+        let doors = Doors::open(&config, inherited, takes_over).await?;
         start_workers(&shared, inboxes)?;
-        control(&shared, doors).await
+        control(&shared, doors, predecessor).await
     });
-    drop(pidfile);
     result?;
     // Workers may be in the middle of something; nobody waits for it any more.
     std::process::exit(0)
+}
+
+fn service_manager_doors() -> Result<Vec<Door>, Fatal> {
+    let sockets = descriptors::from_service_manager()
+        .map_err(|error| format!("cannot take sockets from the service manager: {error}"))?;
+    Ok(sockets.into_iter().map(|socket| Door { kind: DoorKind::Activated, socket }).collect())
 }
 
 /// The first worker shares its thread with everything else there is to do, which is little. With one worker the process
@@ -162,91 +176,12 @@ fn start_workers(shared: &Arc<Shared>, inboxes: Vec<Inbox>) -> Result<(), Fatal>
     Ok(())
 }
 
-/// Where clients and scrapers come in.
-struct Doors {
-    clients: Vec<Listener>,
-    http: Option<tokio::net::TcpListener>,
-}
-
-impl Doors {
-    /// The process that makes room for this one may need a moment.
-    async fn open_patiently(shared: &Shared, takes_over: bool) -> Result<Self, Fatal> {
-        let mut attempts = if takes_over { 100 } else { 1 };
-        loop {
-            attempts -= 1;
-            match Self::open(shared, takes_over).await {
-                Err(_) if attempts > 0 => tokio::time::sleep(POLL).await,
-                result => return result,
-            }
-        }
-    }
-
-    async fn open(shared: &Shared, takes_over: bool) -> Result<Self, Fatal> {
-        let config = shared.config.load_full();
-        let s = &config.settings;
-        let mut clients = Vec::new();
-        let addresses =
-            listener::resolve(&s.listen_addr).await.map_err(|error| format!("listen_addr: {error}"))?;
-        for ip in addresses {
-            let address = (ip, s.listen_port).into();
-            match listener::tcp(address, s.listen_backlog, s.so_reuseport) {
-                Ok(listener) => clients.push(listener),
-                // `*` where there is no IPv6.
-                Err(error) if ip.is_ipv6() && s.listen_addr.contains('*') => {
-                    tracing::warn!("cannot listen on {address}: {error}");
-                }
-                Err(error) => return Err(format!("cannot listen on {address}: {error}")),
-            }
-            tracing::info!("listening on {address}");
-        }
-        if !s.unix_socket_dir.is_empty() {
-            let directory = Path::new(&s.unix_socket_dir);
-            match listener::unix(directory, s.listen_port, s.unix_socket_mode.0, takes_over) {
-                Ok(listener) => {
-                    tracing::info!("listening on unix:{}/.s.PGSQL.{}", s.unix_socket_dir, s.listen_port);
-                    clients.push(listener);
-                }
-                Err(error) => {
-                    let message = format!("cannot listen on a unix socket in {}: {error}", s.unix_socket_dir);
-                    if config.is_explicit("unix_socket_dir") || clients.is_empty() {
-                        return Err(message);
-                    }
-                    tracing::warn!("{message}");
-                }
-            }
-        }
-        if clients.is_empty() {
-            return Err("nowhere to listen on: set listen_addr or unix_socket_dir".into());
-        }
-        Ok(Self { clients, http: open_http(&config).await? })
-    }
-}
-
-/// The default port may be taken by another pooler on the same machine: that is worth a warning. One that was asked
-/// for must be had.
-async fn open_http(config: &Config) -> Result<Option<tokio::net::TcpListener>, Fatal> {
-    let s = &config.settings;
-    if s.http_port == 0 {
-        return Ok(None);
-    }
-    match http::bind(&s.http_listen_addr, s.http_port).await {
-        Ok(listener) => {
-            tracing::info!("serving /metrics on {}:{}", s.http_listen_addr, s.http_port);
-            Ok(Some(listener))
-        }
-        Err(error) => {
-            let message = format!("cannot serve /metrics on {}:{}: {error}", s.http_listen_addr, s.http_port);
-            if config.is_explicit("http_port") || config.is_explicit("http_listen_addr") {
-                return Err(message);
-            }
-            tracing::warn!("{message} (http_port = 0 turns it off)");
-            Ok(None)
-        }
-    }
-}
-
 /// Waits for signals and requests, and acts on them, until the end has come.
-async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
+async fn control(
+    shared: &Arc<Shared>,
+    mut doors: Doors,
+    predecessor: Option<Box<Predecessor>>,
+) -> Result<(), Fatal> {
     let (sender, mut requests) = mpsc::unbounded_channel();
     let _ = shared.requests.set(sender);
     let listen = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
@@ -257,20 +192,16 @@ async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
     let mut user1 = listen(SignalKind::user_defined1())?;
     let mut user2 = listen(SignalKind::user_defined2())?;
 
-    let (mut tcp, mut unix) = (Vec::new(), Vec::new());
-    for listener in doors.clients {
-        let accepting = if listener.tcp_address().is_some() { &mut tcp } else { &mut unix };
-        accepting.push(tokio::task::spawn_local(accept::run(Arc::clone(shared), listener)));
-    }
-    if let Some(listener) = doors.http {
-        tokio::task::spawn_local(http::run(Arc::clone(shared), listener));
-    }
+    doors.serve(shared);
     tokio::task::spawn_local(janitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(tls::watch(Arc::clone(shared)));
     tokio::task::spawn_local(statistics::run(Arc::clone(shared)));
     tracing::info!("process up: {VERSION}, {} workers", shared.workers.len());
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    systemd::ready();
+    if let Some(predecessor) = predecessor {
+        predecessor.begin(shared).await.map_err(|error| format!("the old process is lost: {error}"))?;
+    }
 
     loop {
         let shutdown = tokio::select! {
@@ -310,6 +241,16 @@ async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
                     None
                 }
                 Request::Shutdown(how) => Some(("SHUTDOWN", how)),
+                Request::Doors(answer) => {
+                    let _ = answer.send(doors.copies());
+                    None
+                }
+                Request::HandedOver(pid) => {
+                    doors.leave();
+                    shared.set_lifecycle(Lifecycle::WaitForClients);
+                    systemd::handed_over(pid);
+                    None
+                }
             },
             () = tokio::time::sleep(POLL), if shared.is_shutting_down() => {
                 if is_over(shared) {
@@ -324,14 +265,11 @@ async fn control(shared: &Arc<Shared>, doors: Doors) -> Result<(), Fatal> {
             tracing::info!("got {cause}, fast exit");
             break;
         }
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        // New clients are refused, so that a successor gets them. Admins still come in by the Unix socket.
-        tcp.drain(..).for_each(|task| task.abort());
+        systemd::stopping();
+        doors.close_tcp();
         wind_down(shared, cause, how);
     }
-    tcp.into_iter().chain(unix).for_each(|task| task.abort());
-    // Aborted tasks are dropped, and with them the Unix socket's file, at the next turn of the runtime.
-    tokio::task::yield_now().await;
+    doors.close();
     Ok(())
 }
 
@@ -361,6 +299,7 @@ fn is_over(shared: &Shared) -> bool {
 
 /// Reads the configuration again. In case of an error everything stays as it was.
 fn reload(shared: &Arc<Shared>) -> Result<(), String> {
+    systemd::reloading();
     let current = shared.config.load_full();
     let result = read_again(&current).and_then(|(config, access)| {
         if let Err(error) = set_logging(&config) {
@@ -371,6 +310,7 @@ fn reload(shared: &Arc<Shared>) -> Result<(), String> {
     if let Err(error) = &result {
         tracing::error!("RELOAD failed: {error}");
     }
+    systemd::ready();
     result
 }
 

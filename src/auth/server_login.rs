@@ -47,6 +47,11 @@ impl Password {
         Self { text, derived: Arc::default() }
     }
 
+    /// The password itself.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The keys for a server's salt and iterations.
     fn keys(&self, salt: &[u8], iterations: u32) -> ScramKeys {
         let mut derived = self.derived.lock();

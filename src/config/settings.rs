@@ -194,7 +194,7 @@ settings! {
     track_extra_parameters: Vec<String> = "IntervalStyle", Restart, Works, "Parameters that follow the client although servers do not report them; those that are reported always do.";
     transaction_timeout: Duration = "0", Reload, Works, "Seconds a transaction may take; 0 means any time.";
     unix_socket_dir: String = "/tmp", Restart, Works, "Directory of the Unix socket; empty for none.";
-    unix_socket_group: String = "", Restart, Pending, "Group of the Unix socket.";
+    unix_socket_group: String = "", Restart, Works, "Group of the Unix socket.";
     unix_socket_mode: FileMode = "0777", Restart, Works, "Permissions of the Unix socket.";
     user: String = "", Restart, Works, "User to become after start-up.";
     verbose: u32 = "0", Reload, Works, "How much is logged; the flag -v adds to it.";

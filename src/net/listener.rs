@@ -2,22 +2,24 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::unistd::Gid;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::Stream;
 
-/// A listening socket. A Unix socket's file is removed when it is dropped.
+/// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
     /// TCP, and its address.
     Tcp(TcpListener, SocketAddr),
-    /// A Unix socket and the file it lives in.
-    Unix(UnixListener, SocketFile),
+    /// A Unix socket.
+    Unix(UnixListener),
 }
 
 /// The file of a Unix socket, removed when dropped, unless a successor has put its own there.
@@ -29,9 +31,15 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    fn new(path: PathBuf) -> io::Result<Self> {
+    /// The file with this path.
+    pub fn new(path: PathBuf) -> io::Result<Self> {
         let identity = identity(&path)?;
         Ok(Self { path, identity })
+    }
+
+    /// Leaves it to another process.
+    pub fn leave(mut self) {
+        self.path.clear();
     }
 }
 
@@ -92,20 +100,51 @@ pub fn tcp(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<Li
     Ok(Listener::Tcp(listener, address))
 }
 
-/// Listens on the Unix socket for `port` in a directory. A file left over from a process that is gone is
-/// replaced; one that somebody listens on is an error, unless this process takes over from that one.
-pub fn unix(directory: &Path, port: u16, mode: u32, takes_over: bool) -> io::Result<Listener> {
-    let path = directory.join(format!(".s.PGSQL.{port}"));
+/// Listens on the Unix socket with this path. A file left over from a process that is gone is replaced; one that somebody
+/// listens on is an error, unless this process takes over from that one. `group`: a name or a number; empty leaves it.
+pub fn unix(path: &Path, mode: u32, group: &str, takes_over: bool) -> io::Result<(Listener, SocketFile)> {
     if path.exists() {
-        if !takes_over && std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        if !takes_over && std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "unix socket is in use"));
         }
-        std::fs::remove_file(&path)?;
+        std::fs::remove_file(path)?;
     }
-    let listener = std::os::unix::net::UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    let file = SocketFile::new(path.to_owned())?;
+    if !group.is_empty() {
+        nix::unistd::chown(path, None, Some(group_id(group)?))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
-    Ok(Listener::Unix(UnixListener::from_std(listener)?, SocketFile::new(path)?))
+    Ok((Listener::Unix(UnixListener::from_std(listener)?), file))
+}
+
+fn group_id(group: &str) -> io::Result<Gid> {
+    if let Ok(number) = group.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    let found = nix::unistd::Group::from_name(group)?.map(|group| group.gid);
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no group {group}")))
+}
+
+/// What a listening socket listens on: an address and port, or a path.
+pub fn name(socket: &OwnedFd) -> io::Result<String> {
+    let address = SockRef::from(socket).local_addr()?;
+    let path = address.as_pathname().map(|path| path.display().to_string());
+    let other = || address.as_socket().map_or_else(|| "unnamed".to_owned(), |address| address.to_string());
+    Ok(path.unwrap_or_else(other))
+}
+
+/// Whether a socket is a Unix socket.
+pub fn is_unix(socket: &OwnedFd) -> bool {
+    SockRef::from(socket).domain().is_ok_and(|domain| domain == Domain::UNIX)
+}
+
+/// A listening TCP socket that another process has opened.
+pub fn inherited_tcp(socket: OwnedFd) -> io::Result<TcpListener> {
+    let socket = std::net::TcpListener::from(socket);
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 impl Listener {
@@ -115,7 +154,7 @@ impl Listener {
             Self::Tcp(listener, _) => {
                 listener.poll_accept(cx).map_ok(|(stream, peer)| (Stream::Tcp(stream), Peer::Tcp(peer)))
             }
-            Self::Unix(listener, _) => listener.poll_accept(cx).map(|accepted| {
+            Self::Unix(listener) => listener.poll_accept(cx).map(|accepted| {
                 let (stream, _) = accepted?;
                 let cred = stream.peer_cred()?;
                 let peer = Peer::Unix { pid: cred.pid().unwrap_or(0), uid: cred.uid() };
@@ -124,11 +163,32 @@ impl Listener {
         }
     }
 
+    /// One that another process has opened.
+    pub fn inherited(socket: OwnedFd) -> io::Result<Self> {
+        if is_unix(&socket) {
+            let socket = std::os::unix::net::UnixListener::from(socket);
+            socket.set_nonblocking(true)?;
+            return UnixListener::from_std(socket).map(Self::Unix);
+        }
+        let listener = inherited_tcp(socket)?;
+        let address = listener.local_addr()?;
+        Ok(Self::Tcp(listener, address))
+    }
+
     /// The TCP address it listens on.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(_, address) => Some(*address),
-            Self::Unix(..) => None,
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener, _) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
         }
     }
 }
@@ -152,11 +212,44 @@ impl Detached {
         }
     }
 
+    /// One that another process had.
+    pub fn from_descriptor(socket: OwnedFd) -> Self {
+        if is_unix(&socket) { Self::Unix(socket.into()) } else { Self::Tcp(socket.into()) }
+    }
+
+    /// Where it comes from.
+    pub fn peer(&self) -> io::Result<Peer> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map(Peer::Tcp),
+            Self::Unix(stream) => {
+                let cred = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)?;
+                Ok(Peer::Unix { pid: cred.pid(), uid: cred.uid() })
+            }
+        }
+    }
+
+    /// This process's end, if it is TCP.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Makes it one of the calling thread's.
     pub fn adopt(self) -> io::Result<Stream> {
         match self {
             Self::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Stream::Tcp),
             Self::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Stream::Unix),
+        }
+    }
+}
+
+impl AsFd for Detached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Sockets. Everything above speaks to a [`stream::Stream`] and does not know what carries it.
 
 pub mod connect;
+pub mod descriptors;
 pub mod ldap;
 pub mod listener;
 pub mod pam;

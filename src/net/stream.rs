@@ -74,6 +74,11 @@ impl Stream {
         }
     }
 
+    /// Whether all there is to know of the connection is in the socket itself: another process could go on with it.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
+    }
+
     /// Shakes hands with a client that wants TLS and has sent `start` already. Says what was agreed upon, in the log's
     /// words.
     pub async fn accept_tls(

@@ -117,6 +117,11 @@ impl<S> Lane<S> {
         state.open -= 1;
     }
 
+    /// Counts a connection that was opened without this lane's doing.
+    pub fn count_opened(&self) {
+        self.state.lock().open += 1;
+    }
+
     /// A connection being opened has been established.
     pub fn connected(&self) {
         let mut state = self.state.lock();

@@ -1,12 +1,11 @@
 //! Accepts connections and spreads them over the workers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::login::{self, Arrival};
 use super::shared::Shared;
-use super::worker::{Load, Worker};
+use super::worker::{self, Load};
 use crate::net::listener::{Detached, Listener};
 
 /// Accepts connections on the first worker's thread until the task is dropped. Each goes to the worker with the fewest.
@@ -16,17 +15,14 @@ pub async fn run(shared: Arc<Shared>, listener: Listener) {
             Ok((stream, peer)) => {
                 // Others wait in the kernel's queue.
                 shared.while_suspended().await;
-                let load = |(_, worker): &(usize, &Worker)| worker.load.load(Relaxed);
-                let Some((index, worker)) = shared.workers.iter().enumerate().min_by_key(load) else {
-                    return;
-                };
+                let index = worker::least_loaded(&shared);
                 let arrival =
                     Arrival { peer, local: listener.tcp_address(), load: Load::new(&shared, index) };
                 // This is the first worker's thread.
                 if index == 0 {
                     tokio::task::spawn_local(login::serve(Arc::clone(&shared), arrival, stream));
                 } else if let Ok(detached) = Detached::from(stream) {
-                    worker.accept(detached, arrival);
+                    shared.workers[index].accept(detached, arrival);
                 }
             }
             Err(error) => {

@@ -93,6 +93,8 @@ pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) -> Out
     let key = if peers::own_id(shared) > 0 { &key.original() } else { key };
     let client = shared.clients.get(&key.id()).map(|entry| Arc::clone(entry.value()));
     let Some(client) = client.filter(|client| bool::from(client.key.secret.ct_eq(&key.secret))) else {
+        // The process that this one has taken over from may still have it.
+        shared.predecessor.get().map(|old| old.send(key.clone()));
         return Outcome { reason: "failed cancel request", database: None };
     };
     let reason = pass_on(shared, index, &client).await;

@@ -9,6 +9,7 @@
 //! tick, which wakes it when a deadline has passed or somebody wants it closed.
 
 mod deadlines;
+mod moving;
 mod parameters;
 
 use std::future::Future;
@@ -78,6 +79,8 @@ enum Phase {
 enum End {
     /// The client closed the connection, in one way or another.
     Gone(&'static str),
+    /// It goes to the process that has taken over from this one.
+    Moved,
     /// It is told why. Boxed, because results travel up the stack on every transaction and this one never.
     Refused(Box<Refusal>),
 }
@@ -709,6 +712,7 @@ impl Client {
 
     fn finish(&mut self, cx: &mut Context<'_>, end: End) {
         let (reason, refusal) = match &end {
+            End::Moved => return self.move_out(),
             End::Gone(reason) => (*reason, None),
             End::Refused(refusal) => (refusal.reason(), Some(refusal)),
         };

@@ -9,7 +9,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use super::server::Server;
-use crate::clock::Micros;
+use crate::clock::{self, Micros};
 use crate::net::connect::Target;
 use crate::net::listener::Peer;
 use crate::wire::startup::CancelKey;
@@ -100,6 +100,35 @@ pub enum ClientState {
 }
 
 impl ClientInfo {
+    /// A client that has just been let in.
+    pub fn new(id: u64, key: CancelKey, database: Arc<str>, user: Arc<str>, peer: Peer) -> Self {
+        let now = clock::now();
+        Self {
+            id,
+            key,
+            database,
+            user,
+            peer,
+            local: None,
+            replication: OnceLock::new(),
+            tls: Box::default(),
+            connected: now,
+            requested: AtomicMicros::new(now),
+            waiting_since: AtomicMicros::default(),
+            state: AtomicU8::new(ClientState::Idle as u8),
+            prepared: 0.into(),
+            admin: false,
+            link: 0.into(),
+            application_name: Mutex::default(),
+            attention: false.into(),
+            cancelled: false.into(),
+            suspended: false.into(),
+            kill: Mutex::new(None),
+            deadline: AtomicMicros::default(),
+            waker: OnceLock::new(),
+        }
+    }
+
     /// What it is doing.
     pub fn state(&self) -> ClientState {
         match self.state.load(Relaxed) {

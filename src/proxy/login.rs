@@ -10,8 +10,6 @@ mod replication;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicU8;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +18,7 @@ use super::info::{AtomicMicros, ClientInfo};
 use super::pools::{Pool, User};
 use super::server::Server;
 use super::shared::{CONSOLE, PeerName, Shared};
+use super::takeover;
 use super::tunnel::{ReplicationLogin, Tunnel};
 use super::worker::Load;
 use super::{cancel, peers, settings};
@@ -27,6 +26,7 @@ use crate::auth::scram::ChannelBinding;
 use crate::clock::{self, Micros};
 use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
+use crate::net::descriptors::Channel;
 use crate::net::listener::Peer;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
@@ -81,6 +81,10 @@ pub async fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) {
     match newcomer.log_in().await {
         // A task of its own: the login needs much more memory than what comes after it.
         Some(Entry::Client(login)) => drop(tokio::task::spawn_local(Client::new(shared, load, *login))),
+        Some(Entry::Successor(Stream::Unix(stream))) => {
+            takeover::serve(shared, worker, Channel::new(stream)).await;
+        }
+        Some(Entry::Successor(_)) => {}
         Some(Entry::Replication(login)) => {
             drop(tokio::task::spawn_local(Tunnel::new(shared, load, *login)));
         }
@@ -111,6 +115,7 @@ pub struct ConsoleLogin {
 
 /// What became of a newcomer.
 enum Entry {
+    Successor(Stream),
     Client(Box<LoggedIn>),
     Replication(Box<ReplicationLogin>),
     Console(Box<ConsoleLogin>),
@@ -232,16 +237,17 @@ impl Newcomer {
         let (user, database) = names(&session)?;
         let claim = &*claim.insert(Claim { user, database });
         let mut out = Vec::new();
-        if session.protocol > PROTOCOL_3_2
-            || !session.options.is_empty()
-            || session.protocol == PROTOCOL_3_0 + 1
-        {
+        let is_own_user = claim.database == CONSOLE && claim.user == CONSOLE && self.is_own_process();
+        let known = |option: &[u8]| is_own_user && option == takeover::OPTION.as_bytes();
+        let takes_over = session.options.iter().any(|option| known(option));
+        let unknown: Vec<_> = session.options.iter().filter(|option| !known(option)).cloned().collect();
+        if session.protocol > PROTOCOL_3_2 || !unknown.is_empty() || session.protocol == PROTOCOL_3_0 + 1 {
             let newest = if session.protocol > PROTOCOL_3_2 {
                 PROTOCOL_3_2
             } else {
                 PROTOCOL_3_0.max(session.protocol & !1)
             };
-            write::negotiate_protocol_version(&mut out, newest, &session.options);
+            write::negotiate_protocol_version(&mut out, newest, &unknown);
         }
         let replication = Replication::of(&session)?;
         if self.shared.config.load().settings.log_connections {
@@ -257,17 +263,19 @@ impl Newcomer {
                 replication.name()
             );
         }
-        if self.shared.is_shutting_down() && claim.database != CONSOLE {
+        // Who has been accepted here gets in, and goes to the process that has taken over as soon as that is done.
+        let refuses = self.shared.is_shutting_down() && self.shared.successor().is_none();
+        if refuses && claim.database != CONSOLE {
             return Err(Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down").into());
         }
-        let is_own_user = claim.database == CONSOLE && claim.user == CONSOLE && self.is_own_process();
         let physical = replication == Replication::Physical;
         let identity = match is_own_user {
             true => None,
             false => Some(self.authenticate(claim, physical, &mut out).await?),
         };
         let user = identity.as_ref().map_or(&claim.user, |identity| &identity.user).clone();
-        Ok(Some(Identified { session, replication, identity, out, database: claim.database.clone(), user }))
+        let database = claim.database.clone();
+        Ok(Some(Identified { session, replication, takes_over, identity, out, database, user }))
     }
 
     /// The StartupMessage; `None` if the connection was for something else.
@@ -361,6 +369,9 @@ impl Newcomer {
 
     /// The client is who it says. Gives it a place, once a server has told what it is like.
     async fn welcome(&mut self, mut identified: Identified) -> Result<Prepared, Failure> {
+        if identified.takes_over {
+            return self.hand_over(identified).await;
+        }
         if identified.database == CONSOLE {
             return self.console(identified);
         }
@@ -534,33 +545,28 @@ impl Newcomer {
         loop {
             let key = CancelKey::new(shared.entropy(), secret(), peers::own_id(shared));
             let dashmap::Entry::Vacant(vacant) = shared.clients.entry(key.id()) else { continue };
+            let (database, user) = (Arc::clone(database), Arc::clone(&user.name));
             let info = Arc::new(ClientInfo {
-                id: self.id,
-                key,
-                database: Arc::clone(database),
-                user: Arc::clone(&user.name),
-                peer: self.peer,
                 local: self.local,
-                replication: OnceLock::new(),
                 tls: self.tls.as_ref().map_or("", |tls| &tls.description).into(),
                 connected: self.connected,
                 requested: AtomicMicros::new(self.connected),
-                waiting_since: AtomicMicros::default(),
-                state: AtomicU8::new(0),
-                prepared: 0.into(),
                 admin,
-                link: 0.into(),
                 application_name: parking_lot::Mutex::new(String::from_utf8_lossy(application_name).into()),
-                attention: false.into(),
-                cancelled: false.into(),
-                suspended: false.into(),
-                kill: parking_lot::Mutex::new(None),
-                deadline: AtomicMicros::default(),
-                waker: OnceLock::new(),
+                ..ClientInfo::new(self.id, key, database, user, self.peer)
             });
             vacant.insert(Arc::clone(&info));
             return info;
         }
+    }
+
+    /// The new process is in; what comes next is not the protocol of clients any more.
+    async fn hand_over(&mut self, identified: Identified) -> Result<Prepared, Failure> {
+        let mut out = identified.out;
+        write::authentication(&mut out, 0, &[]);
+        write::ready_for_query(&mut out, b'I');
+        self.stream.write_all(&out).await?;
+        Ok(Prepared::Successor)
     }
 
     fn console(&self, identified: Identified) -> Result<Prepared, Failure> {
@@ -595,6 +601,7 @@ impl Newcomer {
 
     fn enter(self, prepared: Prepared) -> Entry {
         match prepared {
+            Prepared::Successor => Entry::Successor(self.stream),
             Prepared::Client { info, pool, session, untried_parameters, permits } => {
                 Entry::Client(Box::new(LoggedIn {
                     stream: self.stream,
@@ -648,6 +655,8 @@ impl Drop for Queued {
 struct Identified {
     session: Session,
     replication: Replication,
+    /// A process that wants to take over from this one.
+    takes_over: bool,
     identity: Option<Identity>,
     /// The user's name, as proved.
     user: String,
@@ -657,6 +666,7 @@ struct Identified {
 }
 
 enum Prepared {
+    Successor,
     Client {
         info: Arc<ClientInfo>,
         pool: Arc<Pool>,

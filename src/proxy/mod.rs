@@ -20,6 +20,7 @@ pub mod server;
 pub mod settings;
 pub mod shared;
 pub mod statistics;
+pub mod takeover;
 pub mod tls;
 mod tunnel;
 pub mod worker;

@@ -271,19 +271,30 @@ impl Pool {
         slot.ok()
     }
 
+    /// A place for a connection that exists already, however many there may be.
+    pub fn slot_regardless(self: &Arc<Self>, shared: &Arc<Shared>) -> Slot {
+        self.lane(Purpose::Write).count_opened();
+        let permits = [self.database.servers.acquire_regardless(), self.user.servers.acquire_regardless()];
+        self.slot_with(permits, shared, Purpose::Write)
+    }
+
     fn slot(self: &Arc<Self>, shared: &Arc<Shared>, purpose: Purpose) -> Result<Slot, Full> {
         let permits = [
             self.database.servers.acquire().ok_or(Full::Database)?,
             self.user.servers.acquire().ok_or(Full::User)?,
         ];
-        Ok(Slot {
+        Ok(self.slot_with(permits, shared, purpose))
+    }
+
+    fn slot_with(self: &Arc<Self>, permits: [Permit; 2], shared: &Arc<Shared>, purpose: Purpose) -> Slot {
+        Slot {
             occupied: None,
             _permits: permits,
             _place: Place::new(Arc::clone(self.lane(purpose))),
             pool: Arc::clone(self),
             purpose,
             _regrow: Regrow { shared: Arc::clone(shared), pool: Arc::clone(self), purpose },
-        })
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::info::{ServerInfo, ServerState};
 use super::pools::{Pool, Slot};
 use super::shared::Shared;
+use super::takeover::MovedServer;
 use crate::auth::scram::ChannelBinding;
 use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
 use crate::clock::{self, Micros};
@@ -281,6 +282,38 @@ pub async fn open(
         }
     }
     Err((failure, slot))
+}
+
+/// Makes a connection that another process has opened one of this pool's.
+pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io::Result<Box<Server>> {
+    let cluster = pool.database.cluster();
+    let host = cluster.hosts.iter().position(|h| h.name == moved.target.host && h.port == moved.target.port);
+    let local = moved.socket.local_address();
+    let stream = moved.socket.adopt()?;
+    let info = shared.server_info(pool, moved.target, host.unwrap_or(0));
+    let info = Arc::new(ServerInfo { connected: moved.connected, ..info });
+    if let Some(local) = local {
+        let _ = info.local.set(local);
+    }
+    if let Some(key) = moved.key {
+        let _ = info.key.set(key);
+    }
+    if host.is_none() {
+        let _ = info.close_needed.set("database configuration changed");
+    }
+    let parameters = Arc::unwrap_or_clone(moved.parameters);
+    let slot = pool.slot_regardless(shared);
+    Ok(Box::new(Server {
+        stream,
+        session: ServerSession::new(parameters),
+        pending: Vec::new(),
+        carry: Vec::new(),
+        purpose: slot.purpose,
+        used: true,
+        idle_since: clock::now(),
+        slot: slot.occupied(shared, Arc::clone(&info), cluster),
+        info,
+    }))
 }
 
 /// PostgreSQL 14 and later say in the login itself whether they are a standby.

@@ -362,6 +362,19 @@ pub fn learn_credential(pool: &Pool, found: Option<&Secret>, learned: Learned) {
     }
 }
 
+/// A client has come from another process with what servers let its user in with. It is used where nothing better is known.
+pub fn inherit_credential(pool: &Pool, inherited: Credential) {
+    let database = pool.database.config.load();
+    if database.user.is_some() || database.password.is_some() {
+        return;
+    }
+    if matches!(pool.credential(), Credential::None | Credential::VerifierOnly)
+        && inherited != Credential::None
+    {
+        pool.set_credential(inherited);
+    }
+}
+
 /// Whether somebody may do everything at the console.
 pub fn is_admin(config: &Config, user: &str) -> bool {
     config.settings.admin_users.iter().any(|name| name == user)

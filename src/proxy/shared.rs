@@ -18,6 +18,7 @@ use super::login::ConsoleLogin;
 use super::lookups::Lookups;
 use super::peers::Peers;
 use super::pools::{Pool, Pools};
+use super::takeover::{Door, Successor};
 use super::tls::Tls;
 use super::worker::Worker;
 use crate::clock;
@@ -30,6 +31,7 @@ use crate::net::listener::Peer;
 use crate::net::resolve::Resolver;
 use crate::pool::limits::Limit;
 use crate::session::prepared::Registry;
+use crate::wire::startup::CancelKey;
 
 /// See the module's documentation.
 pub struct Shared {
@@ -39,7 +41,7 @@ pub struct Shared {
     pub access: ArcSwap<Access>,
     /// Databases, users, pools.
     pub pools: Pools,
-    /// Clients by their cancel key ([`CancelKey::id`](crate::wire::startup::CancelKey::id)).
+    /// Clients by their cancel key ([`CancelKey::id`]).
     pub clients: DashMap<u64, Arc<ClientInfo>>,
     /// Other processes that share the clients' address with this one.
     pub peers: ArcSwap<Peers>,
@@ -72,6 +74,10 @@ pub struct Shared {
     /// Asks the main task for something that needs files or sockets: RELOAD, SHUTDOWN.
     pub requests: OnceLock<tokio::sync::mpsc::UnboundedSender<Request>>,
     last_id: AtomicU64,
+    /// The process that has taken over from this one.
+    pub successor: OnceLock<Successor>,
+    /// Tells the process this one has taken over from of cancel requests, which may be for clients it still has.
+    pub predecessor: OnceLock<tokio::sync::mpsc::UnboundedSender<CancelKey>>,
 }
 
 /// Name of the console's database.
@@ -100,6 +106,10 @@ pub enum Request {
     Logging,
     /// SHUTDOWN.
     Shutdown(Shutdown),
+    /// Copies of the listening sockets, for a process that wants to take over.
+    Doors(tokio::sync::oneshot::Sender<Vec<Door>>),
+    /// The process with this ID has taken over.
+    HandedOver(i32),
 }
 
 /// How the process is to end.
@@ -162,6 +172,8 @@ impl Shared {
             changed: tokio::sync::Notify::new(),
             requests: OnceLock::new(),
             last_id: AtomicU64::new(0),
+            successor: OnceLock::new(),
+            predecessor: OnceLock::new(),
         }
     }
 
@@ -197,6 +209,11 @@ impl Shared {
             }
             changed.await;
         }
+    }
+
+    /// The process that has taken over from this one, if it takes clients.
+    pub fn successor(&self) -> Option<&Successor> {
+        self.successor.get().filter(|successor| successor.is_there())
     }
 
     /// Whether no new clients are taken any more.

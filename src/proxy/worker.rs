@@ -13,6 +13,7 @@ use super::login::{self, Arrival};
 use super::pools::{Pool, Slot};
 use super::server::{self, ConnectError, Server};
 use super::shared::Shared;
+use super::takeover::{self, MovedClient};
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Detached;
@@ -24,6 +25,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Work for a worker.
 enum Job {
     Client(Detached, Arrival),
+    MoveIn(Box<MovedClient>, Load),
     Connect(Slot),
 }
 
@@ -65,6 +67,7 @@ impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Client(..) => "Client",
+            Self::MoveIn(..) => "MoveIn",
             Self::Connect(_) => "Connect",
         })
     }
@@ -80,6 +83,11 @@ impl Worker {
     /// Gives it an accepted connection.
     pub fn accept(&self, connection: Detached, arrival: Arrival) {
         let _ = self.jobs.send(Job::Client(connection, arrival));
+    }
+
+    /// Gives it a client that has logged in to another process.
+    pub fn move_in(&self, client: Box<MovedClient>, load: Load) {
+        let _ = self.jobs.send(Job::MoveIn(client, load));
     }
 
     /// Has it open a server connection.
@@ -103,6 +111,18 @@ impl Worker {
             Arc::strong_count(client) > 1
         });
     }
+}
+
+/// A client that has logged in to another process goes to the worker with the fewest.
+pub fn move_in(shared: &Arc<Shared>, client: Box<MovedClient>) {
+    let index = least_loaded(shared);
+    shared.workers[index].move_in(client, Load::new(shared, index));
+}
+
+/// The index of the worker with the fewest connections.
+pub fn least_loaded(shared: &Shared) -> usize {
+    let all = shared.workers.iter().enumerate();
+    all.min_by_key(|(_, worker)| worker.load.load(Relaxed)).map_or(0, |(index, _)| index)
 }
 
 /// The runtime of a thread.
@@ -134,6 +154,9 @@ pub async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
                 if let Ok(stream) = connection.adopt() {
                     tokio::task::spawn_local(login::serve(shared, arrival, stream));
                 }
+            }
+            Job::MoveIn(client, load) => {
+                tokio::task::spawn_local(takeover::arrive(shared, load, client));
             }
             Job::Connect(slot) => {
                 tokio::task::spawn_local(async move { connect(&shared, index, slot).await });

@@ -30,7 +30,7 @@ pub struct ClientSession {
     /// Named prepared statements.
     pub statements: ClientStatements,
     /// An unnamed statement that was prepared in an earlier transaction and not run yet.
-    unnamed: Option<Box<[u8]>>,
+    pub unnamed: Option<Box<[u8]>>,
     /// The part of a frame that is still to come.
     rest: Rest,
 }

@@ -80,6 +80,13 @@ impl ClientStatements {
         self.names.get(name).map(|(statement, _)| statement)
     }
 
+    /// Names and statements in the order in which they were given.
+    pub fn in_order(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
+        let mut all: Vec<_> = self.names.iter().collect();
+        all.sort_by_key(|(_, (_, order))| *order);
+        all.into_iter().map(|(name, (statement, _))| (&**name, statement))
+    }
+
     /// Gives a statement a name that is not in use.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
         self.prepared += 1;

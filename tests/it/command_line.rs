@@ -168,37 +168,6 @@ fn a_daemon_leaves_the_shell_alone() {
 }
 
 #[test]
-fn a_successor_takes_over_without_disconnecting_anybody() {
-    let mut old = Pooler::start("pidfile = pgweir.pid");
-    run(async {
-        let mut raw = old.raw().await;
-        raw.rows("BEGIN").await;
-        let mut successor = unprivileged(exe().to_str().unwrap())
-            .args(["-q", "-R", "pgweir.ini"])
-            .current_dir(&old.dir)
-            .spawn()
-            .unwrap();
-        let pid = successor.id().to_string();
-        let pidfile = old.dir.join("pgweir.pid");
-        eventually("the successor listens", || {
-            std::fs::read_to_string(&pidfile).is_ok_and(|text| text.trim() == pid)
-                && std::net::TcpStream::connect(("127.0.0.1", old.port)).is_ok()
-        });
-        assert_eq!(raw.value("SELECT 1").await, "1");
-        assert_eq!(old.raw().await.value("SELECT 2").await, "2");
-        raw.rows("COMMIT").await;
-        raw.send(&message(b'X', b"")).await;
-        assert!(old.wait().success());
-        assert_eq!(old.raw().await.value("SELECT 3").await, "3");
-        assert!(pidfile.exists());
-        // The Unix socket is the successor's, and was left alone by the old process.
-        assert!(by_unix_socket(&old, "pgbouncer", "pgbouncer", "SHOW VERSION").status.success());
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.parse().unwrap()), Signal::SIGQUIT).unwrap();
-        successor.wait().unwrap();
-    });
-}
-
-#[test]
 fn root_is_refused() {
     if nix::unistd::geteuid().is_root() {
         let dir = Pooler::new_dir();

@@ -27,5 +27,6 @@ mod prepared;
 mod replication;
 mod routing;
 mod support;
+mod takeover;
 mod timeouts;
 mod tls;

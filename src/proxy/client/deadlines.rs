@@ -82,6 +82,13 @@ impl Client {
         if self.shared.lifecycle() == Lifecycle::Suspended {
             return self.hold_still(cx);
         }
+        if self.can_move() {
+            return Poll::Ready(Err(End::Moved));
+        }
+        if self.shared.successor().is_some() {
+            // What is under way may end before the task is woken the next time.
+            self.info.attention.store(true, Relaxed);
+        }
         Poll::Ready(self.look_at_limits(cx))
     }
 

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use tokio_postgres::{Client, NoTls};
 
 use super::raw::Raw;
-use super::{PASSWORD, USER, cluster, free_port, unprivileged};
+use super::{PASSWORD, USER, cluster, eventually, free_port, unprivileged};
 
 pub(crate) struct Pooler {
     pub(crate) port: u16,
@@ -81,17 +81,7 @@ impl Pooler {
 
     /// The same with variables in the environment.
     pub(crate) fn launch_with(port: u16, dir: PathBuf, environment: &[(&str, &str)]) -> Self {
-        let ini = dir.join("pgweir.ini");
-        let child = unprivileged(exe().to_str().unwrap())
-            .arg("-q")
-            .arg(&ini)
-            .envs(environment.iter().copied())
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(dir.join("stderr")).unwrap())
-            .spawn()
-            .unwrap();
+        let child = Self::spawn(&dir, &["-q", "pgweir.ini"], environment);
         let mut pooler = Self { port, dir, child };
         let start = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -99,6 +89,32 @@ impl Pooler {
             assert!(start.elapsed() < Duration::from_secs(10), "does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
+        pooler
+    }
+
+    fn spawn(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+        let stderr = std::fs::File::options().append(true).create(true).open(dir.join("stderr")).unwrap();
+        unprivileged(exe().to_str().unwrap())
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap()
+    }
+
+    /// A process that takes over from this one (`-R`).
+    #[track_caller]
+    pub(crate) fn successor(&self) -> Self {
+        let child = Self::spawn(&self.dir, &["-q", "-R", "pgweir.ini"], &[]);
+        let mut pooler = Self { port: self.port, dir: self.dir.clone(), child };
+        let up = format!("[{}] LOG process up", pooler.pid());
+        eventually("the successor is up", || {
+            assert!(pooler.is_running(), "{}{}", pooler.stderr(), pooler.log());
+            pooler.log().contains(&up)
+        });
         pooler
     }
 

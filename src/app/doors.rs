@@ -1,0 +1,240 @@
+//! Where clients and scrapers come in: sockets opened here, inherited from the service manager, or taken over.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::{Fatal, POLL};
+use crate::admin::http;
+use crate::config::{Config, Settings};
+use crate::net::listener::{self, Listener, SocketFile};
+use crate::proxy::accept;
+use crate::proxy::shared::Shared;
+use crate::proxy::takeover::{Door, DoorKind};
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Doors {
+    clients: Vec<Listener>,
+    http: Option<tokio::net::TcpListener>,
+    /// The sockets once more, for a process that takes over.
+    copies: Vec<Door>,
+    /// Those of Unix sockets that go when the sockets do.
+    files: Vec<SocketFile>,
+    tcp: Vec<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+/// The file of the Unix socket; `None` if there is to be none.
+pub(super) fn socket_path(settings: &Settings) -> Option<PathBuf> {
+    let name = format!(".s.PGSQL.{}", settings.listen_port);
+    (!settings.unix_socket_dir.is_empty()).then(|| Path::new(&settings.unix_socket_dir).join(name))
+}
+
+impl Doors {
+    /// Opens them, as far as they are not among the `inherited` ones. The process that makes room for this one may need a
+    /// moment (`takes_over`).
+    pub(super) async fn open(
+        config: &Config,
+        mut inherited: Vec<Door>,
+        takes_over: bool,
+    ) -> Result<Self, Fatal> {
+        let mut doors = Self::default();
+        let mut attempts = if takes_over { 100 } else { 1 };
+        if inherited.iter().any(|door| door.kind == DoorKind::Activated) {
+            doors.use_activated(config, &mut inherited)?;
+        }
+        while let Err(error) = doors.open_missing(config, &mut inherited, takes_over).await {
+            attempts -= 1;
+            if attempts == 0 {
+                return Err(error);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(doors)
+    }
+
+    /// What the service manager has opened is instead of what the settings say, as in PgBouncer.
+    fn use_activated(&mut self, config: &Config, inherited: &mut Vec<Door>) -> Result<(), Fatal> {
+        for setting in ["listen_addr", "unix_socket_dir"] {
+            if config.is_explicit(setting) {
+                tracing::warn!("sockets passed from service manager, {setting} ignored");
+            }
+        }
+        let (activated, others) =
+            std::mem::take(inherited).into_iter().partition(|door| door.kind == DoorKind::Activated);
+        *inherited = others;
+        let activated: Vec<Door> = activated;
+        for door in activated {
+            let failed = |error| format!("cannot use a socket passed from the service manager: {error}");
+            let name = listener::name(&door.socket).map_err(failed)?;
+            self.add(DoorKind::Activated, Listener::inherited(door.socket).map_err(failed)?)?;
+            tracing::info!("socket passed from service manager ({name})");
+        }
+        Ok(())
+    }
+
+    /// Opens what is not open yet.
+    async fn open_missing(
+        &mut self,
+        config: &Config,
+        inherited: &mut Vec<Door>,
+        takes_over: bool,
+    ) -> Result<(), Fatal> {
+        if self.clients.is_empty() {
+            self.open_tcp(config, inherited).await?;
+        }
+        if !self.copies.iter().any(|door| door.kind == DoorKind::Activated) && self.files.is_empty() {
+            self.open_unix(config, inherited, takes_over)?;
+        }
+        if self.clients.is_empty() {
+            return Err("nowhere to listen on: set listen_addr or unix_socket_dir".into());
+        }
+        if self.http.is_none() {
+            self.open_http(config, inherited).await?;
+        }
+        Ok(())
+    }
+
+    async fn open_tcp(&mut self, config: &Config, inherited: &mut Vec<Door>) -> Result<(), Fatal> {
+        let s = &config.settings;
+        let addresses =
+            listener::resolve(&s.listen_addr).await.map_err(|error| format!("listen_addr: {error}"))?;
+        let mut open = Vec::new();
+        for ip in addresses {
+            let address: SocketAddr = (ip, s.listen_port).into();
+            let listener = match take(inherited, DoorKind::Clients, &address.to_string()) {
+                Some(socket) => Listener::inherited(socket),
+                None => listener::tcp(address, s.listen_backlog, s.so_reuseport),
+            };
+            match listener {
+                Ok(listener) => open.push(listener),
+                // `*` where there is no IPv6.
+                Err(error) if ip.is_ipv6() && s.listen_addr.contains('*') => {
+                    tracing::warn!("cannot listen on {address}: {error}");
+                    continue;
+                }
+                Err(error) => return Err(format!("cannot listen on {address}: {error}")),
+            }
+            tracing::info!("listening on {address}");
+        }
+        open.into_iter().try_for_each(|listener| self.add(DoorKind::Clients, listener))
+    }
+
+    fn open_unix(
+        &mut self,
+        config: &Config,
+        inherited: &mut Vec<Door>,
+        takes_over: bool,
+    ) -> Result<(), Fatal> {
+        let s = &config.settings;
+        let Some(path) = socket_path(s) else { return Ok(()) };
+        let opened = match take(inherited, DoorKind::Clients, &path.display().to_string()) {
+            Some(socket) => {
+                SocketFile::new(path.clone()).and_then(|file| Ok((Listener::inherited(socket)?, file)))
+            }
+            None => listener::unix(&path, s.unix_socket_mode.0, &s.unix_socket_group, takes_over),
+        };
+        match opened {
+            Ok((listener, file)) => {
+                tracing::info!("listening on unix:{}", path.display());
+                self.files.push(file);
+                self.add(DoorKind::Clients, listener)
+            }
+            Err(error) => {
+                let message = format!("cannot listen on a unix socket in {}: {error}", s.unix_socket_dir);
+                if config.is_explicit("unix_socket_dir") || self.clients.is_empty() {
+                    return Err(message);
+                }
+                tracing::warn!("{message}");
+                Ok(())
+            }
+        }
+    }
+
+    /// The default port may be taken by another pooler on the same machine: that is worth a warning. One that was asked
+    /// for must be had.
+    async fn open_http(&mut self, config: &Config, inherited: &mut Vec<Door>) -> Result<(), Fatal> {
+        let s = &config.settings;
+        if s.http_port == 0 {
+            return Ok(());
+        }
+        let name = format!("{}:{}", s.http_listen_addr, s.http_port);
+        let opened = match take(inherited, DoorKind::Http, &name) {
+            Some(socket) => listener::inherited_tcp(socket),
+            None => http::bind(&s.http_listen_addr, s.http_port).await,
+        };
+        match opened {
+            Ok(listener) => {
+                tracing::info!("serving /metrics on {name}");
+                self.copies.push(copy(DoorKind::Http, &listener)?);
+                self.http = Some(listener);
+            }
+            Err(error) => {
+                let message = format!("cannot serve /metrics on {name}: {error}");
+                if config.is_explicit("http_port") || config.is_explicit("http_listen_addr") {
+                    return Err(message);
+                }
+                tracing::warn!("{message} (http_port = 0 turns it off)");
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, kind: DoorKind, listener: Listener) -> Result<(), Fatal> {
+        self.copies.push(copy(kind, &listener)?);
+        self.clients.push(listener);
+        Ok(())
+    }
+
+    /// Lets everybody in.
+    pub(super) fn serve(&mut self, shared: &Arc<Shared>) {
+        for listener in self.clients.drain(..) {
+            let tasks = if listener.tcp_address().is_some() { &mut self.tcp } else { &mut self.others };
+            tasks.push(tokio::task::spawn_local(accept::run(Arc::clone(shared), listener)));
+        }
+        if let Some(listener) = self.http.take() {
+            self.others.push(tokio::task::spawn_local(http::run(Arc::clone(shared), listener)));
+        }
+    }
+
+    /// Refuses new clients by TCP from now on, so that another process gets them. Admins still come in by the Unix socket,
+    /// scrapers by HTTP.
+    pub(super) fn close_tcp(&mut self) {
+        self.tcp.drain(..).for_each(|task| task.abort());
+        self.copies.retain(|door| listener::is_unix(&door.socket) || door.kind == DoorKind::Http);
+    }
+
+    /// Copies of the sockets, for another process.
+    pub(super) fn copies(&self) -> Vec<Door> {
+        self.copies.iter().filter_map(|door| copy(door.kind, &door.socket).ok()).collect()
+    }
+
+    /// Another process has the sockets now, and their files.
+    pub(super) fn leave(&mut self) {
+        self.files.drain(..).for_each(SocketFile::leave);
+        self.close();
+    }
+
+    /// Closes all of them, and removes the files of Unix sockets.
+    pub(super) fn close(&mut self) {
+        self.tcp.drain(..).chain(self.others.drain(..)).for_each(|task| task.abort());
+        self.copies.clear();
+        self.files.clear();
+    }
+}
+
+fn copy(kind: DoorKind, socket: &impl AsFd) -> Result<Door, Fatal> {
+    let socket = socket.as_fd().try_clone_to_owned().map_err(|error| format!("cannot listen: {error}"))?;
+    Ok(Door { kind, socket })
+}
+
+/// The inherited socket with this name, if there is one.
+fn take(inherited: &mut Vec<Door>, kind: DoorKind, name: &str) -> Option<OwnedFd> {
+    let is_it = |door: &Door| door.kind == kind && listener::name(&door.socket).is_ok_and(|n| n == name);
+    let at = inherited.iter().position(is_it)?;
+    Some(inherited.remove(at).socket)
+}

@@ -1,0 +1,92 @@
+//! A client on its way to another process, and on its arrival there.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::super::info::{ClientState, ServerState};
+use super::super::server::Server;
+use super::super::takeover::{self, MovedClient, MovedServer};
+use super::{Client, Phase};
+use crate::auth::server_login::Credential;
+use crate::config::PoolMode;
+use crate::net::listener::Detached;
+use crate::net::stream::Stream;
+
+impl Client {
+    /// Whether it can go to a process that has taken over: nothing of it is under way. A session's server goes with it.
+    pub(super) fn can_move(&self) -> bool {
+        let is_quiet = self.pending.is_empty() && !self.session.is_mid_frame() && self.stream.is_plain();
+        is_quiet
+            && self.shared.successor().is_some()
+            && match (self.phase, &self.server) {
+                (Phase::Idle, None) => true,
+                (Phase::Linked, Some(server)) => {
+                    let pipeline = &server.session.pipeline;
+                    let is_settled = server.session.is_settled() && !pipeline.is_tainted();
+                    let nothing_waits = server.pending.is_empty() && server.carry.is_empty();
+                    self.settings.pool_mode == PoolMode::Session
+                        && is_settled
+                        && nothing_waits
+                        && !self.hold
+                        && !self.preparing
+                        && server.stream.is_plain()
+                        && self.let_go_of(server)
+                }
+                _ => false,
+            }
+    }
+
+    /// No cancel request finds the server any more; `false` if one is on its way to it.
+    fn let_go_of(&self, server: &Server) -> bool {
+        self.info.link.store(0, Relaxed);
+        let is_free = server.info.cancels.lock().in_flight == 0;
+        if !is_free {
+            self.info.link.store(server.info.id, Relaxed);
+        }
+        is_free
+    }
+
+    /// Sends it to the process that has taken over.
+    pub(super) fn move_out(&mut self) {
+        match self.pack() {
+            Ok(client) => {
+                tracing::debug!("{} goes to the new process", self.info);
+                takeover::send(&self.shared, Box::new(client));
+            }
+            Err(error) => {
+                self.shared.clients.remove(&self.info.key.id());
+                self.shared.log_client_close(&self.info, &error.to_string());
+            }
+        }
+    }
+
+    fn pack(&mut self) -> std::io::Result<MovedClient> {
+        let server = self.server.take().map(|server| MovedServer::from(*server)).transpose()?;
+        let statements = self.session.statements.in_order();
+        let has_own_user = self.pool.database.config.load().user.is_some();
+        Ok(MovedClient {
+            socket: Detached::from(std::mem::replace(&mut self.stream, Stream::Closed))?,
+            database: self.info.database.to_string(),
+            user: self.info.user.to_string(),
+            key: self.info.key.clone(),
+            connected: self.info.connected,
+            application_name: self.info.application_name.lock().to_string(),
+            parameters: self.session.parameters.clone(),
+            untried_parameters: self.untried_parameters,
+            statements: statements.map(|(name, s)| (name.into(), s.text_and_types.clone())).collect(),
+            unnamed: self.session.unnamed.take(),
+            received: std::mem::take(&mut self.carry),
+            credential: if has_own_user { Credential::None } else { self.pool.credential() },
+            server,
+        })
+    }
+
+    /// Goes on with the server it has had in another process.
+    pub fn resume(&mut self, server: Box<Server>) {
+        self.phase = Phase::Linked;
+        self.info.set_state(ClientState::Active);
+        self.info.link.store(server.info.id, Relaxed);
+        server.info.link.store(self.info.id, Relaxed);
+        server.info.set_state(ServerState::Active);
+        self.server = Some(server);
+    }
+}

@@ -1,0 +1,158 @@
+//! The old process's side.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::cancel;
+use super::super::shared::{Lifecycle, Request, Shared};
+use super::super::worker;
+use super::{CANCEL, CLIENT, DOOR, GO, HELLO, MovedClient, READY, REFUSED, VERSION, parcel};
+use crate::net::descriptors::{Channel, Delivery};
+
+/// How long the successor may take to get ready. Until then it is served here.
+const PREPARATION: Duration = Duration::from_secs(60);
+/// How often clients that had something under way are looked at again.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// The way to the process that has taken over.
+#[derive(Debug)]
+pub struct Successor {
+    clients: mpsc::UnboundedSender<Box<MovedClient>>,
+}
+
+impl Successor {
+    /// Whether it still takes clients.
+    pub fn is_there(&self) -> bool {
+        !self.clients.is_closed()
+    }
+}
+
+/// Sends a client to the process that has taken over. Should that be gone, the client comes back here.
+pub fn send(shared: &Arc<Shared>, client: Box<MovedClient>) {
+    let unsent = match shared.successor.get() {
+        Some(successor) => successor.clients.send(client).err().map(|error| error.0),
+        None => Some(client),
+    };
+    unsent.into_iter().for_each(|client| keep(shared, client));
+}
+
+/// A client that was to go stays.
+fn keep(shared: &Arc<Shared>, client: Box<MovedClient>) {
+    shared.clients.remove(&client.key.id());
+    worker::move_in(shared, client);
+}
+
+/// Hands over to the process of this process's own user at the other end of the channel. `worker`: the index of the worker
+/// this runs on.
+pub async fn serve(shared: Arc<Shared>, worker: usize, mut channel: Channel) {
+    let pid = channel.peer().ok().and_then(|peer| peer.pid()).unwrap_or(0);
+    tracing::info!("process {pid} asks to take over");
+    let prepared = tokio::time::timeout(PREPARATION, prepare(&shared, &mut channel)).await;
+    if let Err(error) = prepared.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+        tracing::warn!("process {pid} has not taken over: {error}");
+        return;
+    }
+    let (clients, departures) = mpsc::unbounded_channel();
+    if shared.successor.set(Successor { clients }).is_err() {
+        return tracing::warn!("process {pid} has not taken over: another one has");
+    }
+    tracing::info!("process {pid} takes over, waiting for clients to go there");
+    request(&shared, Request::HandedOver(pid));
+    let error = hand_over(&shared, worker, channel, departures).await;
+    tracing::warn!("process {pid} takes no more clients ({error}), waiting for those that are left");
+}
+
+fn request(shared: &Shared, request: Request) {
+    if let Some(requests) = shared.requests.get() {
+        let _ = requests.send(request);
+    }
+}
+
+/// Everything up to GO.
+async fn prepare(shared: &Arc<Shared>, channel: &mut Channel) -> io::Result<()> {
+    let hello = expect(channel, HELLO).await?;
+    let version = hello.body.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes)).min(VERSION);
+    let refusal = match shared.lifecycle() {
+        _ if version == 0 => Some("it speaks no version of this conversation that is known here"),
+        Lifecycle::Active => None,
+        Lifecycle::Paused => Some("it is paused"),
+        Lifecycle::Suspended => Some("it is suspended"),
+        Lifecycle::WaitForClients | Lifecycle::WaitForServers => Some("it is shutting down"),
+    };
+    if let Some(refusal) = refusal {
+        channel.send(REFUSED, refusal.as_bytes(), &[]).await?;
+        return Err(io::Error::other(refusal));
+    }
+    channel.send(HELLO, &version.to_be_bytes(), &[]).await?;
+    let (answer, doors) = oneshot::channel();
+    request(shared, Request::Doors(answer));
+    for door in doors.await.map_err(io::Error::other)? {
+        channel.send(DOOR, door.kind.name(), &[door.socket.as_fd()]).await?;
+    }
+    channel.send(READY, b"", &[]).await?;
+    expect(channel, GO).await.map(drop)
+}
+
+async fn expect(channel: &mut Channel, tag: u8) -> io::Result<Delivery> {
+    match channel.receive().await? {
+        Some(delivery) if delivery.tag == tag => Ok(delivery),
+        Some(other) => Err(io::Error::other(format!("unexpected message {:?}", char::from(other.tag)))),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Sends clients as they come, until that fails: those that were still to be sent are served here.
+async fn hand_over(
+    shared: &Arc<Shared>,
+    worker: usize,
+    mut channel: Channel,
+    mut departures: mpsc::UnboundedReceiver<Box<MovedClient>>,
+) -> io::Error {
+    let mut round = tokio::time::interval(ROUND);
+    let (error, unsent) = loop {
+        tokio::select! {
+            Some(client) = departures.recv() => {
+                if let Err(error) = channel.send(CLIENT, &client.encode(), &client.descriptors()).await {
+                    break (error, Some(client));
+                }
+                shared.clients.remove(&client.key.id());
+            }
+            delivery = channel.receive() => match delivery {
+                Ok(Some(delivery)) => take_back_cancel(shared, worker, &delivery),
+                Ok(None) => break (io::ErrorKind::UnexpectedEof.into(), None),
+                Err(error) => break (error, None),
+            },
+            _ = round.tick() => wake_all(shared),
+        }
+    };
+    departures.close();
+    unsent.into_iter().for_each(|client| keep(shared, client));
+    while let Ok(client) = departures.try_recv() {
+        keep(shared, client);
+    }
+    error
+}
+
+/// A cancel request for a client that may still be here.
+fn take_back_cancel(shared: &Arc<Shared>, worker: usize, delivery: &Delivery) {
+    if let Some(key) = parcel::key(&delivery.body).filter(|_| delivery.tag == CANCEL) {
+        let shared = Arc::clone(shared);
+        tokio::task::spawn_local(async move { cancel::request(&shared, worker, &key).await });
+    }
+}
+
+/// Each client looks whether it can go. Idle servers that nobody here will need go at once.
+fn wake_all(shared: &Shared) {
+    for client in shared.clients.iter().filter(|client| !client.admin && client.tls.is_empty()) {
+        client.wake();
+    }
+    for pool in shared.pools.all().into_iter().filter(|pool| pool.clients.load(Relaxed) == 0) {
+        let idle = pool.lanes().iter().flat_map(|lane| lane.take_idle(|_| true));
+        idle.for_each(|server| server.close("another process has taken over"));
+    }
+}
