@@ -197,6 +197,7 @@ async fn control(
     tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(tls::watch(Arc::clone(shared)));
     tokio::task::spawn_local(statistics::run(Arc::clone(shared)));
+    tokio::task::spawn_local(systemd::watchdog(Arc::clone(shared)));
     tracing::info!("process up: {VERSION}, {} workers", shared.workers.len());
     systemd::ready();
     if let Some(predecessor) = predecessor {

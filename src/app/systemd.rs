@@ -1,6 +1,10 @@
 //! What the service manager is told, if there is one that listens (`Type=notify` or `notify-reload`).
 
+use std::sync::Arc;
+
 use sd_notify::NotifyState;
+
+use crate::proxy::shared::Shared;
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
@@ -25,9 +29,20 @@ pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Another process is the service from now on.
+/// Another process is the service from now on. Nobody has told it of a watchdog, so there is none any more.
 pub(super) fn handed_over(pid: i32) {
-    if let Ok(pid) = u32::try_from(pid) {
-        tell(&[NotifyState::MainPid(pid)]);
+    let Ok(pid) = u32::try_from(pid) else { return };
+    tell(&[NotifyState::MainPid(pid)]);
+    if sd_notify::watchdog_enabled().is_some() {
+        tell(&[NotifyState::WatchdogUsec(0)]);
+    }
+}
+
+/// Says twice in each `WatchdogSec` that the program is alive, if it is asked to.
+pub(super) async fn watchdog(shared: Arc<Shared>) {
+    let Some(period) = sd_notify::watchdog_enabled().filter(|period| !period.is_zero()) else { return };
+    while shared.successor().is_none() {
+        tell(&[NotifyState::Watchdog]);
+        tokio::time::sleep(period / 2).await;
     }
 }

@@ -17,19 +17,21 @@ pub async fn run(shared: Arc<Shared>) {
         let totals = shared.database_totals();
         let mut averages = shared.averages.lock();
         averages.roll(now, totals.clone());
+        let mut all = Totals::default();
+        totals.values().for_each(|totals| all.merge(totals));
+        let line = line(&averages.of_all(&all, now));
+        drop(averages);
         if shared.config.load().settings.log_stats {
-            let mut all = Totals::default();
-            totals.values().for_each(|totals| all.merge(totals));
-            let average = averages.of_all(&all, now);
-            drop(averages);
-            log(&average);
+            tracing::info!("{line}");
         }
+        // For `systemctl status`, if there is a service manager that listens.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&line)]);
     }
 }
 
 /// PgBouncer's line.
-fn log(average: &Average) {
-    tracing::info!(
+fn line(average: &Average) -> String {
+    format!(
         "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, in {} B/s, out {} B/s, \
          xact {} us, query {} us, wait {} us",
         average.transactions,
@@ -42,5 +44,5 @@ fn log(average: &Average) {
         average.transaction_time,
         average.query_time,
         average.wait_time
-    );
+    )
 }

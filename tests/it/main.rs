@@ -27,6 +27,7 @@ mod prepared;
 mod replication;
 mod routing;
 mod support;
+mod systemd;
 mod takeover;
 mod timeouts;
 mod tls;
