@@ -139,12 +139,16 @@ fn serve(config: Config, access: Access, reboot: bool) -> Result<(), Fatal> {
         let config = shared.config.load_full();
         let found = if reboot { takeover::find(&config.settings).await? } else { Found::Nobody };
         let takes_over = !matches!(found, Found::Nobody);
-        let _pidfile = process::Pidfile::write(&config.settings.pidfile, takes_over)?;
+        if !takes_over {
+            process::Pidfile::check(&config.settings.pidfile)?;
+        }
         let (inherited, predecessor) = match found {
             Found::HandsOver(mut old) => (std::mem::take(&mut old.doors), Some(old)),
             Found::Nobody | Found::MakesRoom => (service_manager_doors()?, None),
         };
         let doors = Doors::open(&config, inherited, takes_over).await?;
+        // Only now: whoever does not get this far leaves the file to the old process.
+        let _pidfile = process::Pidfile::write(&config.settings.pidfile)?;
         start_workers(&shared, inboxes)?;
         control(&shared, doors, predecessor).await
     });

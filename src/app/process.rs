@@ -50,16 +50,11 @@ pub(super) fn daemonize() -> Result<(), Fatal> {
 pub(super) struct Pidfile(Option<PathBuf>);
 
 impl Pidfile {
-    /// Writes it; an empty path means none. A file whose process is alive is an error, unless this one takes over.
-    pub(super) fn write(path: &str, takes_over: bool) -> Result<Self, Fatal> {
-        if path.is_empty() {
-            return Ok(Self(None));
-        }
+    /// A file whose process is alive is an error.
+    pub(super) fn check(path: &str) -> Result<(), Fatal> {
         let path = PathBuf::from(path);
         let old = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
-        if let Some(pid) =
-            old.filter(|_| !takes_over).filter(|pid| *pid > 0 && *pid != unistd::getpid().as_raw())
-        {
+        if let Some(pid) = old.filter(|pid| *pid > 0 && *pid != unistd::getpid().as_raw()) {
             let alive = !matches!(
                 nix::sys::signal::kill(unistd::Pid::from_raw(pid), None),
                 Err(nix::errno::Errno::ESRCH)
@@ -71,6 +66,15 @@ impl Pidfile {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// Writes it; an empty path means none.
+    pub(super) fn write(path: &str) -> Result<Self, Fatal> {
+        if path.is_empty() {
+            return Ok(Self(None));
+        }
+        let path = PathBuf::from(path);
         std::fs::write(&path, format!("{}\n", std::process::id()))
             .map_err(|error| format!("cannot write pidfile {}: {error}", path.display()))?;
         Ok(Self(Some(path)))

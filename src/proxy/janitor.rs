@@ -125,7 +125,8 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
             pool.grow(shared, purpose, 0, now);
         }
     }
-    let in_use = pool.clients.load(Relaxed) > 0 || pool.database.config.load().user.is_some();
+    let is_needed = pool.database.config.load().user.is_some() && shared.successor.get().is_none();
+    let in_use = pool.clients.load(Relaxed) > 0 || is_needed;
     if in_use && settings.min_pool_size > 0 && !pool.database.paused.load(Relaxed) {
         pool.warm(shared, now);
     }

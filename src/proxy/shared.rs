@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use std::collections::BTreeMap;
@@ -74,6 +74,8 @@ pub struct Shared {
     /// Asks the main task for something that needs files or sockets: RELOAD, SHUTDOWN.
     pub requests: OnceLock<tokio::sync::mpsc::UnboundedSender<Request>>,
     last_id: AtomicU64,
+    /// A process is taking over from this one, or has done so.
+    pub is_being_taken_over: AtomicBool,
     /// The process that has taken over from this one.
     pub successor: OnceLock<Successor>,
     /// Tells the process this one has taken over from of cancel requests, which may be for clients it still has.
@@ -172,6 +174,7 @@ impl Shared {
             changed: tokio::sync::Notify::new(),
             requests: OnceLock::new(),
             last_id: AtomicU64::new(0),
+            is_being_taken_over: AtomicBool::new(false),
             successor: OnceLock::new(),
             predecessor: OnceLock::new(),
         }

@@ -237,13 +237,38 @@ fn refused_successor(pooler: &Pooler) -> String {
 }
 
 #[test]
+fn a_successor_that_fails_leaves_everything_as_it_was() {
+    let mut pooler = Pooler::start("pidfile = pgweir.pid");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = format!("pidfile = pgweir.pid\nhttp_port = {}", taken.local_addr().unwrap().port());
+    pooler.rewrite(&format!("app = host=127.0.0.1 port={}\n", cluster().primary), &http);
+    run(async {
+        let mut client = pooler.raw().await;
+        let said = refused_successor(&pooler);
+        assert!(said.contains("cannot serve /metrics"), "{said}");
+        assert_eq!(client.value("SELECT 1").await, "1");
+        assert_eq!(pooler.raw().await.value("SELECT 2").await, "2");
+        assert!(!pooler.console("SHOW VERSION").await.is_empty());
+    });
+    assert!(pooler.is_running());
+    let pidfile = std::fs::read_to_string(pooler.dir.join("pgweir.pid")).unwrap();
+    assert_eq!(pidfile.trim(), pooler.pid().to_string());
+    drop(taken);
+    let new = pooler.successor();
+    assert!(pooler.wait().success());
+    run(async { assert_eq!(new.raw().await.value("SELECT 3").await, "3") });
+}
+
+#[test]
 fn a_paused_pooler_is_not_replaced() {
     let mut pooler = Pooler::start("pidfile = pgweir.pid");
     run(async {
-        pooler.console("PAUSE").await;
-        let said = refused_successor(&pooler);
-        assert!(said.contains("it is paused"), "{said}");
-        pooler.console("RESUME").await;
+        for (command, why) in [("PAUSE", "it is paused"), ("PAUSE app", "a database is paused")] {
+            pooler.console(command).await;
+            let said = refused_successor(&pooler);
+            assert!(said.contains(why), "{said}");
+            pooler.console(&command.replace("PAUSE", "RESUME")).await;
+        }
         assert_eq!(pooler.raw().await.value("SELECT 1").await, "1");
     });
     assert!(pooler.is_running());

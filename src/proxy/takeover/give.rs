@@ -52,15 +52,16 @@ fn keep(shared: &Arc<Shared>, client: Box<MovedClient>) {
 pub async fn serve(shared: Arc<Shared>, worker: usize, mut channel: Channel) {
     let pid = channel.peer().ok().and_then(|peer| peer.pid()).unwrap_or(0);
     tracing::info!("process {pid} asks to take over");
-    let prepared = tokio::time::timeout(PREPARATION, prepare(&shared, &mut channel)).await;
+    let is_first = !shared.is_being_taken_over.swap(true, Relaxed);
+    let prepared = tokio::time::timeout(PREPARATION, prepare(&shared, &mut channel, is_first)).await;
     if let Err(error) = prepared.unwrap_or_else(|elapsed| Err(elapsed.into())) {
-        tracing::warn!("process {pid} has not taken over: {error}");
-        return;
+        if is_first {
+            shared.is_being_taken_over.store(false, Relaxed);
+        }
+        return tracing::warn!("process {pid} has not taken over: {error}");
     }
     let (clients, departures) = mpsc::unbounded_channel();
-    if shared.successor.set(Successor { clients }).is_err() {
-        return tracing::warn!("process {pid} has not taken over: another one has");
-    }
+    let _ = shared.successor.set(Successor { clients });
     tracing::info!("process {pid} takes over, waiting for clients to go there");
     request(&shared, Request::HandedOver(pid));
     let error = hand_over(&shared, worker, channel, departures).await;
@@ -74,11 +75,14 @@ fn request(shared: &Shared, request: Request) {
 }
 
 /// Everything up to GO.
-async fn prepare(shared: &Arc<Shared>, channel: &mut Channel) -> io::Result<()> {
+async fn prepare(shared: &Arc<Shared>, channel: &mut Channel, is_first: bool) -> io::Result<()> {
     let hello = expect(channel, HELLO).await?;
     let version = hello.body.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes)).min(VERSION);
+    let is_paused = || shared.pools.databases().iter().any(|database| database.paused.load(Relaxed));
     let refusal = match shared.lifecycle() {
         _ if version == 0 => Some("it speaks no version of this conversation that is known here"),
+        _ if !is_first => Some("another process is taking over"),
+        Lifecycle::Active if is_paused() => Some("a database is paused"),
         Lifecycle::Active => None,
         Lifecycle::Paused => Some("it is paused"),
         Lifecycle::Suspended => Some("it is suspended"),
