@@ -40,7 +40,7 @@ pub struct Gate {
 }
 
 /// A request on its way; dropped when it is over.
-struct UnderWay<'a>(&'a Gate, Option<Permit>);
+pub(super) struct UnderWay<'a>(&'a Gate, Option<Permit>);
 
 /// A request that waits; dropped when it does not any more.
 struct Waiting<'a>(&'a Gate);
@@ -51,7 +51,8 @@ impl Gate {
         self.waiting.load(Relaxed)
     }
 
-    async fn enter(&self) -> UnderWay<'_> {
+    /// Waits for a place.
+    pub(super) async fn enter(&self) -> UnderWay<'_> {
         self.waiting.fetch_add(1, Relaxed);
         let _waiting = Waiting(self);
         loop {

@@ -4,11 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
+use super::cancel::Gate;
 use super::server;
 use super::shared::Shared;
 use crate::config::{Config, PeerConfig};
@@ -29,8 +27,8 @@ pub struct Peer {
     pub target: Target,
     /// How many requests may be on their way to it.
     pub pool_size: usize,
-    places: Semaphore,
-    waiting: AtomicUsize,
+    /// Requests for it.
+    pub cancels: Gate,
 }
 
 impl Peer {
@@ -38,24 +36,9 @@ impl Peer {
         let host = config.host.clone().unwrap_or_default();
         let port = config.port.unwrap_or(PeerConfig::DEFAULT_PORT);
         let pool_size = config.pool_size.unwrap_or(default_pool_size) as usize;
-        let places = if pool_size == 0 { Semaphore::MAX_PERMITS } else { pool_size };
-        Self {
-            target: Target { host, port },
-            pool_size,
-            places: Semaphore::new(places),
-            waiting: AtomicUsize::new(0),
-        }
-    }
-
-    /// Requests on their way to it.
-    pub fn under_way(&self) -> usize {
-        let places = if self.pool_size == 0 { Semaphore::MAX_PERMITS } else { self.pool_size };
-        places - self.places.available_permits()
-    }
-
-    /// Requests that wait until others have arrived.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
+        let cancels = Gate::default();
+        cancels.under_way.set_max(pool_size);
+        Self { target: Target { host, port }, pool_size, cancels }
     }
 }
 
@@ -89,11 +72,9 @@ pub async fn pass_on(shared: &Shared, key: &CancelKey) -> Option<&'static str> {
         return Some("could not find peer to forward request to");
     };
     tracing::debug!("forwarding cancellation request to peer {}", key.peer());
-    let settings = shared.config.load().settings.clone();
-    let limit = |limit: Duration| if limit.is_zero() { Duration::MAX } else { limit };
-    peer.waiting.fetch_add(1, Relaxed);
-    let place = tokio::time::timeout(limit(settings.cancel_wait_timeout), peer.places.acquire()).await;
-    peer.waiting.fetch_sub(1, Relaxed);
+    let limit = shared.config.load().settings.cancel_wait_timeout;
+    let limit = if limit.is_zero() { Duration::MAX } else { limit };
+    let place = tokio::time::timeout(limit, peer.cancels.enter()).await;
     let Ok(_place) = place else { return Some("cancel_wait_timeout") };
     let delivered = tokio::time::timeout(DELIVERY, deliver(shared, &peer.target, &key)).await;
     Some(match delivered.unwrap_or_else(|elapsed| Err(elapsed.to_string())) {
