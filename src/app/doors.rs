@@ -24,6 +24,8 @@ pub(super) struct Doors {
     copies: Vec<Door>,
     /// Those of Unix sockets that go when the sockets do.
     files: Vec<SocketFile>,
+    /// One that belongs to the old process until this one serves.
+    inherited_file: Option<PathBuf>,
     tcp: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
@@ -87,7 +89,8 @@ impl Doors {
         if self.clients.is_empty() {
             self.open_tcp(config, inherited).await?;
         }
-        if !self.copies.iter().any(|door| door.kind == DoorKind::Activated) && self.files.is_empty() {
+        let is_activated = self.copies.iter().any(|door| door.kind == DoorKind::Activated);
+        if !is_activated && self.files.is_empty() && self.inherited_file.is_none() {
             self.open_unix(config, inherited, takes_over)?;
         }
         if self.clients.is_empty() {
@@ -134,14 +137,19 @@ impl Doors {
         let Some(path) = socket_path(s) else { return Ok(()) };
         let opened = match take(inherited, DoorKind::Clients, &path.display().to_string()) {
             Some(socket) => {
-                SocketFile::new(path.clone()).and_then(|file| Ok((Listener::inherited(socket)?, file)))
+                self.inherited_file = Some(path.clone());
+                Listener::inherited(socket)
             }
-            None => listener::unix(&path, s.unix_socket_mode.0, &s.unix_socket_group, takes_over),
+            None => listener::unix(&path, s.unix_socket_mode.0, &s.unix_socket_group, takes_over).map(
+                |(listener, file)| {
+                    self.files.push(file);
+                    listener
+                },
+            ),
         };
         match opened {
-            Ok((listener, file)) => {
+            Ok(listener) => {
                 tracing::info!("listening on unix:{}", path.display());
-                self.files.push(file);
                 self.add(DoorKind::Clients, listener)
             }
             Err(error) => {
@@ -192,6 +200,7 @@ impl Doors {
 
     /// Lets everybody in.
     pub(super) fn serve(&mut self, shared: &Arc<Shared>) {
+        self.files.extend(self.inherited_file.take().and_then(|path| SocketFile::new(path).ok()));
         for listener in self.clients.drain(..) {
             let tasks = if listener.tcp_address().is_some() { &mut self.tcp } else { &mut self.others };
             tasks.push(tokio::task::spawn_local(accept::run(Arc::clone(shared), listener)));
