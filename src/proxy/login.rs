@@ -3,47 +3,43 @@
 //! Nothing is allocated on the word of somebody unknown, everything before the end of authentication must be over
 //! within `client_login_timeout`, and an unknown user or database makes no difference that could be seen before
 //! the right password has been given.
+//!
+//! In the order in which it happens: `first_packets` (what for, and TLS), `authenticate` (who), `lookup` (`auth_query`),
+//! `welcome` (a place), `waiting` (for a server), `replication` (a server of one's own).
 
 mod authenticate;
+mod first_packets;
 mod lookup;
 mod replication;
+mod waiting;
+mod welcome;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use super::cancel;
 use super::client::{Client, LoggedIn};
-use super::info::{AtomicMicros, ClientInfo};
-use super::pools::{Pool, User};
+use super::info::ClientInfo;
+use super::pools::Pool;
 use super::server::Server;
 use super::shared::{CONSOLE, PeerName, Shared};
 use super::takeover;
 use super::tunnel::{ReplicationLogin, Tunnel};
 use super::worker::Load;
-use super::{cancel, peers, settings};
 use crate::auth::scram::ChannelBinding;
 use crate::clock::{self, Micros};
-use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
 use crate::net::descriptors::Channel;
 use crate::net::listener::Peer;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
-use crate::net::tls::ClientTls;
 use crate::pool::limits::Permit;
-use crate::pool::{Outcome, Waiter};
-use crate::route::cluster::Purpose;
 use crate::session::forward::ClientSession;
-use crate::session::parameters::Parameters;
-use crate::session::startup::Requested;
-use crate::wire::startup::{self, CancelKey, PROTOCOL_3_0, PROTOCOL_3_2, Session, Startup};
+use crate::wire::startup::{CancelKey, PROTOCOL_3_0, PROTOCOL_3_2, Session};
 use crate::wire::write;
 use authenticate::Identity;
 use replication::Replication;
-
-/// First byte of a TLS ClientHello (content type "handshake"); no startup packet is long enough to begin with it.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// In the log, for a connection that has not said what it wants.
 const NO_DATABASE: &str = "(nodb)";
@@ -278,325 +274,9 @@ impl Newcomer {
         Ok(Some(Identified { session, replication, takes_over, identity, out, database, user }))
     }
 
-    /// The StartupMessage; `None` if the connection was for something else.
-    async fn startup(&mut self) -> Result<Option<Session>, Failure> {
-        // Each kind of encryption may be asked for once.
-        let (mut ssl, mut gss) = (false, false);
-        loop {
-            let mut word = [0; 4];
-            self.received.exact(&mut self.stream, &mut word).await?;
-            if word[0] == TLS_HANDSHAKE && self.tls.is_none() && !ssl && !gss {
-                // A TLS ClientHello in place of a startup packet: direct TLS.
-                let Some(tls) = self.offered_tls() else { return Err(Failure::Silent("bad startup packet")) };
-                let rest = std::mem::take(&mut self.received).into_rest();
-                self.encrypt(&tls, &[&word[..], &rest].concat(), true).await?;
-                ssl = true;
-                continue;
-            }
-            let len = startup::body_length(word).map_err(|_| Failure::Silent("bad startup packet"))?;
-            let mut body = vec![0; len];
-            self.received.exact(&mut self.stream, &mut body).await?;
-            match startup::parse(&body) {
-                Ok(Startup::Ssl) if !ssl => {
-                    ssl = true;
-                    if let Some(tls) = self.offered_tls() {
-                        if !self.received.is_empty() {
-                            // Somebody may have put that in front of the encrypted conversation.
-                            return Err(Failure::Silent("received unencrypted data after SSL request"));
-                        }
-                        self.stream.write_all(b"S").await?;
-                        self.encrypt(&tls, &[], false).await?;
-                        continue;
-                    }
-                }
-                Ok(Startup::GssEnc) if !gss => gss = true,
-                Ok(Startup::Ssl | Startup::GssEnc) => {
-                    return Err(Failure::Silent("encryption asked for twice"));
-                }
-                Ok(Startup::Cancel(key)) => {
-                    self.cancel = Some(key);
-                    return Ok(None);
-                }
-                Ok(Startup::Session(session)) => {
-                    if self.tls.is_none() && self.offered_tls().is_some_and(|tls| tls.required) {
-                        return Err(Refusal::new(sqlstate::INVALID_AUTHORIZATION, "SSL required")
-                            .hint(
-                                "The pooler's client_tls_sslmode asks for it: connect with sslmode=require.",
-                            )
-                            .into());
-                    }
-                    return Ok(Some(session));
-                }
-                Err(error @ startup::StartupError::Version(_)) => {
-                    return Err(Refusal::new(sqlstate::NOT_SUPPORTED, error.to_string()).into());
-                }
-                Err(_) => return Err(Failure::Silent("bad startup packet")),
-            }
-            self.stream.write_all(b"N").await?;
-        }
-    }
-
-    /// TLS as this client may have it: over TCP, if it is turned on.
-    fn offered_tls(&self) -> Option<Arc<ClientTls>> {
-        self.stream.tcp().and_then(|_| self.shared.tls.clients.load_full())
-    }
-
-    /// Shakes hands; nothing that came before in plain text counts any more.
-    async fn encrypt(&mut self, tls: &ClientTls, start: &[u8], direct: bool) -> Result<(), Failure> {
-        match self.stream.accept_tls(tls, start, direct).await {
-            Ok(description) => {
-                let hash = tls.end_point_hash();
-                let binding =
-                    hash.map_or(ChannelBinding::None, |h| ChannelBinding::ServerEndPoint(h.to_vec()));
-                self.tls = Some(Encrypted { description, binding });
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!(
-                    "C-{:#x}: (nodb)/(nouser)@{} TLS handshake error: {error}",
-                    self.id,
-                    PeerName(self.peer, self.local)
-                );
-                Err(Failure::Silent("TLS handshake failed"))
-            }
-        }
-    }
-
     /// The process at the other end of a Unix socket runs as the same user as this one: it may do as it likes.
     fn is_own_process(&self) -> bool {
         matches!(self.peer, Peer::Unix { uid, .. } if uid == nix::unistd::geteuid().as_raw())
-    }
-
-    /// The client is who it says. Gives it a place, once a server has told what it is like.
-    async fn welcome(&mut self, mut identified: Identified) -> Result<Prepared, Failure> {
-        if identified.takes_over {
-            return self.hand_over(identified).await;
-        }
-        if identified.database == CONSOLE {
-            return self.console(identified);
-        }
-        let shared = Arc::clone(&self.shared);
-        let database = settings::database(&shared, &identified.database)
-            .ok_or_else(|| no_such_database(&identified.database))?;
-        if database.disabled.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Refusal::protocol(format!("database \"{}\" is disabled", database.name)).into());
-        }
-        let user = settings::user(&shared, &identified.user);
-        let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
-        let permits = [
-            shared
-                .client_limit
-                .acquire()
-                .ok_or_else(|| full("no more connections allowed (max_client_conn)"))?,
-            database
-                .clients
-                .acquire()
-                .ok_or_else(|| full("client connections exceeded (max_db_client_connections)"))?,
-            user.clients
-                .acquire()
-                .ok_or_else(|| full("client connections exceeded (max_user_client_connections)"))?,
-        ];
-        let pool = settings::pool(&shared, &database, &user);
-        if let Some(identity) = identified.identity.take() {
-            let found = identity.found.as_ref().map(|account| &account.secret);
-            settings::learn_credential(&pool, found, identity.learned);
-        }
-        if identified.replication != Replication::No {
-            let server = self.own_server(&pool, &identified.session).await?;
-            let parameters = Arc::clone(&server.session.parameters);
-            let application_name =
-                identified.session.parameter("application_name").unwrap_or_default().to_vec();
-            let info =
-                self.announce(&identified, &database.name, &user, &parameters, &application_name).await?;
-            let shown = identified.replication.shown();
-            let _ = (info.replication.set(shown), server.info.replication.set(shown));
-            return Ok(Prepared::Replication { info, server, permits });
-        }
-        let config = shared.config.load_full();
-        let mut requested = Requested::new(&identified.session, &config.settings.ignore_startup_parameters)?;
-        if config.settings.application_name_add_host {
-            requested.add_host(&PeerName(self.peer, self.local).to_string());
-        }
-        let reported = self.reported_parameters(&pool, &user).await?;
-        let own = requested.apply(&reported)?;
-        let untried_parameters = own.is_some();
-        let parameters = own.map_or(reported, Arc::new);
-        let application_name = requested.get(b"application_name").unwrap_or_default();
-        let info = self.announce(&identified, &database.name, &user, &parameters, application_name).await?;
-        pool.stats[self.worker].logins.add(1);
-        shared.workers[self.worker].watch(&info);
-        Ok(Prepared::Client {
-            info,
-            pool,
-            session: ClientSession::new(parameters),
-            untried_parameters,
-            permits,
-        })
-    }
-
-    /// Puts the client on the list and tells it that it is in.
-    async fn announce(
-        &mut self,
-        identified: &Identified,
-        database: &Arc<str>,
-        user: &User,
-        parameters: &Parameters,
-        application_name: &[u8],
-    ) -> Result<Arc<ClientInfo>, Failure> {
-        let mut out = identified.out.clone();
-        write::authentication(&mut out, 0, &[]);
-        parameters.iter().for_each(|(name, value)| write::parameter_status(&mut out, name, value));
-        let info = self.register(database, user, identified.session.protocol, application_name, false);
-        write::backend_key_data(&mut out, &info.key);
-        let config = self.shared.config.load_full();
-        if !config.settings.login_notify_message.is_empty() {
-            write::notice(&mut out, &config.settings.login_notify_message);
-        }
-        write::ready_for_query(&mut out, b'I');
-        match self.stream.write_all(&out).await {
-            Ok(()) => Ok(info),
-            Err(error) => {
-                self.shared.clients.remove(&info.key.id());
-                Err(error.into())
-            }
-        }
-    }
-
-    /// What the pool's servers report; if none was reached yet, waits for one as for a query.
-    async fn reported_parameters(
-        &mut self,
-        pool: &Arc<Pool>,
-        user: &User,
-    ) -> Result<Arc<Parameters>, Failure> {
-        if let Some(welcome) = pool.welcome() {
-            return Ok(welcome);
-        }
-        let server = self.wait_for_server(pool, &user.name).await?;
-        let parameters = Arc::clone(&server.session.parameters);
-        super::worker::give_back(&self.shared, pool, server, self.worker, false);
-        Ok(parameters)
-    }
-
-    /// Waits for a server of a pool, in its queue, as a query would.
-    async fn wait_for_server(&mut self, pool: &Arc<Pool>, user: &str) -> Result<Box<Server>, Failure> {
-        let settings = settings::for_client(&self.shared, pool, user);
-        let now = clock::now();
-        if let Some((refusal, at)) = &*pool.login_error.lock() {
-            if now.since(*at) < settings.server_login_retry {
-                return Err(super::worker::login_failing(refusal).into());
-            }
-        }
-        let queued = Queued {
-            shared: Arc::clone(&self.shared),
-            pool: Arc::clone(pool),
-            waiter: Arc::new(Waiter::new(self.worker)),
-        };
-        if let Some(server) = pool.lane(Purpose::Write).checkout(self.worker) {
-            return Ok(server);
-        }
-        let mut started = false;
-        let wait = std::future::poll_fn(|cx| {
-            if !started {
-                started = true;
-                queued.waiter.start(now, cx.waker());
-                pool.lane(Purpose::Write).wait(Arc::clone(&queued.waiter));
-                pool.grow(&self.shared, Purpose::Write, self.worker, now);
-            }
-            match queued.waiter.poll(cx) {
-                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                // Nobody holds a place for a client that has given up.
-                Poll::Pending => self.stream.poll_closed(cx).map(|()| None),
-            }
-        });
-        let limits = [
-            (settings.query_wait_timeout, sqlstate::CANNOT_CONNECT, "query_wait_timeout"),
-            (settings.query_timeout, sqlstate::QUERY_CANCELED, "query_timeout"),
-        ];
-        let first =
-            limits.into_iter().filter(|(limit, ..)| !limit.is_zero()).min_by_key(|(limit, ..)| *limit);
-        let (limit, code, words) = first.unwrap_or((Duration::MAX, sqlstate::CANNOT_CONNECT, ""));
-        match tokio::time::timeout(limit, wait).await {
-            Ok(Some(Outcome::Granted(server))) => Ok(server),
-            Ok(Some(Outcome::Refused(refusal))) => Err(refusal.into()),
-            Ok(None) => Err(Failure::Silent("client unexpected eof")),
-            Err(_) => Err(Refusal::new(code, words)
-                .detail("No connection to the server could be had in time.")
-                .into()),
-        }
-    }
-
-    /// Puts the client on the list under a key that no other has.
-    fn register(
-        &self,
-        database: &Arc<str>,
-        user: &User,
-        protocol: u32,
-        application_name: &[u8],
-        admin: bool,
-    ) -> Arc<ClientInfo> {
-        let shared = &self.shared;
-        let secret = || -> Box<[u8]> {
-            if protocol >= PROTOCOL_3_2 {
-                shared.entropy::<32>().into()
-            } else {
-                shared.entropy::<4>().into()
-            }
-        };
-        loop {
-            let key = CancelKey::new(shared.entropy(), secret(), peers::own_id(shared));
-            let dashmap::Entry::Vacant(vacant) = shared.clients.entry(key.id()) else { continue };
-            let (database, user) = (Arc::clone(database), Arc::clone(&user.name));
-            let info = Arc::new(ClientInfo {
-                local: self.local,
-                tls: self.tls.as_ref().map_or("", |tls| &tls.description).into(),
-                connected: self.connected,
-                requested: AtomicMicros::new(self.connected),
-                admin,
-                application_name: parking_lot::Mutex::new(String::from_utf8_lossy(application_name).into()),
-                ..ClientInfo::new(self.id, key, database, user, self.peer)
-            });
-            vacant.insert(Arc::clone(&info));
-            return info;
-        }
-    }
-
-    /// The new process is in; what comes next is not the protocol of clients any more.
-    async fn hand_over(&mut self, identified: Identified) -> Result<Prepared, Failure> {
-        let mut out = identified.out;
-        write::authentication(&mut out, 0, &[]);
-        write::ready_for_query(&mut out, b'I');
-        self.stream.write_all(&out).await?;
-        Ok(Prepared::Successor)
-    }
-
-    fn console(&self, identified: Identified) -> Result<Prepared, Failure> {
-        let config = self.shared.config.load();
-        let is_admin = identified.identity.is_none()
-            || config.settings.auth_type == AuthType::Any
-            || settings::is_admin(&config, &identified.user);
-        if !is_admin && !settings::is_stats_user(&config, &identified.user) {
-            return Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed")
-                .detail("The console is for admin_users and stats_users.")
-                .into());
-        }
-        // Admins come in however full it is.
-        let (limits, user) = (&self.shared.console.clients, settings::user(&self.shared, &identified.user));
-        let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
-        let permits = if is_admin {
-            [limits.acquire_regardless(), user.clients.acquire_regardless()]
-        } else {
-            [
-                limits
-                    .acquire()
-                    .ok_or_else(|| full("client connections exceeded (max_db_client_connections)"))?,
-                user.clients
-                    .acquire()
-                    .ok_or_else(|| full("client connections exceeded (max_user_client_connections)"))?,
-            ]
-        };
-        let application_name = identified.session.parameter("application_name").unwrap_or_default();
-        let info = self.register(&CONSOLE.into(), &user, PROTOCOL_3_0, application_name, true);
-        Ok(Prepared::Console { info, is_admin, greeting: identified.out, permits })
     }
 
     fn enter(self, prepared: Prepared) -> Entry {
@@ -632,21 +312,6 @@ impl Newcomer {
                     permits,
                 }))
             }
-        }
-    }
-}
-
-/// A place in a pool's queue; whoever gives up waiting gives up the place, and what was granted meanwhile.
-struct Queued {
-    shared: Arc<Shared>,
-    pool: Arc<Pool>,
-    waiter: Arc<Waiter<Box<Server>>>,
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        if let Some(server) = self.pool.lane(Purpose::Write).give_up(&self.waiter) {
-            super::worker::give_back(&self.shared, &self.pool, server, self.waiter.worker, false);
         }
     }
 }
@@ -697,11 +362,4 @@ fn names(session: &Session) -> Result<(String, String), Failure> {
     let database =
         session.parameter("database").map(text).filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
     Ok((user, database))
-}
-
-fn no_such_database(name: &str) -> Refusal {
-    Refusal::new(sqlstate::UNKNOWN_DATABASE, format!("database \"{name}\" does not exist"))
-        .detail(format!("no such database: {name}"))
-        .hint("Look at [databases] in the pooler's configuration.")
-        .log(format!("no such database: {name}"))
 }

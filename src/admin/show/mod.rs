@@ -1,6 +1,6 @@
 //! SHOW: PgBouncer's columns in PgBouncer's order and types, so that scripts and dashboards go on working.
 //!
-//! [`VIEWS`] lists what can be shown; what the rows are made of is in the files beside this one.
+//! `VIEWS` lists what can be shown; what the rows are made of is in the files beside this one.
 
 mod peers;
 mod pools;

@@ -1,0 +1,100 @@
+//! Logins that need a server wait for one in the pool's queue, as a query would.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::{Failure, Newcomer};
+use crate::clock;
+use crate::error::{Refusal, sqlstate};
+use crate::pool::{Outcome, Waiter};
+use crate::proxy::pools::{Pool, User};
+use crate::proxy::server::Server;
+use crate::proxy::shared::Shared;
+use crate::proxy::{settings, worker};
+use crate::route::cluster::Purpose;
+use crate::session::parameters::Parameters;
+
+impl Newcomer {
+    /// What the pool's servers report; if none was reached yet, waits for one as for a query.
+    pub(super) async fn reported_parameters(
+        &mut self,
+        pool: &Arc<Pool>,
+        user: &User,
+    ) -> Result<Arc<Parameters>, Failure> {
+        if let Some(welcome) = pool.welcome() {
+            return Ok(welcome);
+        }
+        let server = self.wait_for_server(pool, &user.name).await?;
+        let parameters = Arc::clone(&server.session.parameters);
+        worker::give_back(&self.shared, pool, server, self.worker, false);
+        Ok(parameters)
+    }
+
+    /// Waits for a server of a pool, in its queue, as a query would.
+    pub(super) async fn wait_for_server(
+        &mut self,
+        pool: &Arc<Pool>,
+        user: &str,
+    ) -> Result<Box<Server>, Failure> {
+        let settings = settings::for_client(&self.shared, pool, user);
+        let now = clock::now();
+        if let Some((refusal, at)) = &*pool.login_error.lock() {
+            if now.since(*at) < settings.server_login_retry {
+                return Err(worker::login_failing(refusal).into());
+            }
+        }
+        let queued = Queued {
+            shared: Arc::clone(&self.shared),
+            pool: Arc::clone(pool),
+            waiter: Arc::new(Waiter::new(self.worker)),
+        };
+        if let Some(server) = pool.lane(Purpose::Write).checkout(self.worker) {
+            return Ok(server);
+        }
+        let mut started = false;
+        let wait = std::future::poll_fn(|cx| {
+            if !started {
+                started = true;
+                queued.waiter.start(now, cx.waker());
+                pool.lane(Purpose::Write).wait(Arc::clone(&queued.waiter));
+                pool.grow(&self.shared, Purpose::Write, self.worker, now);
+            }
+            match queued.waiter.poll(cx) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                // Nobody holds a place for a client that has given up.
+                Poll::Pending => self.stream.poll_closed(cx).map(|()| None),
+            }
+        });
+        let limits = [
+            (settings.query_wait_timeout, sqlstate::CANNOT_CONNECT, "query_wait_timeout"),
+            (settings.query_timeout, sqlstate::QUERY_CANCELED, "query_timeout"),
+        ];
+        let first =
+            limits.into_iter().filter(|(limit, ..)| !limit.is_zero()).min_by_key(|(limit, ..)| *limit);
+        let (limit, code, words) = first.unwrap_or((Duration::MAX, sqlstate::CANNOT_CONNECT, ""));
+        match tokio::time::timeout(limit, wait).await {
+            Ok(Some(Outcome::Granted(server))) => Ok(server),
+            Ok(Some(Outcome::Refused(refusal))) => Err(refusal.into()),
+            Ok(None) => Err(Failure::Silent("client unexpected eof")),
+            Err(_) => Err(Refusal::new(code, words)
+                .detail("No connection to the server could be had in time.")
+                .into()),
+        }
+    }
+}
+
+/// A place in a pool's queue; whoever gives up waiting gives up the place, and what was granted meanwhile.
+struct Queued {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    waiter: Arc<Waiter<Box<Server>>>,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if let Some(server) = self.pool.lane(Purpose::Write).give_up(&self.waiter) {
+            worker::give_back(&self.shared, &self.pool, server, self.waiter.worker, false);
+        }
+    }
+}
