@@ -62,6 +62,8 @@ struct Unnamed {
     valid: bool,
     /// It has been bound since.
     bound: bool,
+    /// Its Parse belongs to the batch at hand: if that was skipped after an error, so is what uses it.
+    in_batch: bool,
     /// Its Parse, while that may be needed on another server. Kept for its capacity.
     text: Vec<u8>,
 }
@@ -377,7 +379,10 @@ impl Walk<'_> {
                 self.server.unnamed.valid = false;
                 Expect::Query
             }
-            b'S' => Expect::Sync,
+            b'S' => {
+                self.server.unnamed.in_batch = false;
+                Expect::Sync
+            }
             b'E' => Expect::Execute,
             b'P' => return self.parse(frame),
             b'B' => return self.bind(frame),
@@ -444,10 +449,11 @@ impl Walk<'_> {
 
     fn parse_unnamed<'a>(&mut self, frame: &Frame<'_>) -> Step<'a> {
         self.server.pipeline.expect(Expect::Parse, Action::Forward, 0);
-        if !self.context.exclusive {
+        // In a batch that has failed the server does not look at it.
+        if !self.context.exclusive && !self.server.pipeline.is_skipping() {
             self.client.unnamed = None;
             let unnamed = &mut self.server.unnamed;
-            (unnamed.valid, unnamed.bound) = (true, false);
+            (unnamed.valid, unnamed.bound, unnamed.in_batch) = (true, false, true);
             unnamed.text.clear();
             if frame.is_complete() && frame.len <= MAX_NAME {
                 unnamed.text.extend_from_slice(&frame.body[1..]);
@@ -518,8 +524,16 @@ impl Walk<'_> {
 
     /// The unnamed statement is about to be used: is it this client's?
     fn unnamed_statement<'a>(&mut self) -> Result<Option<Step<'a>>, Refusal> {
-        if self.server.unnamed.valid || self.context.exclusive || self.server.pipeline.is_skipping() {
+        if self.context.exclusive || self.server.pipeline.is_skipping() {
             return Ok(None);
+        }
+        let unnamed = &self.server.unnamed;
+        if unnamed.valid && (unnamed.in_batch || self.server.pipeline.is_empty()) {
+            return Ok(None);
+        }
+        if unnamed.valid {
+            // The batch that prepared it is not answered yet: should it fail, the server still has another client's.
+            self.client.unnamed = unnamed.kept();
         }
         match self.client.unnamed.take() {
             Some(parse) => Ok(Some(Step::Inject(Inject::Unnamed(parse)))),
@@ -534,7 +548,8 @@ impl Walk<'_> {
             Inject::Unnamed(parse) => {
                 write::parse(out, b"", &parse);
                 self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
-                self.server.unnamed = Unnamed { valid: true, bound: false, text: parse.into_vec() };
+                self.server.unnamed =
+                    Unnamed { valid: true, bound: false, in_batch: true, text: parse.into_vec() };
             }
             Inject::Statement(statement) => {
                 while let Some(evicted) = self.server.statements.evict(self.context.max_prepared.max(1)) {
@@ -547,6 +562,13 @@ impl Walk<'_> {
                 self.server.pipeline.expect(Expect::Parse, Action::Skip, statement.id);
             }
         }
+    }
+}
+
+impl Unnamed {
+    /// Its text, if that was kept.
+    fn kept(&self) -> Option<Box<[u8]>> {
+        (!self.text.is_empty()).then(|| self.text.as_slice().into())
     }
 }
 
@@ -670,6 +692,11 @@ fn forget_statements(command: &[u8], server: &mut ServerSession, client: &mut Cl
 
 #[cold]
 fn undo_statements(server: &mut ServerSession, client: &mut ClientSession) {
+    if server.unnamed.valid {
+        // The server may have skipped its Parse, and still have another client's: it is prepared again before it is used.
+        client.unnamed = server.unnamed.kept();
+        server.unnamed.valid = false;
+    }
     for undone in server.pipeline.take_undone() {
         match undone {
             Undone::ClientParse { id, on_server } => {

@@ -178,6 +178,35 @@ fn nobody_runs_another_clients_unnamed_statement() {
 }
 
 #[test]
+fn an_unnamed_statement_of_a_failed_batch_is_not_another_clients() {
+    let parse: (u8, &[u8]) = (b'P', b"\0select 2\0\0\0");
+    let bind: (u8, &[u8]) = (b'B', b"\0\0x");
+    let again = messages(&[parse, bind, SYNC]);
+    // The error is known before the Parse comes, or after it, or only after the Bind.
+    for known in 0..3 {
+        let mut link = Link::new(10);
+        let failed = message(b'E', b"SERROR\0C42601\0\0");
+        link.client_sends(&messages(&[(b'D', b"Pnowhere\0")])).unwrap();
+        if known == 0 {
+            link.server_sends(&failed).unwrap();
+        }
+        link.client_sends(&messages(&[parse, SYNC])).unwrap();
+        if known == 1 {
+            link.server_sends(&failed).unwrap();
+            link.server_sends(&messages(&[READY])).unwrap();
+        }
+        link.to_server.clear();
+        let sent = link.client_sends(&messages(&[bind, SYNC]));
+        if known == 0 {
+            assert!(sent.is_err(), "the server has never seen a Parse");
+        } else {
+            sent.unwrap();
+            assert_eq!(link.to_server, again, "{known}");
+        }
+    }
+}
+
+#[test]
 fn one_batch_at_a_time_on_a_standby() {
     let mut link = Link::new(10);
     link.one_at_a_time = true;
