@@ -9,7 +9,7 @@ use super::settings::{Change, Status, TABLE};
 pub fn markdown() -> String {
     let mut out = String::from(
         "# Settings\n\nMade from the table in `src/config/settings.rs`; a test keeps it current. Names, defaults and \
-         meanings are PgBouncer's, but for those marked **own**.\n\n| Setting | Kind | Default | Change | Meaning |\n\
+         meanings are PgBouncer 1.25's, but for those marked **own** and, of a PgBouncer to come, **newer**.\n\n| Setting | Kind | Default | Change | Meaning |\n\
          |---|---|---|---|---|\n",
     );
     for info in TABLE {
@@ -22,11 +22,15 @@ pub fn markdown() -> String {
             Status::Accepted(instead) => format!(" *Accepted: {instead}.*"),
             Status::Pending => " *No effect in this version.*".to_owned(),
         };
-        let own = if OWN.contains(&info.name) { " **own**" } else { "" };
+        let mark = match info.name {
+            name if OWN.contains(&name) => " **own**",
+            name if NEWER.contains(&name) => " **newer**",
+            _ => "",
+        };
         let default = if info.default.is_empty() { String::new() } else { format!("`{}`", info.default) };
         let _ = writeln!(
             out,
-            "| `{}`{own} | {} | {default} | {change} | {}{note} |",
+            "| `{}`{mark} | {} | {default} | {change} | {}{note} |",
             info.name,
             info.kind.trim(),
             info.doc
@@ -40,8 +44,20 @@ pub fn markdown() -> String {
 }
 
 /// Settings PgBouncer does not have.
-const OWN: &[&str] =
-    &["http_listen_addr", "http_port", "log_format", "read_write_split", "topology_check_period", "workers"];
+const OWN: &[&str] = &[
+    "auth_query_ttl",
+    "client_tls_crl_file",
+    "http_listen_addr",
+    "http_port",
+    "log_format",
+    "read_write_split",
+    "server_tls_crl_file",
+    "topology_check_period",
+    "workers",
+];
+
+/// Settings of the PgBouncer that will follow 1.25.
+const NEWER: &[&str] = &["login_notify_message", "pool_idle_timeout"];
 
 const ENVIRONMENT: &str = "
 ## Environment
