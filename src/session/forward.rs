@@ -64,6 +64,8 @@ struct Unnamed {
     bound: bool,
     /// Its Parse belongs to the batch at hand: if that was skipped after an error, so is what uses it.
     in_batch: bool,
+    /// An error has come since: it may not have been prepared.
+    doubtful: bool,
     /// Its Parse, while that may be needed on another server. Kept for its capacity.
     text: Vec<u8>,
 }
@@ -376,7 +378,7 @@ impl Walk<'_> {
                     return Err(Refusal::protocol("PQexec disallowed")
                         .hint("The setting disable_pqexec allows the extended query protocol only."));
                 }
-                self.server.unnamed.valid = false;
+                self.forget_unnamed();
                 Expect::Query
             }
             b'S' => {
@@ -406,6 +408,9 @@ impl Walk<'_> {
             return Ok(Step::Wait);
         }
         if frame.body.first() == Some(&0) {
+            if !frame.is_complete() && frame.len <= MAX_NAME && !self.context.exclusive {
+                return Ok(Step::Wait);
+            }
             return Ok(self.parse_unnamed(frame));
         }
         if self.context.max_prepared == 0 {
@@ -449,11 +454,11 @@ impl Walk<'_> {
 
     fn parse_unnamed<'a>(&mut self, frame: &Frame<'_>) -> Step<'a> {
         self.server.pipeline.expect(Expect::Parse, Action::Forward, 0);
-        // In a batch that has failed the server does not look at it.
         if !self.context.exclusive && !self.server.pipeline.is_skipping() {
             self.client.unnamed = None;
             let unnamed = &mut self.server.unnamed;
-            (unnamed.valid, unnamed.bound, unnamed.in_batch) = (true, false, true);
+            (unnamed.valid, unnamed.bound) = (true, false);
+            (unnamed.in_batch, unnamed.doubtful) = (true, false);
             unnamed.text.clear();
             if frame.is_complete() && frame.len <= MAX_NAME {
                 unnamed.text.extend_from_slice(&frame.body[1..]);
@@ -491,7 +496,7 @@ impl Walk<'_> {
             }
         }
         if expect == Expect::Close && named.name.is_empty() {
-            self.server.unnamed.valid = false;
+            self.forget_unnamed();
         }
         if expect == Expect::Close && !named.name.is_empty() && self.context.max_prepared > 0 {
             // The server keeps the statement for whoever prepares it next.
@@ -528,17 +533,27 @@ impl Walk<'_> {
             return Ok(None);
         }
         let unnamed = &self.server.unnamed;
-        if unnamed.valid && (unnamed.in_batch || self.server.pipeline.is_empty()) {
+        let again = if !unnamed.valid {
+            self.client.unnamed.take()
+        } else if unnamed.in_batch || self.server.pipeline.is_empty() && !unnamed.doubtful {
             return Ok(None);
-        }
-        if unnamed.valid {
-            // The batch that prepared it is not answered yet: should it fail, the server still has another client's.
-            self.client.unnamed = unnamed.kept();
-        }
-        match self.client.unnamed.take() {
+        } else {
+            // If its batch has failed, or will, the server still has somebody else's.
+            (!unnamed.text.is_empty()).then(|| unnamed.text.as_slice().into())
+        };
+        match again {
             Some(parse) => Ok(Some(Step::Inject(Inject::Unnamed(parse)))),
             None => Err(Refusal::new(sqlstate::UNKNOWN_STATEMENT, "unnamed prepared statement does not exist")
                 .hint("In transaction pooling, send Parse and Bind of an unnamed statement in one transaction, or give it a name.")),
+        }
+    }
+
+    /// A simple query or a Close ends the unnamed statement, wherever it was.
+    #[inline]
+    fn forget_unnamed(&mut self) {
+        if !self.server.pipeline.is_skipping() {
+            self.server.unnamed.valid = false;
+            self.client.unnamed = None;
         }
     }
 
@@ -548,8 +563,13 @@ impl Walk<'_> {
             Inject::Unnamed(parse) => {
                 write::parse(out, b"", &parse);
                 self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
-                self.server.unnamed =
-                    Unnamed { valid: true, bound: false, in_batch: true, text: parse.into_vec() };
+                self.server.unnamed = Unnamed {
+                    valid: true,
+                    bound: false,
+                    in_batch: true,
+                    doubtful: false,
+                    text: parse.into_vec(),
+                };
             }
             Inject::Statement(statement) => {
                 while let Some(evicted) = self.server.statements.evict(self.context.max_prepared.max(1)) {
@@ -562,13 +582,6 @@ impl Walk<'_> {
                 self.server.pipeline.expect(Expect::Parse, Action::Skip, statement.id);
             }
         }
-    }
-}
-
-impl Unnamed {
-    /// Its text, if that was kept.
-    fn kept(&self) -> Option<Box<[u8]>> {
-        (!self.text.is_empty()).then(|| self.text.as_slice().into())
     }
 }
 
@@ -623,7 +636,9 @@ pub fn server_to_client(
     }
     while at < buf.len() {
         let Some(frame) = peek(&buf[at..])? else { break };
-        if !frame.is_complete() && is_read_whole(frame.tag) {
+        // An error that answers the proxy's own query is not passed on, but understood.
+        let is_read_whole = is_read_whole(frame.tag) || frame.tag == b'E' && server.pipeline.next_is_ours();
+        if !frame.is_complete() && is_read_whole {
             if frame.len > MAX_NAME {
                 return Err(FrameError::Length.into());
             }
@@ -692,11 +707,7 @@ fn forget_statements(command: &[u8], server: &mut ServerSession, client: &mut Cl
 
 #[cold]
 fn undo_statements(server: &mut ServerSession, client: &mut ClientSession) {
-    if server.unnamed.valid {
-        // The server may have skipped its Parse, and still have another client's: it is prepared again before it is used.
-        client.unnamed = server.unnamed.kept();
-        server.unnamed.valid = false;
-    }
+    server.unnamed.doubtful = true;
     for undone in server.pipeline.take_undone() {
         match undone {
             Undone::ClientParse { id, on_server } => {

@@ -138,6 +138,12 @@ impl Pipeline {
         self.tainted
     }
 
+    /// Whether a tainted connection can be closed without loss: the last batch has ended as well. What comes behind an
+    /// error is ignored up to the end of its batch, which no other server would do.
+    pub fn is_spent(&self) -> bool {
+        self.tainted && self.settled
+    }
+
     /// Whether no answer is outstanding.
     pub fn is_empty(&self) -> bool {
         self.expected.is_empty()
@@ -146,6 +152,11 @@ impl Pipeline {
     /// Whether nothing but the proxy's own messages is under way.
     pub fn only_ours(&self) -> bool {
         self.expected.iter().all(|entry| entry.action == Action::Skip)
+    }
+
+    /// Whether the next answer is that to a query which the proxy has put in.
+    pub fn next_is_ours(&self) -> bool {
+        matches!(self.expected.front(), Some(Entry { expect: Expect::Query, action: Action::Skip, .. }))
     }
 
     /// Whether the last message sent closes a batch: what comes next could as well go to another server.
@@ -228,9 +239,9 @@ impl Pipeline {
         Some(if entry.expect == Expect::Parse { b'1' } else { b'3' })
     }
 
-    /// Statements to be corrected after an error; empty except right after one.
+    /// Statements to be corrected after an error, the last one first; empty except right after one.
     pub fn take_undone(&mut self) -> impl Iterator<Item = Undone> + '_ {
-        self.undone.drain(..)
+        self.undone.drain(..).rev()
     }
 
     fn front(&self) -> Option<Expect> {
@@ -280,9 +291,7 @@ impl Pipeline {
         match self.expected.front() {
             // Nobody asked: the server is about to close the connection.
             None => self.tainted = true,
-            Some(Entry { expect: Expect::Query, action: Action::Skip, .. }) => {
-                return Ok(Verdict::SetupFailed);
-            }
+            Some(_) if self.next_is_ours() => return Ok(Verdict::SetupFailed),
             Some(Entry { expect: Expect::Query | Expect::Call | Expect::Sync, .. }) => {}
             Some(_) => self.fail_batch(),
         }

@@ -163,6 +163,19 @@ fn the_oldest_statement_makes_room() {
 }
 
 #[test]
+fn what_made_room_in_a_failed_batch_is_undone_backwards() {
+    let mut link = Link::new(1);
+    let parse_b: (u8, &[u8]) = (b'P', b"b\0select 2\0\0\0");
+    // Both take turns in the one place, but the server stops behind the first one.
+    let batch = [PARSE_A, SYNC, parse_b, (b'B', b"\0a\0"), (b'D', b"Sb\0"), SYNC];
+    link.client_sends(&messages(&batch)).unwrap();
+    link.server_sends(&messages(&[(b'1', b""), READY, (b'E', b"\0"), READY])).unwrap();
+    link.to_server.clear();
+    link.client_sends(&messages(&[(b'B', b"\0a\0")])).unwrap();
+    assert_eq!(link.to_server, messages(&[(b'B', b"\0PGWEIR_1\0")]));
+}
+
+#[test]
 fn nobody_runs_another_clients_unnamed_statement() {
     let mut link = Link::new(10);
     assert!(link.client_sends(&messages(&[(b'B', b"\0\0x")])).is_err());
@@ -178,31 +191,56 @@ fn nobody_runs_another_clients_unnamed_statement() {
 }
 
 #[test]
-fn an_unnamed_statement_of_a_failed_batch_is_not_another_clients() {
-    let parse: (u8, &[u8]) = (b'P', b"\0select 2\0\0\0");
-    let bind: (u8, &[u8]) = (b'B', b"\0\0x");
-    let again = messages(&[parse, bind, SYNC]);
-    // The error is known before the Parse comes, or after it, or only after the Bind.
-    for known in 0..3 {
+fn the_unnamed_statement_follows_its_client_however_it_was_cut() {
+    let parse = message(b'P', b"\0select 1\0\0\0");
+    for cut in 0..parse.len() {
         let mut link = Link::new(10);
-        let failed = message(b'E', b"SERROR\0C42601\0\0");
-        link.client_sends(&messages(&[(b'D', b"Pnowhere\0")])).unwrap();
-        if known == 0 {
-            link.server_sends(&failed).unwrap();
-        }
-        link.client_sends(&messages(&[parse, SYNC])).unwrap();
-        if known == 1 {
-            link.server_sends(&failed).unwrap();
-            link.server_sends(&messages(&[READY])).unwrap();
-        }
+        link.client_sends(&parse[..cut]).unwrap();
+        link.client_sends(&parse[cut..]).unwrap();
+        link.client_sends(&messages(&[SYNC])).unwrap();
+        link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
+        std::mem::take(&mut link.server).detach(&mut link.client);
         link.to_server.clear();
-        let sent = link.client_sends(&messages(&[bind, SYNC]));
-        if known == 0 {
-            assert!(sent.is_err(), "the server has never seen a Parse");
-        } else {
-            sent.unwrap();
-            assert_eq!(link.to_server, again, "{known}");
-        }
+        link.client_sends(&messages(&[(b'B', b"\0\0x")])).unwrap();
+        assert_eq!(link.to_server, [parse.clone(), message(b'B', b"\0\0x")].concat(), "{cut}");
+    }
+}
+
+#[test]
+fn nobody_runs_another_clients_unnamed_statement_after_an_error() {
+    let (parse, bind) = ((b'P', &b"\0select 1\0\0\0"[..]), (b'B', &b"\0\0x"[..]));
+    // The error is not known yet: what is bound in another batch is prepared there.
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[(b'E', b"\0"), parse, SYNC, bind, SYNC])).unwrap();
+    assert_eq!(link.to_server, messages(&[(b'E', b"\0"), parse, SYNC, parse, bind, SYNC]));
+    link.server_sends(&messages(&[(b'E', b"\0"), READY, (b'1', b""), (b'2', b""), READY])).unwrap();
+    assert_eq!(link.to_client, messages(&[(b'E', b"\0"), READY, (b'2', b""), READY]));
+    // It is known, and the server skips the Parse.
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[(b'E', b"\0")])).unwrap();
+    link.server_sends(&messages(&[(b'E', b"\0")])).unwrap();
+    assert!(link.client_sends(&messages(&[parse, SYNC, bind])).is_err());
+    // It comes between Parse and Sync.
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[(b'E', b"\0"), parse])).unwrap();
+    link.server_sends(&messages(&[(b'E', b"\0")])).unwrap();
+    link.client_sends(&messages(&[SYNC])).unwrap();
+    link.server_sends(&messages(&[READY])).unwrap();
+    link.to_server.clear();
+    link.client_sends(&messages(&[bind, (b'D', b"S\0")])).unwrap();
+    assert_eq!(link.to_server, messages(&[parse, bind, (b'D', b"S\0")]));
+}
+
+#[test]
+fn a_query_or_a_close_ends_the_unnamed_statement_on_all_servers() {
+    for end in [(b'Q', &b"select 2\0"[..]), (b'C', b"S\0")] {
+        let mut link = Link::new(10);
+        link.client_sends(&messages(&[(b'P', b"\0select 1\0\0\0"), SYNC])).unwrap();
+        link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
+        std::mem::take(&mut link.server).detach(&mut link.client);
+        link.client_sends(&messages(&[end, SYNC])).unwrap();
+        let refusal = link.client_sends(&messages(&[(b'B', b"\0\0x")])).unwrap_err();
+        assert_eq!(refusal.sqlstate, sqlstate::UNKNOWN_STATEMENT);
     }
 }
 
@@ -236,6 +274,18 @@ fn parameters_are_aligned_and_shared() {
     assert!(link.server.is_settled());
     assert!(!align_parameters(&mut link.client, &mut link.server, &mut setup));
     assert!(Arc::ptr_eq(&link.client.parameters, &link.server.parameters));
+}
+
+#[test]
+fn an_error_that_answers_our_own_query_is_read_to_its_end() {
+    let error = message(b'E', b"SFEHLER\0VFATAL\0C57P01\0Mbye\0\0");
+    for cut in 0..=error.len() {
+        let mut link = Link::new(10);
+        link.server.ask(b"SELECT 1", &mut Vec::new());
+        let (start, end) = error.split_at(cut);
+        let fault = link.server_sends(start).and_then(|_| link.server_sends(end)).unwrap_err();
+        assert!(matches!(&fault, ServerFault::Leaving(text) if text == "FATAL bye"), "{cut}: {fault}");
+    }
 }
 
 #[test]

@@ -114,7 +114,15 @@ fn failed_copy_with_a_swallowed_sync_taints() {
     receive(&mut p, &["G", "E"]);
     send(&mut p, &[CopyEnd, Sync]);
     receive(&mut p, &["ZI"]);
-    assert!(!p.is_settled() && p.is_tainted());
+    assert!(!p.is_settled() && p.is_spent());
+    // What belongs to a batch stays together, until that is over.
+    send(&mut p, &[Execute]);
+    assert!(!p.is_spent());
+    receive(&mut p, &["E"]);
+    assert!(p.is_empty() && !p.is_spent());
+    send(&mut p, &[Sync]);
+    receive(&mut p, &["ZI"]);
+    assert!(p.is_spent());
     // … and if the server had not swallowed it, there is one ReadyForQuery more.
     receive(&mut p, &["ZI"]);
 }
@@ -165,7 +173,7 @@ fn faked_replies_keep_their_place() {
 }
 
 #[test]
-fn statements_behind_an_error_are_undone() {
+fn statements_behind_an_error_are_undone_backwards() {
     let mut p = Pipeline::default();
     p.expect(Close, Skip, 1);
     p.expect(Parse, Skip, 2);
@@ -179,10 +187,10 @@ fn statements_behind_an_error_are_undone() {
     assert_eq!(
         undone,
         [
-            Undone::ServerClose(1),
-            Undone::ServerParse(2),
-            Undone::ClientParse { id: 3, on_server: true },
             Undone::ClientParse { id: 4, on_server: false },
+            Undone::ClientParse { id: 3, on_server: true },
+            Undone::ServerParse(2),
+            Undone::ServerClose(1),
         ]
     );
 }
