@@ -12,6 +12,7 @@ mod deadlines;
 mod moving;
 mod parameters;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -251,7 +252,7 @@ impl Client {
         match self.checkout(purpose) {
             Some(server) => {
                 self.link(server, now);
-                self.send(cx, scratch, bytes)?;
+                self.send(cx, scratch, Cow::Borrowed(bytes))?;
             }
             None => {
                 self.carry = scratch.vector(bytes);
@@ -354,9 +355,7 @@ impl Client {
         // The deadline so far was that of the wait.
         self.set_deadline(now);
         let bytes = std::mem::take(&mut self.carry);
-        let sent = self.send(cx, scratch, &bytes);
-        scratch.recycle(bytes);
-        Poll::Ready(sent)
+        Poll::Ready(self.send(cx, scratch, Cow::Owned(bytes)))
     }
 
     /// Notices that a waiting client has gone; keeps what it pipelines meanwhile, up to a point.
@@ -451,10 +450,8 @@ impl Client {
                 (self.hold, self.preparing) = (false, false);
                 progress = true;
                 let bytes = std::mem::take(&mut self.carry);
-                let sent = self.send(cx, scratch, &bytes);
-                scratch.recycle(bytes);
-                sent?;
-            } else if !waits && server.pending.is_empty() {
+                self.send(cx, scratch, Cow::Owned(bytes))?;
+            } else if !waits && server.pending.is_empty() && self.pending.len() < read.len() {
                 match relay::receive(cx, &mut self.stream, read) {
                     Poll::Ready(Ok(Some(n))) => {
                         progress = true;
@@ -486,20 +483,18 @@ impl Client {
             }
         }
         if self.carry.is_empty() {
-            return self.send(cx, scratch, bytes);
+            return self.send(cx, scratch, Cow::Borrowed(bytes));
         }
         let mut all = std::mem::take(&mut self.carry);
         all.extend_from_slice(bytes);
-        let sent = self.send(cx, scratch, &all);
-        scratch.recycle(all);
-        sent
+        self.send(cx, scratch, Cow::Owned(all))
     }
 
     /// Passes a client's bytes on; what cannot go yet stays in `carry`.
-    fn send(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<(), End> {
+    fn send(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: Cow<'_, [u8]>) -> Result<(), End> {
         let Some(server) = &mut self.server else { return Ok(()) };
         if self.preparing {
-            self.carry = scratch.vector(bytes);
+            self.carry = scratch.rest(bytes, 0);
             return self.flush_server(cx);
         }
         let session_pooling = self.settings.pool_mode == PoolMode::Session;
@@ -511,15 +506,16 @@ impl Client {
             refuse_simple: self.settings.disable_pqexec,
             classify: router::class,
         };
-        let mut out = Output::new(bytes, &mut scratch.rewrite);
-        let sent = forward::client_to_server(bytes, &mut self.session, &mut server.session, &walk, &mut out)?;
+        let mut out = Output::new(&bytes, &mut scratch.rewrite);
+        let sent =
+            forward::client_to_server(&bytes, &mut self.session, &mut server.session, &walk, &mut out)?;
         let broken = relay::send(cx, &mut server.stream, &mut server.pending, out.bytes()).is_err();
         let mut fakes = Output::new(&[], &mut scratch.rewrite);
         forward::fake_replies_due(&mut server.session, &mut fakes);
         if !fakes.is_empty() {
             relay::send(cx, &mut self.stream, &mut self.pending, fakes.bytes())?;
         }
-        self.carry = scratch.vector(&bytes[sent.consumed..]);
+        self.carry = scratch.rest(bytes, sent.consumed);
         self.count(&sent);
         self.hold = sent.stop == Stop::Hold;
         if self.settings.has_timeouts {
@@ -630,7 +626,7 @@ impl Client {
         }
         let pipeline = &server.session.pipeline;
         let quiet = server.pending.is_empty() && server.carry.is_empty() && !self.session.is_mid_frame();
-        if pipeline.is_tainted() && pipeline.is_empty() && pipeline.status() == b'I' && quiet {
+        if pipeline.is_spent() && quiet {
             let server = self.unlink();
             server.close("reply of a failed COPY is uncertain");
         } else if server.session.is_settled() && quiet && self.settings.pool_mode != PoolMode::Session {

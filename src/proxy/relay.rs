@@ -3,6 +3,7 @@
 //! Each function is called from the client task's `poll`, reads what is there, walks it and passes it on with one
 //! write. Buffers belong to the thread and are taken for one `poll`: an idle client has none.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -54,6 +55,20 @@ impl Scratch {
         let mut vector = self.spare.pop().unwrap_or_default();
         vector.extend_from_slice(bytes);
         vector
+    }
+
+    /// What of these bytes has not been dealt with. If that is all of them they stay where they are: a long message that
+    /// has to come whole would otherwise be copied with each piece of it.
+    pub(super) fn rest(&mut self, bytes: Cow<'_, [u8]>, consumed: usize) -> Vec<u8> {
+        match bytes {
+            Cow::Owned(all) if consumed == 0 => all,
+            Cow::Owned(all) => {
+                let rest = self.vector(&all[consumed..]);
+                self.recycle(all);
+                rest
+            }
+            Cow::Borrowed(bytes) => self.vector(&bytes[consumed..]),
+        }
     }
 
     /// Takes back a vector nobody needs.
