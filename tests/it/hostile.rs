@@ -12,7 +12,7 @@ const V3_0: u32 = 3 << 16;
 const LOGIN: [(&str, &str); 2] = [("user", USER), ("database", "app")];
 
 /// Others are served as ever.
-async fn check_alive(pooler: &Pooler) {
+pub(crate) async fn check_alive(pooler: &Pooler) {
     assert_eq!(pooler.raw().await.value("SELECT 1").await, "1");
 }
 
@@ -162,7 +162,7 @@ fn passwords_of_any_length() {
 }
 
 /// A server that follows a script on each connection. It goes on until the process ends.
-fn server(serve: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> u16 {
+pub(crate) fn server(serve: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -181,7 +181,7 @@ fn read_startup(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.read_exact(&mut vec![0; u32::from_be_bytes(len) as usize - 4])
 }
 
-fn read_message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut header = [0; 5];
     stream.read_exact(&mut header)?;
     let mut body = vec![0; u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize - 4];
@@ -190,7 +190,7 @@ fn read_message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
 }
 
 /// The end of a login. With these parameters the pooler asks for no others.
-fn welcome() -> Vec<u8> {
+pub(crate) fn welcome() -> Vec<u8> {
     let parameters = ["IntervalStyle\0postgres\0", "in_hot_standby\0off\0"];
     let parameters: Vec<u8> = parameters.iter().flat_map(|text| message(b'S', text.as_bytes())).collect();
     let key = message(b'K', &[0, 0, 0, 1, 0, 0, 0, 2]);
@@ -198,13 +198,14 @@ fn welcome() -> Vec<u8> {
 }
 
 /// A pooler with this server as `hostile`, and the ordinary one.
-fn pooler_before(port: u16) -> Pooler {
+pub(crate) fn pooler_before(port: u16, settings: &str) -> Pooler {
     let databases =
         format!("app = host=127.0.0.1 port={}\nhostile = host=127.0.0.1 port={port}\n", cluster().primary);
-    Pooler::with_databases(&databases, "server_tls_sslmode = disable\nquery_wait_timeout = 0.5")
+    let settings = format!("server_tls_sslmode = disable\nquery_wait_timeout = 0.5\n{settings}");
+    Pooler::with_databases(&databases, &settings)
 }
 
-async fn log_in_to_hostile(pooler: &Pooler) -> Result<Raw, crate::support::raw::Message> {
+pub(crate) async fn log_in_to_hostile(pooler: &Pooler) -> Result<Raw, crate::support::raw::Message> {
     let parameters = [("user", USER), ("database", "hostile")];
     Raw::log_in_with(pooler.port, V3_0, &parameters, PASSWORD).await
 }
@@ -239,7 +240,7 @@ fn challenges_of_a_hostile_server() {
             let _ = read_message(stream);
             stream.write_all(&[message(b'R', &[0; 4]), message(b'Z', b"I")].concat())
         });
-        let pooler = pooler_before(port);
+        let pooler = pooler_before(port, "");
         run(async {
             assert!(
                 log_in_to_hostile(&pooler).await.is_err(),
@@ -265,7 +266,7 @@ fn errors_of_which_parts_are_missing() {
     ];
     for body in bodies {
         let port = server(move |stream| stream.write_all(&message(b'E', body)));
-        let pooler = pooler_before(port);
+        let pooler = pooler_before(port, "");
         run(async {
             let Err(error) = log_in_to_hostile(&pooler).await else { panic!("{body:?}") };
             assert_eq!(error.field('C').len(), 5, "the client gets a whole error: {error:?}");
@@ -279,7 +280,7 @@ fn errors_of_which_parts_are_missing() {
                 stream.write_all(&[message(b'E', body), message(b'Z', b"I")].concat())?;
             }
         });
-        let pooler = pooler_before(port);
+        let pooler = pooler_before(port, "");
         run(async {
             let mut raw = log_in_to_hostile(&pooler).await.unwrap();
             for _ in 0..2 {
@@ -311,7 +312,7 @@ fn frames_of_a_hostile_server() {
     ];
     for frame in frames {
         let port = server(move |stream| stream.write_all(frame));
-        let pooler = pooler_before(port);
+        let pooler = pooler_before(port, "");
         run(async {
             assert!(log_in_to_hostile(&pooler).await.is_err(), "{frame:?}");
             check_alive(&pooler).await;
@@ -321,7 +322,7 @@ fn frames_of_a_hostile_server() {
             read_message(stream)?;
             stream.write_all(frame)
         });
-        let pooler = pooler_before(port);
+        let pooler = pooler_before(port, "");
         run(async {
             let mut raw = log_in_to_hostile(&pooler).await.unwrap();
             raw.send(&query("SELECT 1")).await;
@@ -341,7 +342,7 @@ fn a_server_that_hangs_up_at_once() {
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         stream.write_all(&welcome())
     });
-    let pooler = pooler_before(port);
+    let pooler = pooler_before(port, "");
     run(async {
         let mut raw = log_in_to_hostile(&pooler).await.unwrap();
         raw.send(&query("SELECT 1")).await;
