@@ -58,6 +58,12 @@ ensure_cc() {
   have cc || die "no C compiler (cc), which Rust needs to link: install gcc"
 }
 
+# libFuzzer is C++.
+ensure_cxx() {
+  have c++ || ensure_packages g++ || true
+  have c++ || die "no C++ compiler (c++), which the fuzz targets need: install g++"
+}
+
 # ensure_promtool: promtool on PATH or in $tools_dir/bin. Out of Debian's package without installing it: that would start
 # a Prometheus server. Where it cannot be had the tests that ask for it say so.
 ensure_promtool() {

@@ -19,8 +19,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::error::Refusal;
 use crate::proxy::login::ConsoleLogin;
 use crate::proxy::shared::Shared;
+
+/// Reads a query string as the console does, without running anything: how many commands it holds.
+pub fn check(text: &str) -> Result<usize, Refusal> {
+    let statements = parse::split(text);
+    statements.iter().try_for_each(|statement| parse::parse(statement).map(drop))?;
+    Ok(statements.len())
+}
 
 /// Serves a console session until it ends.
 pub fn serve(shared: Arc<Shared>, login: ConsoleLogin) -> Pin<Box<dyn Future<Output = ()>>> {

@@ -1,0 +1,57 @@
+//! What people type: statements, and commands of the console.
+
+use pgweir::admin;
+use pgweir::sql::{Class, Dialect, classify};
+
+use super::bytes::{Bytes, texts};
+
+/// Is this statement a read?
+pub(super) fn sql(input: &[u8]) {
+    for standard_conforming_strings in [true, false] {
+        let dialect = Dialect { standard_conforming_strings };
+        let class = |parts: &[&[u8]]| classify(&parts.concat(), dialect);
+        let alone = class(&[input]);
+        assert_eq!(alone, class(&[b" /* /* */ ' */-- '\n\t;", input]));
+        assert_eq!(alone, class(&[input, b"\n;"]));
+        // In one query string with a write nothing is a read, unless that write is inside parentheses that do not end.
+        assert_eq!(class(&[b"delete from t;", input]), Class::Write);
+        if !input.contains(&b'(') {
+            assert_eq!(class(&[input, b"\n;delete from t"]), Class::Write);
+        }
+        // A function nobody knows makes a write of anything.
+        if alone == Class::Read && !input.contains(&b'$') {
+            assert_eq!(class(&[b"select nobody_knows(1) from (", input, b"\n) x"]), Class::Write);
+        }
+    }
+}
+
+pub(super) fn sql_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "select a.b, \"c\"\"d\", count(*) from t where x = $1 and y = 'it''s' -- comment\n",
+        "with x as (select 1) select * from x union (values (1), (2)) order by 1 limit 1e-3",
+        "begin transaction isolation level repeatable read, read only",
+        "start transaction read only; select 1; commit",
+        "copy (select 1) to stdout with (format csv)",
+        "explain (analyze, costs off) select pg_catalog.lower(E'a\\'b') /* x /* y */ z */",
+        "select $tag$ ' $tag$, U&'x', u&\"y\", B'1', x'ff', N'z' for update",
+        "select nextval('s'); table t; ((select 1))",
+    ])
+}
+
+/// Commands of the console.
+pub(super) fn console(input: &[u8]) {
+    let text = Bytes(input).text();
+    let Ok(commands) = admin::check(&text) else { return };
+    assert!(commands <= text.len());
+    let more = admin::check(&format!("/* ; */ SHOW POOLS -- ;\n;{text}\n;;show stats"));
+    assert_eq!(more.ok(), Some(commands + 2));
+}
+
+pub(super) fn console_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        " show a ; set x = 'a;b';; ",
+        "SET SESSION timezone TO 'it''s'; begin; select 1; commit",
+        "/* from a tool */ kill \"My Db\" -- all of them\n; pause; resume; show default_pool_size",
+        "shutdown wait_for_clients; deallocate prepare x; kill_client $1",
+    ])
+}
