@@ -64,6 +64,11 @@ pub fn local_time_millis() -> String {
     format_local(chrono::Local::now(), "%Y-%m-%d %H:%M:%S%.3f")
 }
 
+/// The local time now, as syslog writes it (RFC 3164).
+pub fn local_time_syslog() -> String {
+    chrono::Local::now().format("%b %e %H:%M:%S").to_string()
+}
+
 /// The local time of a moment on this clock, in seconds and with its zone.
 pub fn local_time(at: Micros) -> String {
     let time = chrono::DateTime::from_timestamp(unix_seconds(at), 0).unwrap_or_default();

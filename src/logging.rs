@@ -1,7 +1,10 @@
-//! The log: one line per event in PgBouncer's format, `2026-01-31 12:00:00.000 UTC [1234] LOG …`, or a JSON object.
+//! The log: one line per event in PgBouncer's format, `2026-01-31 12:00:00.000 UTC [1234] LOG …`, or a JSON object; and
+//! the same to syslog.
 //!
 //! Each line goes out with one `write`, at once: who reads the log must not see an answer before the line that
 //! explains it.
+
+mod syslog;
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -10,11 +13,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use syslog::{Severity, Syslog};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::clock;
+use crate::config::Settings;
 use crate::config::value::LogFormat;
 
 static LOG: Log = Log {
@@ -22,6 +27,7 @@ static LOG: Log = Log {
     json: AtomicBool::new(false),
     stderr: AtomicBool::new(true),
     file: Mutex::new(None),
+    syslog: Mutex::new(None),
 };
 
 struct Log {
@@ -29,6 +35,7 @@ struct Log {
     json: AtomicBool,
     stderr: AtomicBool,
     file: Mutex<Option<(PathBuf, File)>>,
+    syslog: Mutex<Option<Syslog>>,
 }
 
 /// Starts logging, to standard error.
@@ -67,6 +74,12 @@ pub fn set_file(path: &str) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Logs to syslog, or no longer, as `syslog`, `syslog_facility` and `syslog_ident` say.
+pub fn set_syslog(settings: &Settings) {
+    let (facility, ident) = (&settings.syslog_facility, &settings.syslog_ident);
+    *LOG.syslog.lock() = settings.syslog.then(|| Syslog::new(syslog::SOCKET, facility, ident));
+}
+
 struct PgbouncerLines;
 
 impl PgbouncerLines {
@@ -96,15 +109,19 @@ impl Subscriber for PgbouncerLines {
     fn event(&self, event: &Event<'_>) {
         let mut message = Message::default();
         event.record(&mut message);
-        let level = match *event.metadata().level() {
-            Level::ERROR if message.fatal => "FATAL",
-            Level::ERROR => "ERROR",
-            Level::WARN => "WARNING",
-            Level::INFO => "LOG",
-            Level::DEBUG => "DEBUG",
-            Level::TRACE => "NOISE",
+        // What is logged only on request is not for syslog, as in PgBouncer.
+        let (level, severity) = match *event.metadata().level() {
+            Level::ERROR if message.fatal => ("FATAL", Some(Severity::Critical)),
+            Level::ERROR => ("ERROR", Some(Severity::Error)),
+            Level::WARN => ("WARNING", Some(Severity::Warning)),
+            Level::INFO => ("LOG", Some(Severity::Informational)),
+            Level::DEBUG => ("DEBUG", None),
+            Level::TRACE => ("NOISE", None),
         };
         emit(level, &message.text);
+        if let Some(severity) = severity {
+            emit_to_syslog(severity, &message.text);
+        }
     }
 
     // There are no spans.
@@ -153,6 +170,14 @@ fn emit(level: &str, text: &str) {
     }
     if LOG.stderr.load(Relaxed) {
         let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+}
+
+fn emit_to_syslog(severity: Severity, text: &str) {
+    if let Some(syslog) = &mut *LOG.syslog.lock() {
+        let mut line = String::with_capacity(text.len());
+        escape_lines(&mut line, text);
+        syslog.send(severity, &line);
     }
 }
 

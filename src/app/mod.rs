@@ -121,6 +121,7 @@ fn set_logging(config: &Config) -> Result<(), Fatal> {
     let s = &config.settings;
     logging::set_format(s.log_format);
     logging::set_verbosity(s.verbose);
+    logging::set_syslog(s);
     logging::set_file(&s.logfile).map_err(|error| format!("cannot open logfile {}: {error}", s.logfile))
 }
 

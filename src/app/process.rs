@@ -32,8 +32,8 @@ pub(super) fn become_user(name: &str) -> Result<(), Fatal> {
 
 /// A daemon without a log would be mute.
 pub(super) fn check_daemon(config: &Config) -> Result<(), Fatal> {
-    if config.settings.logfile.is_empty() {
-        return Err("a daemon needs the setting logfile".into());
+    if config.settings.logfile.is_empty() && !config.settings.syslog {
+        return Err("a daemon needs the setting logfile or syslog".into());
     }
     Ok(())
 }

@@ -180,9 +180,9 @@ settings! {
     stats_period: u32 = "60", Reload, Works, "Seconds over which averages are taken.";
     stats_users: Vec<String> = "", Reload, Works, "Users who may look around at the console.";
     suspend_timeout: Duration = "10", Reload, Works, "Seconds SUSPEND may take before it closes the clients it cannot suspend; 0 means any time.";
-    syslog: bool = "0", Reload, Pending, "Log to syslog.";
-    syslog_facility: String = "daemon", Reload, Pending, "Facility for syslog.";
-    syslog_ident: String = "pgbouncer", Reload, Pending, "Name for syslog.";
+    syslog: bool = "0", Reload, Works, "Log to the local syslog, too.";
+    syslog_facility: String = "daemon", Reload, Works, "Facility for syslog: auth, authpriv, daemon, user, or local0 to local7.";
+    syslog_ident: String = "pgbouncer", Reload, Works, "Name for syslog.";
     tcp_defer_accept: u32 = "1", Reload, Pending, "Seconds the kernel may hold back connections that say nothing.";
     tcp_keepalive: bool = "1", Reload, Works, "Use TCP keepalive.";
     tcp_keepcnt: u32 = "0", Reload, Works, "Keepalive probes before a connection is given up; 0 means the system's default.";

@@ -1,5 +1,7 @@
 //! Files, the environment, RELOAD.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -192,5 +194,55 @@ fn a_database_that_is_gone_takes_its_clients_along() {
         pooler.console("RELOAD").await;
         assert_eq!(old.receive().await.unwrap().field('C'), "57P01");
         assert_eq!(stays.value("SELECT 1").await, "1");
+    });
+}
+
+/// This test is the syslogd, where there is none and it may be one; elsewhere it has nothing to look at.
+#[test]
+fn syslog_gets_the_lines_while_it_is_asked_for() {
+    struct Remove;
+    impl Drop for Remove {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file("/dev/log");
+        }
+    }
+    let syslogd = match UnixDatagram::bind("/dev/log") {
+        Ok(socket) => socket,
+        Err(error) => return println!("SKIPPED: cannot listen at /dev/log: {error}"),
+    };
+    let _remove = Remove;
+    std::fs::set_permissions("/dev/log", std::fs::Permissions::from_mode(0o666)).unwrap();
+    syslogd.set_nonblocking(true).unwrap();
+    let heard = || {
+        let mut buf = [0; 4096];
+        std::iter::from_fn(|| {
+            syslogd.recv(&mut buf).ok().map(|n| String::from_utf8_lossy(&buf[..n]).into_owned())
+        })
+        .collect::<Vec<_>>()
+    };
+    let pooler = Pooler::start("syslog = 1\nsyslog_facility = local3\nsyslog_ident = nx-pgbouncer\n");
+    let says = |lines: &[String], text: &str| {
+        let end = format!(" nx-pgbouncer[{}]: {text}", pooler.pid());
+        lines.iter().any(|line| line.starts_with("<158>") && line.contains(&end))
+    };
+    let mut lines = Vec::new();
+    eventually("it is up", || {
+        lines.extend(heard());
+        says(&lines, "process up")
+    });
+    let databases = format!("app = host=127.0.0.1 port={}\n", cluster().primary);
+    pooler.rewrite(&databases, "syslog_facility = local3\nsyslog_ident = nx-pgbouncer\n");
+    run(async {
+        pooler.console("RELOAD").await;
+        heard();
+        pooler.raw().await.value("SELECT 1").await;
+        assert!(pooler.log().contains("login attempt: db=app"));
+        assert_eq!(heard(), [""; 0]);
+        pooler.console("SET syslog = 1").await;
+        pooler.raw().await;
+    });
+    eventually("it is on again", || {
+        lines = heard();
+        says(&lines, "C-") && lines.iter().any(|line| line.contains("login attempt: db=app"))
     });
 }
