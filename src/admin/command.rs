@@ -177,9 +177,7 @@ fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<bool, Refusal> {
         Refusal { hint: why.hint, ..failed }
     };
     let in_force = settings::change(shared, key, value).map_err(failed)?;
-    if key == "verbose" || key.starts_with("syslog") {
-        request(shared, Request::Logging);
-    }
+    request(shared, Request::Follow);
     Ok(in_force)
 }
 

@@ -210,6 +210,16 @@ impl Doors {
         }
     }
 
+    /// Puts `tcp_defer_accept` in force: clients speak first, so there is nothing to do for one that has said nothing.
+    pub(super) fn follow(&self, settings: &Settings) {
+        let is_meant = |door: &&Door| door.kind != DoorKind::Http && !listener::is_unix(&door.socket);
+        for door in self.copies.iter().filter(is_meant) {
+            if let Err(error) = listener::defer_accept(&door.socket, settings.tcp_defer_accept > 0) {
+                tracing::warn!("cannot set TCP_DEFER_ACCEPT: {error}");
+            }
+        }
+    }
+
     /// Refuses new clients by TCP from now on, so that another process gets them. Admins still come in by the Unix socket,
     /// scrapers by HTTP.
     pub(super) fn close_tcp(&mut self) {

@@ -197,6 +197,7 @@ async fn control(
     let mut user1 = listen(SignalKind::user_defined1())?;
     let mut user2 = listen(SignalKind::user_defined2())?;
 
+    doors.follow(&shared.config.load().settings);
     doors.serve(shared);
     tokio::task::spawn_local(janitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
@@ -216,7 +217,7 @@ async fn control(
             _ = quit.recv() => Some(("SIGQUIT", Shutdown::Immediate)),
             _ = hangup.recv() => {
                 tracing::info!("got SIGHUP, re-reading config");
-                let _ = reload(shared);
+                let _ = reload(shared, &doors);
                 None
             }
             _ = user1.recv() => {
@@ -239,11 +240,13 @@ async fn control(
             }
             Some(request) = requests.recv() => match request {
                 Request::Reload(answer) => {
-                    let _ = answer.send(reload(shared));
+                    let _ = answer.send(reload(shared, &doors));
                     None
                 }
-                Request::Logging => {
-                    let _ = set_logging(&shared.config.load());
+                Request::Follow => {
+                    let config = shared.config.load_full();
+                    let _ = set_logging(&config);
+                    doors.follow(&config.settings);
                     None
                 }
                 Request::Shutdown(how) => Some(("SHUTDOWN", how)),
@@ -304,13 +307,14 @@ fn is_over(shared: &Shared) -> bool {
 }
 
 /// Reads the configuration again. In case of an error everything stays as it was.
-fn reload(shared: &Arc<Shared>) -> Result<(), String> {
+fn reload(shared: &Arc<Shared>, doors: &Doors) -> Result<(), String> {
     systemd::reloading();
     let current = shared.config.load_full();
     let result = read_again(&current).and_then(|(config, access)| {
         if let Err(error) = set_logging(&config) {
             tracing::error!("{error}");
         }
+        doors.follow(&config.settings);
         settings::apply(shared, config, Some(access)).map_err(|error| format!("TLS setup failed: {error}"))
     });
     if let Err(error) = &result {

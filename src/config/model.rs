@@ -409,7 +409,6 @@ impl Builder {
             let row = settings::info(name)?;
             let instead = match row.status {
                 Status::Works => return None,
-                Status::Pending => format!("{name} has no effect in this version"),
                 Status::Accepted(instead) => format!("{name} has no effect: {instead}"),
             };
             let is_default = settings.show(name).as_deref() == Some(row.default);

@@ -20,7 +20,6 @@ pub fn markdown() -> String {
         let note = match info.status {
             Status::Works => String::new(),
             Status::Accepted(instead) => format!(" *Accepted: {instead}.*"),
-            Status::Pending => " *No effect in this version.*".to_owned(),
         };
         let mark = match info.name {
             name if OWN.contains(&name) => " **own**",

@@ -20,8 +20,6 @@ pub enum Status {
     Works,
     /// It is accepted; this is what happens instead.
     Accepted(&'static str),
-    /// It is accepted and has no effect in this version.
-    Pending,
 }
 
 /// A row of the table.
@@ -86,7 +84,7 @@ macro_rules! settings {
     };
 }
 
-use Status::{Accepted, Pending, Works};
+use Status::{Accepted, Works};
 
 settings! {
     admin_users: Vec<String> = "", Reload, Works, "Users who may do everything at the console.";
@@ -183,7 +181,7 @@ settings! {
     syslog: bool = "0", Reload, Works, "Log to the local syslog, too.";
     syslog_facility: String = "daemon", Reload, Works, "Facility for syslog: auth, authpriv, daemon, user, or local0 to local7.";
     syslog_ident: String = "pgbouncer", Reload, Works, "Name for syslog.";
-    tcp_defer_accept: u32 = "1", Reload, Pending, "Seconds the kernel may hold back connections that say nothing.";
+    tcp_defer_accept: u32 = "1", Reload, Works, "The kernel keeps new connections to itself until something has come, a second at most; 0: it hands them over at once.";
     tcp_keepalive: bool = "1", Reload, Works, "Use TCP keepalive.";
     tcp_keepcnt: u32 = "0", Reload, Works, "Keepalive probes before a connection is given up; 0 means the system's default.";
     tcp_keepidle: Duration = "0", Reload, Works, "Seconds of silence before keepalive probes; 0 means the system's default.";

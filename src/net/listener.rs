@@ -7,11 +7,23 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
+use nix::libc;
+use nix::sys::socket::setsockopt;
 use nix::unistd::Gid;
+use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::Stream;
+
+sockopt_impl!(
+    /// Seconds for which the kernel keeps a connection to itself on which nothing has come yet.
+    DeferAccept,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    libc::c_int
+);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -138,6 +150,11 @@ pub fn name(socket: &OwnedFd) -> io::Result<String> {
 /// Whether a socket is a Unix socket.
 pub fn is_unix(socket: &OwnedFd) -> bool {
     SockRef::from(socket).domain().is_ok_and(|domain| domain == Domain::UNIX)
+}
+
+/// Has a listening TCP socket give out connections on which something has come; after a second others as well.
+pub fn defer_accept(socket: &OwnedFd, on: bool) -> io::Result<()> {
+    Ok(setsockopt(socket, DeferAccept, &on.into())?)
 }
 
 /// A listening TCP socket that another process has opened.

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use crate::auth::exchange::Learned;
 use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
-use crate::config::settings::{self, Change, Status};
+use crate::config::settings::{self, Change};
 use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, UserConfig};
 use crate::error::{Refusal, sqlstate};
 use crate::net::resolve::Ttl;
@@ -404,9 +404,6 @@ pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<bool, Refu
     let mut config = Config::clone(&shared.config.load());
     if let Some(Err(expected)) = config.settings.set(key, value) {
         return Err(refuse(format!("invalid value \"{value}\" for {key}: {expected}")));
-    }
-    if info.status == Status::Pending && config.settings.show(key).as_deref() != Some(info.default) {
-        tracing::warn!("SET {key}: this setting has no effect in this version");
     }
     // What the settings about logins name is read again, so that a change shows at once.
     let access = match key.starts_with("auth_") {

@@ -104,8 +104,8 @@ pub struct ConsoleStats {
 pub enum Request {
     /// Read the configuration again; answer with the error's text if that fails.
     Reload(tokio::sync::oneshot::Sender<Result<(), String>>),
-    /// The settings of the log have changed.
-    Logging,
+    /// A setting has changed that may be one of the log or of the listening sockets.
+    Follow,
     /// SHUTDOWN.
     Shutdown(Shutdown),
     /// Copies of the listening sockets, for a process that wants to take over.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::raw::query;
-use crate::support::{Pooler, eventually, run};
+use crate::support::{Pooler, Raw, eventually, run};
 
 #[test]
 fn each_timeout_ends_the_session_with_its_code() {
@@ -51,7 +51,7 @@ fn a_clients_own_timeouts_hold_where_servers_have_another_user() {
     let pooler = Pooler::with_databases(&databases, settings);
     run(async {
         let parameters = [("user", "other"), ("database", "app")];
-        let other = || crate::support::Raw::log_in_with(pooler.port, 3 << 16, &parameters, "other");
+        let other = || Raw::log_in_with(pooler.port, 3 << 16, &parameters, "other");
         let mut idle = other().await.unwrap();
         let start = Instant::now();
         assert_eq!(idle.receive().await.unwrap().field('M'), "client_idle_timeout");
@@ -117,16 +117,14 @@ fn a_server_that_is_not_there_is_tried_again_until_somebody_gives_up() {
     run(async {
         let start = Instant::now();
         let parameters = [("user", crate::support::USER), ("database", "app")];
-        let refused =
-            crate::support::Raw::log_in_with(pooler.port, 3 << 16, &parameters, crate::support::PASSWORD)
-                .await;
+        let refused = Raw::log_in_with(pooler.port, 3 << 16, &parameters, crate::support::PASSWORD).await;
         let error = refused.err().unwrap();
         assert_eq!((error.field('C').as_str(), error.field('M').as_str()), ("08001", "query_wait_timeout"));
         assert!(start.elapsed() > Duration::from_millis(900));
     });
     // A client that gives up while it waits does not hold a place.
     let impatient = run(async {
-        let mut raw = crate::support::Raw::connect(pooler.port).await;
+        let mut raw = Raw::connect(pooler.port).await;
         let parameters = [("user", crate::support::USER), ("database", "app")];
         raw.send(&crate::support::raw::startup(3 << 16, &parameters)).await;
         let _ = tokio::time::timeout(
@@ -141,4 +139,37 @@ fn a_server_that_is_not_there_is_tried_again_until_somebody_gives_up() {
         run(pooler.figure("SHOW DATABASES", "app", "current_client_connections")) == 0
     });
     eventually("attempts", || pooler.log().matches("connect failed").count() >= 3);
+}
+
+/// Who says nothing costs nothing, for a second: the kernel has not handed the connection over.
+#[test]
+fn connections_are_taken_when_something_has_come() {
+    let pooler = Pooler::start("");
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", pooler.pid())).unwrap().count();
+    run(async {
+        let mut console = Raw::log_in(pooler.port, "pgbouncer").await;
+        // Those who have only looked whether it listens are gone.
+        std::thread::sleep(Duration::from_millis(100));
+        let before = descriptors();
+        let silent = Raw::connect(pooler.port).await;
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(descriptors(), before, "it is still the kernel's");
+        eventually("it is taken all the same", || descriptors() > before);
+        drop(silent);
+        eventually("it is gone", || descriptors() == before);
+
+        console.rows("SET tcp_defer_accept = 0").await;
+        let mut taken_at_once = || {
+            let before = descriptors();
+            let start = Instant::now();
+            let _silent = std::net::TcpStream::connect(("127.0.0.1", pooler.port)).unwrap();
+            while descriptors() == before && start.elapsed() < Duration::from_millis(300) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            descriptors() > before
+        };
+        eventually("the setting has come through", &mut taken_at_once);
+        console.rows("RELOAD").await;
+        assert!(!taken_at_once(), "the file says nothing of it");
+    });
 }
