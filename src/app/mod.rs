@@ -27,7 +27,7 @@ use crate::net::descriptors;
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
 use crate::proxy::takeover::{Door, DoorKind, Found, Predecessor};
 use crate::proxy::worker::{self, Inbox, Worker};
-use crate::proxy::{janitor, monitor, pause, settings, statistics, tls};
+use crate::proxy::{janitor, monitor, names, pause, settings, statistics, tls};
 
 /// Read when no file is named and it exists: where PgBouncer's packages and images have theirs.
 const USUAL_FILE: &str = "/etc/pgbouncer/pgbouncer.ini";
@@ -201,6 +201,7 @@ async fn control(
     doors.serve(shared);
     tokio::task::spawn_local(janitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
+    tokio::task::spawn_local(names::run(Arc::clone(shared)));
     tokio::task::spawn_local(tls::watch(Arc::clone(shared)));
     tokio::task::spawn_local(statistics::run(Arc::clone(shared)));
     tokio::task::spawn_local(systemd::watchdog(Arc::clone(shared)));

@@ -91,8 +91,7 @@ pub async fn connect(target: &Target, options: &SocketOptions, resolver: &Resolv
         return unix(target).await.map(Stream::Unix);
     }
     let mut last = io::Error::new(io::ErrorKind::NotFound, "server DNS lookup failed");
-    let host = target.host.trim_start_matches('[').trim_end_matches(']');
-    let addresses = resolver.addresses(host, target.port).await.map_err(|error| {
+    let addresses = resolver.addresses(&target.host, target.port).await.map_err(|error| {
         io::Error::new(io::ErrorKind::NotFound, format!("server DNS lookup failed: {error}"))
     })?;
     for address in addresses {
@@ -102,6 +101,20 @@ pub async fn connect(target: &Target, options: &SocketOptions, resolver: &Resolv
         }
     }
     Err(last)
+}
+
+/// Connects to where a connection to this target has led before: a name may have several addresses, or other ones by now.
+/// `address`: that connection's other end, if it is TCP.
+pub async fn connect_again(
+    target: &Target,
+    address: Option<SocketAddr>,
+    options: &SocketOptions,
+    resolver: &Resolver,
+) -> io::Result<Stream> {
+    match address {
+        Some(address) => connect_tcp(address, options).await.map(Stream::Tcp),
+        None => connect(target, options, resolver).await,
+    }
 }
 
 /// Sizes of buffers are set first: they decide about the window that is offered to the other side.

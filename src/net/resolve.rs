@@ -22,6 +22,8 @@ pub struct Resolver {
 #[derive(Debug)]
 struct Entry {
     answer: Result<Vec<IpAddr>, String>,
+    /// The last ones that were found.
+    addresses: Vec<IpAddr>,
     expires: Micros,
     /// Counts connections: each starts with the next address.
     turn: usize,
@@ -56,6 +58,7 @@ impl Resolver {
     /// The addresses of a host, the one to try first coming first; each call begins with the next one. An address
     /// needs no look-up.
     pub async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let host = bare(host);
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![(address, port).into()]);
         }
@@ -68,12 +71,22 @@ impl Resolver {
         Ok(addresses.into_iter().map(|address| (address, port).into()).collect())
     }
 
+    /// Looks a name up although its last answer may still hold. If it is not found that answer stays.
+    pub async fn look_again(&self, host: &str) {
+        if let answer @ Ok(_) = ask(host).await {
+            self.remember(host, answer, clock::now());
+        }
+    }
+
+    /// Whether an address is no longer one of a name's: those that were found last are others.
+    pub fn has_lost(&self, host: &str, address: IpAddr) -> bool {
+        let names = self.names.lock();
+        let known = names.get(bare(host)).map(|entry| &entry.addresses);
+        known.is_some_and(|addresses| !addresses.is_empty() && !addresses.contains(&address))
+    }
+
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, String> {
-        let found = tokio::net::lookup_host((host, 0)).await;
-        let answer = found.map_err(|error| error.to_string()).and_then(|found| {
-            let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-            if addresses.is_empty() { Err("it has no address".to_owned()) } else { Ok(addresses) }
-        });
+        let answer = ask(host).await;
         self.remember(host, answer.clone(), clock::now());
         self.known(host, clock::now()).unwrap_or(answer)
     }
@@ -95,8 +108,11 @@ impl Resolver {
         let ttl = *self.ttl.lock();
         let ttl = if answer.is_ok() { ttl.found } else { ttl.failed };
         let mut names = self.names.lock();
-        let turn = names.get(host).map_or(0, |entry| entry.turn);
-        names.insert(host.to_owned(), Entry { answer, expires: now + ttl, turn });
+        let before = names.remove(host);
+        let turn = before.as_ref().map_or(0, |entry| entry.turn);
+        let addresses =
+            answer.clone().unwrap_or_else(|_| before.map(|entry| entry.addresses).unwrap_or_default());
+        names.insert(host.to_owned(), Entry { answer, addresses, expires: now + ttl, turn });
     }
 
     /// Everything that is known, by name.
@@ -109,6 +125,17 @@ impl Resolver {
         };
         self.names.lock().iter().map(known).collect()
     }
+}
+
+/// A name without the brackets that an address may have.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+async fn ask(host: &str) -> Result<Vec<IpAddr>, String> {
+    let found = tokio::net::lookup_host((host, 0)).await.map_err(|error| error.to_string())?;
+    let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    if addresses.is_empty() { Err("it has no address".to_owned()) } else { Ok(addresses) }
 }
 
 #[cfg(test)]
@@ -155,11 +182,44 @@ mod tests {
     }
 
     #[test]
+    fn a_name_loses_the_addresses_that_are_not_among_those_found_last() {
+        let resolver = resolver();
+        let now = clock::now();
+        assert!(!resolver.has_lost("a", address(1)), "nobody has asked yet");
+        resolver.remember("a", Err("no".into()), now);
+        assert!(!resolver.has_lost("a", address(1)), "no answer is not another answer");
+        resolver.remember("a", Ok(vec![address(1), address(2)]), now);
+        assert!(!resolver.has_lost("a", address(1)) && !resolver.has_lost("a", address(2)));
+        resolver.remember("a", Err("no".into()), now);
+        resolver.remember("b", Ok(vec![address(2)]), now);
+        assert!(!resolver.has_lost("a", address(1)), "what was found before is still the last that is known");
+        assert!(resolver.has_lost("a", address(3)));
+        resolver.remember("a", Ok(vec![address(2), address(3)]), now);
+        assert!(resolver.has_lost("a", address(1)));
+        assert!(!resolver.has_lost("a", address(2)) && !resolver.has_lost("a", address(3)));
+    }
+
+    #[test]
+    fn looking_again_does_not_wait_for_the_last_answer_to_expire() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let resolver = resolver();
+        for (name, is_found) in [("localhost", true), ("unknown.invalid", false)] {
+            resolver.remember(name, Ok(vec![address(77)]), clock::now());
+            runtime.block_on(resolver.look_again(name));
+            assert_eq!(resolver.has_lost(name, address(77)), is_found, "{name}");
+            let found = runtime.block_on(resolver.addresses(name, 5)).unwrap();
+            assert_eq!(found == ["127.0.0.77:5".parse().unwrap()], !is_found, "{name}: {found:?}");
+        }
+    }
+
+    #[test]
     fn addresses_need_no_look_up() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let resolver = resolver();
-        let found = runtime.block_on(resolver.addresses("::1", 5)).unwrap();
-        assert_eq!(found, ["[::1]:5".parse().unwrap()]);
+        for host in ["::1", "[::1]"] {
+            let found = runtime.block_on(resolver.addresses(host, 5)).unwrap();
+            assert_eq!(found, ["[::1]:5".parse().unwrap()]);
+        }
         assert!(resolver.snapshot().is_empty());
     }
 }

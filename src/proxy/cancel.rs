@@ -117,8 +117,9 @@ async fn pass_on(shared: &Arc<Shared>, index: usize, client: &ClientInfo) -> &'s
         // Nobody has asked to cancel what the client may have come to meanwhile.
         let mark = (client.requested.get() == asked).then(|| Mark::new(shared, client, index)).flatten();
         let Some(mark) = mark else { return Ok(None) };
-        let (target, options) = (&mark.server.target, shared.socket_options());
-        let mut stream = connect::connect(target, &options, &shared.resolver).await?;
+        let (target, address) = (&mark.server.target, mark.server.remote.get().copied());
+        let options = shared.socket_options();
+        let mut stream = connect::connect_again(target, address, &options, &shared.resolver).await?;
         if mark.server.tls.get().is_some() {
             // The key must not travel in plain text where nothing else does.
             encrypt(shared, &mut stream, &mark.server).await.map_err(std::io::Error::other)?;

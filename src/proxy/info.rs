@@ -175,6 +175,8 @@ pub struct ServerInfo {
     pub target: Target,
     /// Index in the database's host list.
     pub host: usize,
+    /// The server's end of the connection; not set for Unix sockets.
+    pub remote: OnceLock<SocketAddr>,
     /// The pooler's end of the connection.
     pub local: OnceLock<SocketAddr>,
     /// When it was opened.

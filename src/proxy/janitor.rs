@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::info::SERVER_LIFETIME;
+use super::names;
 use super::pools::Pool;
 use super::settings;
 use super::shared::Shared;
@@ -25,6 +26,7 @@ pub async fn run(shared: Arc<Shared>) {
         let now = clock::now();
         let pools = shared.pools.all();
         end_lifetimes(&shared, &pools, now);
+        names::leave_old_addresses(&shared);
         if shared.config.load().settings.server_fast_close {
             wake_those_with_obsolete_servers(&shared);
         }

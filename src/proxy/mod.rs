@@ -12,6 +12,7 @@ pub mod janitor;
 pub mod login;
 pub mod lookups;
 pub mod monitor;
+pub mod names;
 pub mod pause;
 pub mod peers;
 pub mod pools;

@@ -12,6 +12,7 @@ use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::connect::{self, Target};
+use crate::net::listener::Peer;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
 use crate::net::tls::certificate;
@@ -288,12 +289,15 @@ pub async fn open(
 pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io::Result<Box<Server>> {
     let cluster = pool.database.cluster();
     let host = cluster.hosts.iter().position(|h| h.name == moved.target.host && h.port == moved.target.port);
-    let local = moved.socket.local_address();
+    let (local, peer) = (moved.socket.local_address(), moved.socket.peer());
     let stream = moved.socket.adopt()?;
     let info = shared.server_info(pool, moved.target, host.unwrap_or(0));
     let info = Arc::new(ServerInfo { connected: moved.connected, ..info });
     if let Some(local) = local {
         let _ = info.local.set(local);
+    }
+    if let Ok(Peer::Tcp(remote)) = peer {
+        let _ = info.remote.set(remote);
     }
     if let Some(key) = moved.key {
         let _ = info.key.set(key);
@@ -350,6 +354,9 @@ async fn login(
 ) -> Result<(Stream, Parameters), ConnectError> {
     let mut stream = reach(shared, pool, info).await?;
     if let Some(tcp) = stream.tcp() {
+        if let Ok(remote) = tcp.peer_addr() {
+            let _ = info.remote.set(remote);
+        }
         if let Ok(local) = tcp.local_addr() {
             let _ = info.local.set(local);
             tracing::info!("{info} new connection to server (from {local})");

@@ -271,6 +271,7 @@ impl Shared {
             user: Arc::clone(&pool.user.name),
             target,
             host,
+            remote: OnceLock::new(),
             local: OnceLock::new(),
             connected: clock::now(),
             requested: AtomicMicros::new(clock::now()),

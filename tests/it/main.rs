@@ -20,6 +20,7 @@ mod integrity;
 mod ldap;
 mod login;
 mod metrics;
+mod names;
 mod overload;
 mod peers;
 mod pooling;

@@ -221,21 +221,3 @@ fn servers_take_turns_if_they_are_to() {
         assert!(backends[0] != backends[1] && backends[..2] == backends[2..], "{backends:?}");
     });
 }
-
-#[test]
-fn names_of_hosts_are_remembered() {
-    let line = |name, host| format!("{name} = host={host} port={} dbname=app\n", cluster().primary);
-    let databases = line("app", "localhost") + &line("unknown", "unknown.invalid");
-    let pooler = Pooler::with_databases(&databases, "query_wait_timeout = 0.5\nresolv_conf = /nonexistent");
-    run(async {
-        pooler.raw().await.rows("SELECT 1").await;
-        let parameters = [("user", USER), ("database", "unknown")];
-        assert!(Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.is_err());
-        let known = pooler.console("SHOW DNS_HOSTS").await;
-        assert_eq!(known.len(), 2, "{known:?}");
-        assert!(known[0][0] == "localhost" && known[0][2].contains("127.0.0.1"), "{known:?}");
-        assert!(known[1][0] == "unknown.invalid" && known[1][2].is_empty(), "{known:?}");
-    });
-    assert!(pooler.log().contains("resolv_conf has no effect: the system's resolver looks names up"));
-    assert!(pooler.log().contains("closing because: server DNS lookup failed"));
-}

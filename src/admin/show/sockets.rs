@@ -156,13 +156,20 @@ fn client_row(shared: &Shared, client: &ClientInfo, state: &str) -> Row {
 
 fn server_row(server: &ServerInfo, state: &str) -> Row {
     let local = server.local.get();
+    // Until it is reached the name has to do.
+    let remote = server.remote.get().map(|address| address.ip().to_string());
+    let remote = if server.target.is_unix() {
+        "unix".into()
+    } else {
+        remote.unwrap_or_else(|| server.target.host.clone())
+    };
     vec![
         cell("S"),
         cell(&server.user),
         cell(&server.database),
         cell(server.replication.get().unwrap_or(&"none")),
         cell(state),
-        cell(if server.target.is_unix() { "unix" } else { &server.target.host }),
+        cell(remote),
         cell(server.target.port),
         cell(local.map_or("unix".to_owned(), |address| address.ip().to_string())),
         cell(local.map_or(server.target.port, |address| address.port())),

@@ -1,7 +1,7 @@
 //! The pooler under test: the real program, as its user would start it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -75,26 +75,54 @@ impl Pooler {
         Self::launch(port, dir)
     }
 
+    /// A pooler whose folder is filled first, as in [`Pooler::prepared`], and for which `name` in it is what the system has
+    /// at `path`. `None` where the tests have no right to that.
+    pub(crate) fn mounting(
+        name: &str,
+        path: &str,
+        prepare: impl FnOnce(&Path) -> (String, String),
+    ) -> Option<Self> {
+        if !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let (port, dir) = (free_port(), Self::new_dir());
+        let (databases, settings) = prepare(&dir);
+        std::fs::write(dir.join("pgweir.ini"), Self::ini(&dir, port, &databases, &settings)).unwrap();
+        let program = unprivileged(exe().to_str().unwrap());
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"", name, path])
+            .arg(program.get_program())
+            .args(program.get_args());
+        let child = Self::spawn(command, &dir, &["-q", "pgweir.ini"], &[]);
+        Some(Self { port, dir, child }.listening())
+    }
+
     pub(crate) fn launch(port: u16, dir: PathBuf) -> Self {
         Self::launch_with(port, dir, &[])
     }
 
     /// The same with variables in the environment.
     pub(crate) fn launch_with(port: u16, dir: PathBuf, environment: &[(&str, &str)]) -> Self {
-        let child = Self::spawn(&dir, &["-q", "pgweir.ini"], environment);
-        let mut pooler = Self { port, dir, child };
+        let program = unprivileged(exe().to_str().unwrap());
+        let child = Self::spawn(program, &dir, &["-q", "pgweir.ini"], environment);
+        Self { port, dir, child }.listening()
+    }
+
+    /// Once it listens.
+    fn listening(mut self) -> Self {
         let start = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(pooler.child.try_wait().unwrap().is_none(), "did not start: {}", pooler.stderr());
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(self.child.try_wait().unwrap().is_none(), "did not start: {}", self.stderr());
             assert!(start.elapsed() < Duration::from_secs(10), "does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
-        pooler
+        self
     }
 
-    fn spawn(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+    fn spawn(mut program: Command, dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
         let stderr = std::fs::File::options().append(true).create(true).open(dir.join("stderr")).unwrap();
-        unprivileged(exe().to_str().unwrap())
+        program
             .args(arguments)
             .envs(environment.iter().copied())
             .current_dir(dir)
@@ -108,7 +136,8 @@ impl Pooler {
     /// A process that takes over from this one (`-R`).
     #[track_caller]
     pub(crate) fn successor(&self) -> Self {
-        let child = Self::spawn(&self.dir, &["-q", "-R", "pgweir.ini"], &[]);
+        let program = unprivileged(exe().to_str().unwrap());
+        let child = Self::spawn(program, &self.dir, &["-q", "-R", "pgweir.ini"], &[]);
         let mut pooler = Self { port: self.port, dir: self.dir.clone(), child };
         let up = format!("[{}] LOG process up", pooler.pid());
         eventually("the successor is up", || {
