@@ -131,3 +131,57 @@ fn a_replication_connection_is_nobody_elses() {
         assert_eq!(raw.value(me).await, "client backend");
     });
 }
+
+/// Another PostgreSQL that subscribes by way of the pooler: its workers log in as they please, several at a time, and come
+/// back when they are thrown out.
+#[test]
+fn a_subscription_copies_follows_and_recovers() {
+    let pooler = pooler("");
+    let publisher = |sql: &str| cluster().admin_in("app", cluster().primary, sql);
+    publisher(
+        "CREATE TABLE published (id int PRIMARY KEY, t text); INSERT INTO published SELECT n, repeat('x', 1000) FROM \
+         generate_series(1, 2000) n; CREATE PUBLICATION everything FOR TABLE published",
+    );
+    publisher("GRANT SELECT ON published TO replicator");
+    let conf = "wal_level = logical\nwal_retrieve_retry_interval = 200ms\n";
+    let port = cluster().start_another("subscriber", conf, "local all all trust\n");
+    let subscriber = |sql: &str| cluster().admin(port, sql);
+    subscriber("CREATE TABLE published (id int PRIMARY KEY, t text)");
+    let conninfo = format!("host=127.0.0.1 port={} {REPLICATOR} dbname=app", pooler.port);
+    subscriber(&format!("CREATE SUBSCRIPTION subscribed CONNECTION '{conninfo}' PUBLICATION everything"));
+
+    let sum = "SELECT count(*) || '/' || coalesce(sum(length(t)), 0) FROM published";
+    let arrives = |what: &str| eventually(what, || subscriber(sum) == publisher(sum));
+    arrives("the copy");
+    assert_eq!(subscriber(sum), "2000/2000000");
+    publisher(
+        "DELETE FROM published WHERE id <= 10; UPDATE published SET t = 'changed' WHERE id = 11; \
+         INSERT INTO published VALUES (5000, repeat('y', 3000000))",
+    );
+    arrives("what changes");
+    let kinds = run(pooler.console("SHOW CLIENTS"));
+    assert!(kinds.iter().any(|row| (&*row[1], &*row[3]) == ("replicator", "logical")), "{kinds:?}");
+
+    run(async {
+        pooler.console("KILL app").await;
+        pooler.console("RESUME app").await;
+    });
+    publisher("INSERT INTO published VALUES (6000, 'after it was thrown out')");
+    arrives("what comes after KILL");
+
+    // Another table is another copy, by a worker of its own.
+    for side in [&publisher as &dyn Fn(&str) -> String, &subscriber] {
+        side("CREATE TABLE published_later (n int)");
+    }
+    publisher("INSERT INTO published_later SELECT generate_series(1, 100)");
+    publisher("GRANT SELECT ON published_later TO replicator");
+    publisher("ALTER PUBLICATION everything ADD TABLE published_later");
+    subscriber("ALTER SUBSCRIPTION subscribed REFRESH PUBLICATION");
+    eventually("the other table", || subscriber("SELECT count(*) FROM published_later") == "100");
+
+    // Its slot is dropped through the pooler as well.
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'subscribed%'";
+    assert_eq!(publisher(slots), "1");
+    subscriber("DROP SUBSCRIPTION subscribed");
+    assert_eq!(publisher(slots), "0");
+}
