@@ -131,7 +131,7 @@ settings! {
     log_format: LogFormat = "pgbouncer", Restart, Works, "Form of log lines.";
     log_pooler_errors: bool = "1", Reload, Works, "Log errors sent to clients.";
     log_stats: bool = "1", Reload, Works, "Log statistics each stats_period.";
-    logfile: String = "", Restart, Works, "File to log to, besides standard error.";
+    logfile: String = "", Reload, Works, "File to log to, besides standard error.";
     login_notify_message: String = "", Reload, Works, "Notice sent to clients after login.";
     max_client_conn: u32 = "100", Reload, Works, "Clients that may be connected.";
     max_db_client_connections: u32 = "0", Reload, Works, "Clients per database; 0 means any number.";

@@ -246,3 +246,23 @@ fn syslog_gets_the_lines_while_it_is_asked_for() {
         says(&lines, "C-") && lines.iter().any(|line| line.contains("login attempt: db=app"))
     });
 }
+
+#[test]
+fn the_log_moves_to_another_file_while_running() {
+    let pooler = Pooler::start("");
+    let databases = format!("app = host=127.0.0.1 port={}\n", cluster().primary);
+    pooler.rewrite(&databases, "logfile = elsewhere");
+    run(async {
+        pooler.console("RELOAD").await;
+        pooler.raw().await;
+    });
+    let elsewhere = std::fs::read_to_string(pooler.dir.join("elsewhere")).unwrap();
+    assert!(elsewhere.contains("login attempt: db=app") && !pooler.log().contains("login attempt: db=app"));
+    // Where it cannot be it stays where it is.
+    pooler.rewrite(&databases, "logfile = nowhere/log");
+    run(async {
+        pooler.console("RELOAD").await;
+    });
+    let elsewhere = std::fs::read_to_string(pooler.dir.join("elsewhere")).unwrap();
+    assert!(elsewhere.contains("cannot open logfile nowhere/log"), "{elsewhere}");
+}

@@ -1,5 +1,6 @@
 //! SHOW of the process itself: its version, settings, state, and what there is how many of.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::table::{Row, bigint, cell, int, text};
@@ -25,10 +26,28 @@ pub(super) fn config(shared: &Shared) -> Vec<Row> {
     let defaults = Settings::default();
     let row = |info: &settings::SettingInfo| {
         let changeable = if info.change == Change::Reload { "yes" } else { "no" };
-        vec![cell(info.name), config.settings.show(info.name), defaults.show(info.name), cell(changeable)]
+        let is_null = NULL_BY_DEFAULT.contains(&info.name);
+        let value = config.settings.show(info.name).filter(|value| !is_null || !value.is_empty());
+        let default = defaults.show(info.name).filter(|_| !is_null);
+        vec![cell(info.name), value, default, cell(changeable)]
     };
     settings::TABLE.iter().map(row).collect()
 }
+
+/// Settings whose default is NULL in PgBouncer, not an empty text.
+const NULL_BY_DEFAULT: &[&str] = &[
+    "auth_dbname",
+    "auth_file",
+    "auth_ident_file",
+    "auth_ldap_options",
+    "auth_user",
+    "client_tls13_ciphers",
+    "conffile",
+    "server_tls13_ciphers",
+    "service_name",
+    "user",
+    "verbose",
+];
 
 pub(super) fn state(shared: &Shared) -> Vec<Row> {
     let lifecycle = shared.lifecycle();
@@ -41,7 +60,9 @@ pub(super) const DNS_HOSTS: &[Column] = &[text("hostname"), bigint("ttl"), text(
 
 pub(super) fn dns_hosts(shared: &Shared) -> Vec<Row> {
     let row = |known: Known| {
-        let addresses: Vec<String> = known.addresses.iter().map(ToString::to_string).collect();
+        // With a port, as in PgBouncer; a name has none.
+        let with_port = |address: &IpAddr| SocketAddr::new(*address, 0).to_string();
+        let addresses: Vec<String> = known.addresses.iter().map(with_port).collect();
         vec![cell(known.name), cell(known.ttl.as_secs()), cell(addresses.join(","))]
     };
     shared.resolver.snapshot().into_iter().map(row).collect()
@@ -85,4 +106,27 @@ pub(super) fn mem(shared: &Shared) -> Vec<Row> {
         row("client_cache", size_of::<Client>() + size_of::<ClientInfo>(), shared.clients.len()),
         row("server_prepared_statement_cache", size_of::<Statement>(), shared.statements.len()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Access, Config};
+
+    #[test]
+    fn what_has_no_default_is_null_until_it_is_set() {
+        let mut settings = Config::default();
+        settings.settings.auth_user = "lookup".into();
+        let rows = config(&Shared::new(settings, Access::default(), Vec::new()));
+        let row = |name: &str| {
+            let found = rows.iter().find(|row| row[0].as_deref() == Some(name)).unwrap();
+            (found[1].clone(), found[2].clone())
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(row("auth_user"), (text("lookup"), None));
+        assert_eq!(row("auth_file"), (None, None));
+        assert_eq!(row("verbose"), (text("0"), None));
+        assert_eq!(row("pidfile"), (text(""), text("")));
+        NULL_BY_DEFAULT.iter().for_each(|name| assert_eq!(row(name).1, None));
+    }
 }
