@@ -257,3 +257,33 @@ fn what_pam_does_not_accept_is_refused() {
     }
     assert!(pooler.log().contains("PAM authentication failed"), "{}", pooler.log());
 }
+
+/// With modules that know one user by his password; what he has proved it with logs in to the server as well.
+#[test]
+fn who_pam_accepts_is_let_in() {
+    if pgweir::net::pam::available().is_err() || !std::path::Path::new("/etc/pam.d").exists() {
+        return println!("SKIPPED: there is no libpam");
+    }
+    let pooler = Pooler::mounting("pam.d", "/etc/pam.d", |dir| {
+        let check = dir.join("check");
+        let said = r#""$PAM_USER/$PAM_RHOST/$PAM_SERVICE/$(tr -d '\000')""#;
+        std::fs::write(&check, format!("test {said} = \"{USER}/127.0.0.1/pgbouncer/{PASSWORD}\"")).unwrap();
+        std::fs::create_dir(dir.join("pam.d")).unwrap();
+        let rules = format!(
+            "auth required pam_exec.so quiet expose_authtok /bin/sh {}\naccount required pam_permit.so\n",
+            check.display()
+        );
+        std::fs::write(dir.join("pam.d/pgbouncer"), rules).unwrap();
+        (
+            format!("app = host=127.0.0.1 port={}\n", cluster().primary),
+            "auth_type = pam\nauth_file =\n".into(),
+        )
+    });
+    let Some(pooler) = pooler else { return println!("SKIPPED: /etc/pam.d cannot be another folder") };
+    let accepted = log_in(&pooler, "app", USER, PASSWORD);
+    assert_eq!(accepted.unwrap_or_else(|error| panic!("{}: {}", error.field('M'), pooler.log())), USER);
+    let error = log_in(&pooler, "app", USER, "something else").unwrap_err();
+    assert_eq!(error.field('C'), "28P01");
+    let error = log_in(&pooler, "app", "other", PASSWORD).unwrap_err();
+    assert_eq!(error.field('C'), "28P01");
+}
