@@ -77,6 +77,8 @@ pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Opt
         return Ok(None);
     }
     reader.userlist()?;
+    reader.passwords_of("ADMIN_USERS", "ADMIN_PASSWORDS");
+    reader.passwords_of("STATS_USERS", "STATS_PASSWORDS");
     reader.settings();
     Ok(Some(Found { items: reader.items, passwords: reader.passwords }))
 }
@@ -196,6 +198,12 @@ impl Reader {
         if self.is_yes("PGBOUNCER_SET_DATABASE_PASSWORD") {
             pair("password", url.password.clone());
         }
+        // Who is named looks up those who are not, as in edoburu/pgbouncer, whose variables these are; bitnami/pgbouncer
+        // and its relatives want to be told.
+        let looks_up = matches!(variable, "DB_HOST" | "DATABASE_URL" | "DATABASE_URLS" | "POSTGRES_URL");
+        if looks_up && self.get("PGBOUNCER_AUTH_USER").is_none() {
+            pair("auth_user", url.user.clone());
+        }
         for (key, value) in url.parameters {
             match &*key {
                 "sslmode" => self.items.push(Item::Entry {
@@ -209,8 +217,7 @@ impl Reader {
         }
         if let Some(user) = url.user {
             self.fill("admin_users", &user);
-            // Who may look users up does so where it is asked for.
-            if self.says("auth_query") {
+            if !looks_up && self.says("auth_query") {
                 self.fill("auth_user", &user);
             }
             self.passwords.push((user, Secret::parse(&url.password.unwrap_or_default())));
@@ -242,6 +249,22 @@ impl Reader {
         })?;
         self.passwords.extend(users);
         Ok(())
+    }
+
+    /// A list of users, and one with as many passwords. Users who have one already keep it.
+    fn passwords_of(&mut self, users: &str, passwords: &str) {
+        let (Some(users), Some(passwords)) = (self.get(users), self.get(passwords)) else { return };
+        let (users, passwords) = (users.split(','), passwords.split(','));
+        if users.clone().count() != passwords.clone().count() {
+            return;
+        }
+        let new: Vec<(String, Secret)> = users
+            .map(str::trim)
+            .zip(passwords)
+            .filter(|(user, _)| !self.passwords.iter().any(|(known, _)| known == user))
+            .map(|(user, password)| (user.to_owned(), Secret::parse(password)))
+            .collect();
+        self.passwords.extend(new);
     }
 
     fn settings(&mut self) {
@@ -318,6 +341,7 @@ fn is_ours(name: &str) -> bool {
         || setting_of(name).is_some()
         || is_image_variable(name)
         || matches!(name, "DATABASE_URL" | "DATABASE_URLS" | "POSTGRES_URL")
+        || matches!(name, "ADMIN_PASSWORDS" | "STATS_PASSWORDS")
 }
 
 /// A connection URL as libpq reads it, but for passwords: they may hold `/`, `+` and `=` as they are.
@@ -510,9 +534,61 @@ mod tests {
         assert_eq!((database.user.as_deref(), database.password.as_deref()), (Some("me"), Some("p")));
         assert_eq!(database.pool_size, Some(7));
         assert_eq!(config.settings.admin_users, ["root"]);
-        assert_eq!(config.settings.auth_user, "me");
         assert!(config.is_explicit("server_tls_sslmode"));
         assert_eq!(load(&account).databases["app"].user, None);
+    }
+
+    /// Each image has its own idea of who looks up users that nobody has named.
+    #[test]
+    fn who_looks_others_up() {
+        let of = |variables: &[(&str, &str)]| {
+            let config = load(variables);
+            let line = config.databases.get("app").cloned().or(config.fallback.clone()).unwrap();
+            (line.auth_user.unwrap_or_default(), config.settings.auth_user)
+        };
+        let expect = |line: &str, global: &str| (line.to_owned(), global.to_owned());
+        // edoburu: the user of the server, in the database's line, which comes before AUTH_USER.
+        let edoburu = [("DB_HOST", "h"), ("DB_USER", "me"), ("DB_PASSWORD", "p")];
+        let url = [("DATABASE_URL", "postgres://me:p@h/app")];
+        let query = ("AUTH_QUERY", "SELECT");
+        for server in [&edoburu[..], &url] {
+            assert_eq!(of(server), expect("me", ""));
+            assert_eq!(of(&[server, &[query]].concat()), expect("me", ""));
+            assert_eq!(of(&[server, &[("AUTH_USER", "lookup")]].concat()), expect("me", "lookup"));
+            // Told with the prefix, which edoburu does not know.
+            let told = [("PGBOUNCER_AUTH_USER", "lookup")];
+            assert_eq!(of(&[server, &told].concat()), expect("", "lookup"));
+        }
+        assert_eq!(of(&edoburu[..1]), expect("", ""), "nobody is named");
+        let urls = load(&[("DATABASE_URLS", "postgres://a:p@h/x,postgres://b:p@h/y"), query]);
+        let users: Vec<_> = urls.databases.values().map(|line| line.auth_user.as_deref().unwrap()).collect();
+        assert_eq!(users, ["a", "b"]);
+        // bitnami: the one who is told to; that there is a query to be asked is enough.
+        let bitnami = [("POSTGRESQL_HOST", "h"), ("POSTGRESQL_USERNAME", "me"), ("POSTGRESQL_PASSWORD", "p")];
+        assert_eq!(of(&bitnami), expect("", ""));
+        let told = [("PGBOUNCER_AUTH_USER", "lookup")];
+        assert_eq!(of(&[&bitnami[..], &told].concat()), expect("", "lookup"));
+        let asked = [("PGBOUNCER_AUTH_QUERY", "SELECT")];
+        assert_eq!(of(&[&bitnami[..], &asked].concat()), expect("", "me"));
+        assert_eq!(of(&[&bitnami[..], &asked, &told].concat()), expect("", "lookup"));
+    }
+
+    #[test]
+    fn admins_and_watchers_have_passwords_of_their_own() {
+        let server = [("DB_HOST", "h"), ("DB_USER", "me"), ("DB_PASSWORD", "p")];
+        let more = [
+            ("ADMIN_USERS", "root,me"),
+            ("ADMIN_PASSWORDS", "r,other"),
+            ("STATS_USERS", "one,two"),
+            ("STATS_PASSWORDS", "just one"),
+        ];
+        let config = load(&[&server[..], &more].concat());
+        // Where the numbers differ nobody knows which is whose, and a password once given stays.
+        assert_eq!(
+            config.passwords,
+            [("me".into(), Secret::parse("p")), ("root".into(), Secret::parse("r"))]
+        );
+        assert_eq!(config.settings.stats_users, ["one", "two"]);
     }
 
     #[test]

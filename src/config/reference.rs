@@ -66,7 +66,11 @@ Read when no file is named and `/etc/pgbouncer/pgbouncer.ini` does not exist.
 * The server: `DATABASE_URL` (or `DATABASE_URLS`, `POSTGRES_URL`); or `DB_HOST`, `DB_PORT`, `DB_USER`, `DB_PASSWORD`, `DB_NAME`;
   or `POSTGRESQL_HOST`, `POSTGRESQL_PORT`, `POSTGRESQL_USERNAME`, `POSTGRESQL_PASSWORD`, `POSTGRESQL_DATABASE`; or
   `DATABASES_HOST` and its siblings; or lines of `[databases]` in `PGBOUNCER_DSN_0`, `PGBOUNCER_DSN_1`, …
-* More users: lines of a userlist in `PGBOUNCER_USERLIST`.
+* More users: lines of a userlist in `PGBOUNCER_USERLIST`; `ADMIN_USERS` and `ADMIN_PASSWORDS`, `STATS_USERS` and
+  `STATS_PASSWORDS`, lists of the same length.
+* All others are looked up in the database (`auth_query`): as the user of `DB_USER` or the URL, whom `AUTH_USER` does not
+  replace, as in edoburu/pgbouncer; with the other names for the server only as `PGBOUNCER_AUTH_USER`, as in
+  bitnami/pgbouncer, or if `PGBOUNCER_AUTH_QUERY` is set. `PGBOUNCER_AUTH_USER` comes before all of that.
 * Settings: `PGBOUNCER_<SETTING>`, or the setting's name in capitals. For the server above: `POOL_SIZE`, `CLIENT_ENCODING`,
   `TIMEZONE`, `PGBOUNCER_CONNECT_QUERY`, `PGBOUNCER_SET_DATABASE_USER=yes`, `PGBOUNCER_SET_DATABASE_PASSWORD=yes`.
 * Any of these with `_FILE` behind it names a file that holds the value.

@@ -99,6 +99,32 @@ fn the_environment_is_enough() {
     child.wait().unwrap();
 }
 
+/// As in edoburu/pgbouncer: whoever the database lets in comes in, because the one user who is named may look.
+#[test]
+fn who_is_named_in_the_environment_looks_others_up() {
+    let port = free_port();
+    let mut child = unprivileged(exe().to_str().unwrap())
+        .env("DB_HOST", "127.0.0.1")
+        .env("DB_PORT", cluster().primary.to_string())
+        .env("DB_USER", "postgres")
+        .env("DB_PASSWORD", "postgres")
+        .env("LISTEN_PORT", port.to_string())
+        .env("UNIX_SOCKET_DIR", cluster().dir.to_str().unwrap())
+        .env("PGBOUNCER_HTTP_PORT", "0")
+        .arg("-q")
+        .spawn()
+        .unwrap();
+    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    run(async {
+        assert_eq!(Raw::log_in(port, "app").await.value("SELECT current_user").await, USER);
+        let parameters = [("user", "other"), ("database", "app")];
+        let refused = Raw::log_in_with(port, 3 << 16, &parameters, "not other").await;
+        assert_eq!(refused.err().unwrap().field('C'), "28P01");
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn variables_with_the_prefix_are_enough() {
     let port = free_port();
