@@ -268,18 +268,19 @@ pub fn align_parameters(client: &mut ClientSession, server: &mut ServerSession, 
     if Arc::ptr_eq(&client.parameters, &server.parameters) {
         return false;
     }
-    if client.parameters.write_difference(&mut server.parameters, out) {
-        server.pipeline.expect(Expect::Query, Action::Skip, 0);
-        return true;
-    }
     if *client.parameters == *server.parameters {
         if Arc::as_ptr(&client.parameters) < Arc::as_ptr(&server.parameters) {
             server.parameters = Arc::clone(&client.parameters);
         } else {
             client.parameters = Arc::clone(&server.parameters);
         }
+        return false;
     }
-    false
+    let differs = client.parameters.write_difference(&mut server.parameters, out);
+    if differs {
+        server.pipeline.expect(Expect::Query, Action::Skip, 0);
+    }
+    differs
 }
 
 /// Walks bytes from a client to its server.

@@ -5,10 +5,10 @@
 //! differs, the difference is `SET` there first. PgBouncer calls this the varcache and follows a fixed list;
 //! here everything that a server reports and that can be set follows the client.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::wire::startup::Parameter;
-use crate::wire::{frame, write};
+use crate::wire::{backend, frame, write};
 
 /// Parameters that are reported but cannot be set in a session, or follow from others.
 const FIXED: &[&str] =
@@ -17,7 +17,8 @@ const FIXED: &[&str] =
 /// One side's parameters, as last reported. Shared between clients while they are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
-    entries: Vec<Parameter>,
+    /// A ParameterStatus message for each: what a login sends as it is, what one `memcpy` copies and one `memcmp` compares.
+    messages: Vec<u8>,
     /// Names of those that the server does not report.
     unreported: Vec<Box<[u8]>>,
 }
@@ -25,17 +26,41 @@ pub struct Parameters {
 impl Parameters {
     /// The value of a parameter; names are compared without regard to case, as PostgreSQL does.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.entries.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| &**v)
+        self.find(name).map(|(_, value)| value)
     }
 
-    /// Sets a parameter's value and says whether that changed anything.
+    /// Sets a parameter's value and says whether that changed anything. Like all strings of the protocol, name and value
+    /// end at their first NUL.
     pub fn set(&mut self, name: &[u8], value: &[u8]) -> bool {
-        match self.entries.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
-            Some((_, old)) if **old == *value => return false,
-            Some((_, old)) => *old = value.into(),
-            None => self.entries.push((name.into(), value.into())),
+        match self.find(name) {
+            Some((_, old)) if old == value => return false,
+            Some((at, _)) => {
+                let (before, after) = (&self.messages[..at.start], &self.messages[at.end..]);
+                let name = &self.messages[at.start + frame::HEADER..][..name.len()];
+                let mut messages = Vec::with_capacity(self.messages.len() + value.len());
+                messages.extend_from_slice(before);
+                write::parameter_status(&mut messages, name, value);
+                messages.extend_from_slice(after);
+                self.messages = messages;
+            }
+            None => write::parameter_status(&mut self.messages, name, value),
         }
         true
+    }
+
+    /// Where a parameter's message lies, and its value.
+    fn find(&self, name: &[u8]) -> Option<(Range<usize>, &[u8])> {
+        let mut at = 0;
+        while let Some((body, len)) = message(&self.messages[at..]) {
+            let (start, end) = body.split_at_checked(name.len()).unwrap_or((b"", body));
+            if let [0, value @ .., 0] = end {
+                if start.eq_ignore_ascii_case(name) {
+                    return Some((at..at + len, value));
+                }
+            }
+            at += len;
+        }
+        None
     }
 
     /// Sets a parameter of which the server will not say when it changes.
@@ -44,9 +69,19 @@ impl Parameters {
         self.unreported.push(name.into());
     }
 
+    /// A ParameterStatus message for each parameter, in the order in which they were first reported.
+    pub fn messages(&self) -> &[u8] {
+        &self.messages
+    }
+
     /// All parameters in the order in which they were first reported.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.entries.iter().map(|(n, v)| (&**n, &**v))
+        let mut rest = &*self.messages;
+        std::iter::from_fn(move || {
+            let (body, len) = message(rest)?;
+            rest = &rest[len..];
+            backend::parameter_status(body)
+        })
     }
 
     /// Whether a client may choose this parameter's value: the server reports it and it can be set.
@@ -69,7 +104,7 @@ impl Parameters {
     pub fn write_difference(&self, server: &mut Arc<Self>, out: &mut Vec<u8>) -> bool {
         let mut sql = Vec::new();
         for (name, value) in self.iter() {
-            if !is_fixed(name) && server.get(name).is_some_and(|theirs| theirs != value) {
+            if server.get(name).is_some_and(|theirs| theirs != value) && !is_fixed(name) {
                 assignment(&mut sql, name, value);
                 if server.unreported.iter().any(|unreported| unreported.eq_ignore_ascii_case(name)) {
                     Arc::make_mut(server).set(name, value);
@@ -82,6 +117,11 @@ impl Parameters {
         write::query(out, &sql);
         true
     }
+}
+
+/// The body and the length of the message in front.
+fn message(messages: &[u8]) -> Option<(&[u8], usize)> {
+    frame::peek(messages).ok().flatten().map(|frame| (frame.body, frame.len))
 }
 
 fn is_fixed(name: &[u8]) -> bool {
@@ -127,8 +167,7 @@ fn literal(sql: &mut Vec<u8>, value: &[u8]) {
 
 /// Reads the parameters a login's ParameterStatus messages carry.
 pub fn report(parameters: &mut Parameters, body: &[u8]) -> Result<bool, frame::FrameError> {
-    let (name, value) =
-        crate::wire::backend::parameter_status(body).ok_or(frame::FrameError::Body("ParameterStatus"))?;
+    let (name, value) = backend::parameter_status(body).ok_or(frame::FrameError::Body("ParameterStatus"))?;
     Ok(parameters.set(name, value))
 }
 
@@ -173,6 +212,23 @@ mod tests {
         assert!(client.write_difference(&mut server, &mut Vec::new()));
         assert_eq!(server.get(b"search_path"), Some(&b"mine"[..]));
         assert_eq!(server.get(b"DateStyle"), Some(&b"ISO, MDY"[..]), "it will say so if that has changed");
+    }
+
+    #[test]
+    fn a_changed_one_keeps_its_place() {
+        let mut all = parameters(&[("DateStyle", "ISO"), ("TimeZone", "GMT"), ("application_name", "")]);
+        for value in ["Asia/Ho_Chi_Minh", "", "UTC"] {
+            assert!(all.set(b"timezone", value.as_bytes()));
+            assert!(!all.set(b"TIMEZONE", value.as_bytes()));
+            let expected = [("DateStyle", "ISO"), ("TimeZone", value), ("application_name", "")];
+            assert_eq!(all, parameters(&expected));
+            assert!(all.iter().eq(expected.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))));
+        }
+        for other in ["Time", "TimeZone2", "GMT", ""] {
+            assert_eq!(all.get(other.as_bytes()), None, "{other}");
+        }
+        let expected = [b"S\0\0\0\x12DateStyle\0ISO\0".as_slice(), b"S\0\0\0\x11TimeZone\0UTC\0"].concat();
+        assert_eq!(all.messages().strip_prefix(&*expected), Some(&b"S\0\0\0\x16application_name\0\0"[..]));
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Newcomer {
     ) -> Result<Arc<ClientInfo>, Failure> {
         let mut out = identified.out.clone();
         write::authentication(&mut out, 0, &[]);
-        parameters.iter().for_each(|(name, value)| write::parameter_status(&mut out, name, value));
+        out.extend_from_slice(parameters.messages());
         let info = self.register(database, user, identified.session.protocol, application_name, false);
         write::backend_key_data(&mut out, &info.key);
         let config = self.shared.config.load_full();
