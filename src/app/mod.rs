@@ -200,6 +200,7 @@ async fn control(
     doors.follow(&shared.config.load().settings);
     doors.serve(shared);
     tokio::task::spawn_local(janitor::run(Arc::clone(shared)));
+    tokio::task::spawn_local(janitor::watch_deadlines(Arc::clone(shared)));
     tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(names::run(Arc::clone(shared)));
     tokio::task::spawn_local(tls::watch(Arc::clone(shared)));

@@ -5,8 +5,8 @@
 //!      └────────────server at hand─────────────▶
 //! ```
 //!
-//! The task never blocks and never waits for anything but its sockets, its place in the queue, and the worker's
-//! tick, which wakes it when a deadline has passed or somebody wants it closed.
+//! The task never blocks and never waits for anything but its sockets, its place in the queue, and the tick, which wakes
+//! it when a deadline has passed or somebody wants it closed.
 
 mod deadlines;
 mod moving;

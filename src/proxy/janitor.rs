@@ -17,6 +17,25 @@ use crate::route::cluster::Purpose;
 /// PgBouncer's period of maintenance.
 const PERIOD: Duration = Duration::from_millis(333);
 
+/// How often clients' deadlines are looked at. They are a matter of seconds.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Wakes clients whose deadline has passed. Runs until the task is dropped.
+pub async fn watch_deadlines(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let now = clock::now();
+        for client in &shared.clients {
+            let deadline = client.deadline.get();
+            if deadline.0 != 0 && deadline <= now {
+                client.wake();
+            }
+        }
+    }
+}
+
 /// Runs until the task is dropped.
 pub async fn run(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(PERIOD);

@@ -1,26 +1,22 @@
-//! Worker threads: each a single-threaded runtime with its own clients, servers and tick.
+//! Worker threads: each a single-threaded runtime with its own clients and servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 
-use super::info::{ClientInfo, ServerState};
+use super::info::ServerState;
 use super::login::{self, Arrival};
 use super::pools::{Pool, Slot};
 use super::server::{self, ConnectError, Server};
 use super::shared::Shared;
 use super::takeover::{self, MovedClient};
-use crate::clock::{self, Micros};
+use crate::clock;
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Detached;
 use crate::route::cluster::Purpose;
-
-/// How often deadlines are looked at. They are a matter of seconds.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Work for a worker.
 enum Job {
@@ -35,8 +31,6 @@ pub struct Worker {
     jobs: mpsc::UnboundedSender<Job>,
     /// Connections it serves; new ones go to whoever has fewest.
     pub load: AtomicUsize,
-    /// Its clients, for the tick.
-    clients: Mutex<Vec<Arc<ClientInfo>>>,
 }
 
 /// One connection in a worker's [`Worker::load`], until dropped.
@@ -77,7 +71,7 @@ impl Worker {
     /// A worker whose thread is yet to be started.
     pub fn new() -> (Self, Inbox) {
         let (jobs, inbox) = mpsc::unbounded_channel();
-        (Self { jobs, load: AtomicUsize::new(0), clients: Mutex::default() }, Inbox(inbox))
+        (Self { jobs, load: AtomicUsize::new(0) }, Inbox(inbox))
     }
 
     /// Gives it an accepted connection.
@@ -93,23 +87,6 @@ impl Worker {
     /// Has it open a server connection.
     pub fn connect(&self, slot: Slot) {
         let _ = self.jobs.send(Job::Connect(slot));
-    }
-
-    /// Puts a client under the tick's eyes.
-    pub fn watch(&self, client: &Arc<ClientInfo>) {
-        self.clients.lock().push(Arc::clone(client));
-    }
-
-    /// Wakes clients whose deadline has passed, and forgets those that are gone.
-    fn tick(&self, now: Micros) {
-        self.clients.lock().retain(|client| {
-            let deadline = client.deadline.get();
-            if deadline.0 != 0 && deadline <= now {
-                client.wake();
-            }
-            // Gone when nobody else has it: the list of clients, its task, a cancel request.
-            Arc::strong_count(client) > 1
-        });
     }
 }
 
@@ -138,15 +115,6 @@ pub fn run(shared: Arc<Shared>, index: usize, inbox: Inbox) -> std::io::Result<(
 
 /// Runs a worker on the thread it is called on.
 pub async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
-    let ticking = Arc::clone(&shared);
-    tokio::task::spawn_local(async move {
-        let mut interval = tokio::time::interval(TICK);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            ticking.workers[index].tick(clock::now());
-        }
-    });
     while let Some(job) = jobs.recv().await {
         let shared = Arc::clone(&shared);
         match job {

@@ -75,7 +75,6 @@ impl Newcomer {
         let application_name = requested.get(b"application_name").unwrap_or_default();
         let info = self.announce(&identified, &database.name, &user, &parameters, application_name).await?;
         pool.stats[self.worker].logins.add(1);
-        shared.workers[self.worker].watch(&info);
         Ok(Prepared::Client {
             info,
             pool,

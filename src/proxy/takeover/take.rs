@@ -238,7 +238,6 @@ pub async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
         ..ClientInfo::new(shared.next_id(), moved.key, Arc::clone(&found.name), Arc::clone(&user.name), peer)
     });
     shared.clients.insert(info.key.id(), Arc::clone(&info));
-    shared.workers[load.worker].watch(&info);
     let permits = [
         shared.client_limit.acquire_regardless(),
         found.clients.acquire_regardless(),
