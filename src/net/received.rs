@@ -7,7 +7,7 @@ use super::stream::Stream;
 use crate::wire::frame;
 
 /// How much is read at once.
-const CHUNK: usize = 2048;
+const CHUNK: usize = 1024;
 
 /// Bytes that have been received and not been asked for yet.
 #[derive(Debug, Default)]

@@ -55,41 +55,40 @@ pub struct Arrival {
     pub load: Load,
 }
 
-/// Serves an accepted connection until it is closed.
-pub async fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) {
+/// Serves an accepted connection until it is closed. The login has memory of its own: it needs much more than what comes
+/// after it.
+pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Future<Output = ()> {
     let Arrival { peer, local, load } = arrival;
     if let Stream::Tcp(tcp) = &stream {
         let _ = shared.socket_options().apply(tcp);
     }
-    let (id, worker) = (shared.next_id(), load.worker);
     let newcomer = Newcomer {
         shared: Arc::clone(&shared),
-        worker,
+        worker: load.worker,
         stream,
         received: Received::default(),
         peer,
         local,
         connected: clock::now(),
-        id,
+        id: shared.next_id(),
         tls: None,
         cancel: None,
     };
-    match newcomer.log_in().await {
-        // A task of its own: the login needs much more memory than what comes after it.
-        Some(Entry::Client(login)) => drop(tokio::task::spawn_local(Client::new(shared, load, *login))),
-        Some(Entry::Successor(Stream::Unix(stream))) => {
-            takeover::serve(shared, worker, Channel::new(stream)).await;
-        }
-        Some(Entry::Successor(_)) => {}
-        Some(Entry::Replication(login)) => {
-            drop(tokio::task::spawn_local(Tunnel::new(shared, load, *login)));
-        }
-        Some(Entry::Console(console)) => {
-            if let Some(serve) = shared.serve_console.get() {
-                serve(shared.clone(), *console).await;
+    let login = Box::pin(newcomer.log_in());
+    async move {
+        match login.await {
+            Some(Entry::Client(login)) => Client::new(shared, load, *login).await,
+            Some(Entry::Successor(Stream::Unix(stream))) => {
+                Box::pin(takeover::serve(shared, load.worker, Channel::new(stream))).await;
+            }
+            Some(Entry::Successor(_)) | None => {}
+            Some(Entry::Replication(login)) => drop(Tunnel::new(shared, load, *login).await),
+            Some(Entry::Console(console)) => {
+                if let Some(serve) = shared.serve_console.get() {
+                    serve(shared.clone(), *console).await;
+                }
             }
         }
-        None => {}
     }
 }
 
@@ -209,7 +208,7 @@ impl Newcomer {
 
     async fn pass_cancel_request_on(&self) {
         if let Some(key) = &self.cancel {
-            let outcome = cancel::request(&self.shared, self.worker, key).await;
+            let outcome = Box::pin(cancel::request(&self.shared, self.worker, key)).await;
             self.log_close(outcome.database.as_deref().unwrap_or(NO_DATABASE), NO_USER, outcome.reason);
         }
     }

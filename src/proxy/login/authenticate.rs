@@ -57,14 +57,14 @@ impl Newcomer {
         let proof = self.proof(&config, claim, physical_replication)?;
         let mut user = Cow::Borrowed(&*claim.user);
         if let Proof::Ldap(_) | Proof::Pam = proof {
-            let learned = self.authenticate_elsewhere(claim, &proof, out).await?;
+            let learned = Box::pin(self.authenticate_elsewhere(claim, &proof, out)).await?;
             return Ok(Identity { user: user.into_owned(), found: None, learned });
         }
         let mut account = self.shared.access.load().accounts.get(&*claim.user).cloned();
         let mut found = None;
         let mut remembered = None;
         if account.is_none() && !matches!(proof, Proof::Exchange(Method::Any)) {
-            if let Some((looked_up, key)) = self.look_up(&config, claim).await? {
+            if let Some((looked_up, key)) = Box::pin(self.look_up(&config, claim)).await? {
                 user = Cow::Owned(looked_up.user);
                 account = Some(looked_up.account);
                 found.clone_from(&account);

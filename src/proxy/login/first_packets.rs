@@ -24,7 +24,7 @@ impl Newcomer {
                 // A TLS ClientHello in place of a startup packet: direct TLS.
                 let Some(tls) = self.offered_tls() else { return Err(Failure::Silent("bad startup packet")) };
                 let rest = std::mem::take(&mut self.received).into_rest();
-                self.encrypt(&tls, &[&word[..], &rest].concat(), true).await?;
+                Box::pin(self.encrypt(&tls, &[&word[..], &rest].concat(), true)).await?;
                 ssl = true;
                 continue;
             }
@@ -40,7 +40,7 @@ impl Newcomer {
                             return Err(Failure::Silent("received unencrypted data after SSL request"));
                         }
                         self.stream.write_all(b"S").await?;
-                        self.encrypt(&tls, &[], false).await?;
+                        Box::pin(self.encrypt(&tls, &[], false)).await?;
                         continue;
                     }
                 }

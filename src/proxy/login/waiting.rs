@@ -25,7 +25,7 @@ impl Newcomer {
         if let Some(welcome) = pool.welcome() {
             return Ok(welcome);
         }
-        let server = self.wait_for_server(pool, &user.name).await?;
+        let server = Box::pin(self.wait_for_server(pool, &user.name)).await?;
         let parameters = Arc::clone(&server.session.parameters);
         worker::give_back(&self.shared, pool, server, self.worker, false);
         Ok(parameters)

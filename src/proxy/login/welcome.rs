@@ -21,7 +21,7 @@ impl Newcomer {
     /// The client is who it says. Gives it a place, once a server has told what it is like.
     pub(super) async fn welcome(&mut self, mut identified: Identified) -> Result<Prepared, Failure> {
         if identified.takes_over {
-            return self.hand_over(identified).await;
+            return Box::pin(self.hand_over(identified)).await;
         }
         if identified.database == CONSOLE {
             return self.console(identified);
@@ -53,7 +53,7 @@ impl Newcomer {
             settings::learn_credential(&pool, found, identity.learned);
         }
         if identified.replication != Replication::No {
-            let server = self.own_server(&pool, &identified.session).await?;
+            let server = Box::pin(self.own_server(&pool, &identified.session)).await?;
             let parameters = Arc::clone(&server.session.parameters);
             let application_name =
                 identified.session.parameter("application_name").unwrap_or_default().to_vec();
@@ -93,7 +93,8 @@ impl Newcomer {
         parameters: &Parameters,
         application_name: &[u8],
     ) -> Result<Arc<ClientInfo>, Failure> {
-        let mut out = identified.out.clone();
+        let mut out = Vec::with_capacity(identified.out.len() + parameters.messages().len() + 64);
+        out.extend_from_slice(&identified.out);
         write::authentication(&mut out, 0, &[]);
         out.extend_from_slice(parameters.messages());
         let info = self.register(database, user, identified.session.protocol, application_name, false);
