@@ -116,7 +116,7 @@ impl Value for FileMode {
         u32::parse(text).map(Self)
     }
     fn show(&self) -> String {
-        format!("{:04o}", self.0)
+        format!("0{:03o}", self.0)
     }
 }
 
@@ -263,7 +263,10 @@ mod tests {
         assert!(PoolMode::parse("pool").unwrap_err().contains("session, transaction, statement"));
         assert_eq!(Vec::<String>::parse(" a, b ,,c").unwrap(), ["a", "b", "c"]);
         assert_eq!(FileMode::parse("0777").unwrap(), FileMode(0o777));
-        assert_eq!(FileMode(0o770).show(), "0770");
+        for (mode, shown) in [(0o770, "0770"), (0o7, "0007"), (0, "0000"), (0o2770, "02770")] {
+            assert_eq!(FileMode(mode).show(), shown);
+            assert_eq!(FileMode::parse(shown), Ok(FileMode(mode)));
+        }
         assert!(bool::parse("1").unwrap() && bool::parse("on").unwrap() && !bool::parse("0").unwrap());
     }
 }
