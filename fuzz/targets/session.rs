@@ -210,7 +210,11 @@ pub(super) fn frontend_seeds() -> Vec<Vec<u8>> {
         (b'F', b"\0\0\0\x01\0\0\0\0\0\0"),
         (b'X', b""),
     ]);
-    (0..16).map(|choice| [&[choice, 0, choice][..], &stream].concat()).collect()
+    // The end of a COPY that never was, between replies that the proxy gives itself.
+    let stray = messages(&[(b'C', b"Sa\0"), (b'c', b""), (b'C', b"Sa\0"), (b'S', b"")]);
+    let mut seeds: Vec<_> = (0..16).map(|choice| [&[choice, 0, choice][..], &stream].concat()).collect();
+    seeds.push([&[2, 0, 0][..], &stray].concat());
+    seeds
 }
 
 /// Whatever a server says, in whatever pieces, to a client that has asked for something.

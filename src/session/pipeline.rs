@@ -231,6 +231,7 @@ impl Pipeline {
 
     /// The next answer that the proxy gives in the server's place, if it is due: the tag of the message to send.
     pub fn pop_fake(&mut self) -> Option<u8> {
+        self.drop_stale_copy_ends();
         let entry = *self.expected.front()?;
         if entry.action != Action::Fake {
             return None;

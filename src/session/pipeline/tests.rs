@@ -173,6 +173,19 @@ fn faked_replies_keep_their_place() {
 }
 
 #[test]
+fn a_stray_copy_end_holds_up_no_faked_reply() {
+    let mut p = Pipeline::default();
+    p.expect(Close, Fake, 0);
+    send(&mut p, &[CopyEnd]);
+    p.expect(Close, Fake, 0);
+    send(&mut p, &[Sync]);
+    assert_eq!(p.pop_fake(), Some(b'3'));
+    assert_eq!(p.pop_fake(), Some(b'3'));
+    receive(&mut p, &["ZI"]);
+    assert!(p.is_settled());
+}
+
+#[test]
 fn statements_behind_an_error_are_undone_backwards() {
     let mut p = Pipeline::default();
     p.expect(Close, Skip, 1);
