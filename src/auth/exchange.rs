@@ -392,6 +392,17 @@ mod tests {
         }
     }
 
+    /// PostgreSQL prepares the password here as well (`scram_verify_plain_password`).
+    #[test]
+    fn a_verifier_takes_what_saslprep_makes_the_same_password() {
+        let scram = postgres_protocol::password::scram_sha_256(b"secret");
+        for (secret, possible) in [(&*scram, true), ("secret", false), (&*md5::stored("secret", "me"), false)]
+        {
+            let result = log_in(Method::Plain, Some(&account(secret)), "\u{fe0a}secret");
+            assert_eq!(result.is_ok(), possible, "{secret}");
+        }
+    }
+
     #[test]
     fn unknown_users_fail_at_the_end_only() {
         for (method, kind) in [
