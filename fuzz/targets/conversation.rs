@@ -322,7 +322,8 @@ impl Session {
                 let texts: [&[u8]; 6] = [b"select ", b"begin ", b"end ", b"fails ", b"set ", b"wrong "];
                 let text = texts[usize::from(choice >> 2) % 6];
                 let text = [text, if text == b"wrong " { &fresh } else { name }].concat();
-                if name == b"\0" && !self.direct.skips {
+                // The proxy may not know yet that the server will not look at it.
+                if name == b"\0" && !(self.direct.skips && self.link.server.pipeline.is_skipping()) {
                     self.unnamed = text.strip_suffix(b"\0").map(<[u8]>::to_vec);
                 }
                 self.send(&message(b'P', &[name, text.strip_suffix(b"\0").unwrap(), b"\0\0\0"].concat()))
@@ -451,5 +452,6 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         b"\x02\x00\x01\x01\x0d\x0b\x00\x03\x01\x07\x00\x0b\x00\x00\x02\x0f\x00\x0c\x05\x0c\x01\x0f\x00\x0a\xff".to_vec(),
         b"\x01\x01\x03\x0b\x00\x0f\x00\x03\x03\x06\x00\x07\x00\x0b\x00\x0c\x0b\x0c\x03\x0c\x08\x0f\x00\x0c\x02".to_vec(),
         b"\x01\x00\x01\x01\x14\x0b\x00\x0f\x00\x00\x02\x03\x00\x07\x00\x07\x00\x05\x00\x0b\x00\x0d\x00\x0f\x00".to_vec(),
+        b"\x01\x07\x00\x01\x0f\x0b\x00\x03\x03\x03\x03".to_vec(),
     ]
 }
