@@ -214,6 +214,8 @@ pub(super) fn frontend_seeds() -> Vec<Vec<u8>> {
     let stray = messages(&[(b'C', b"Sa\0"), (b'c', b""), (b'C', b"Sa\0"), (b'S', b"")]);
     let mut seeds: Vec<_> = (0..16).map(|choice| [&[choice, 0, choice][..], &stream].concat()).collect();
     seeds.push([&[2, 0, 0][..], &stray].concat());
+    let long = [&messages(&[(b'P', b"a\0select 1\0\0\0")])[..], b"B\x7f\xff\xff\xff\0a\0"].concat();
+    seeds.push([&[3, 0, 7][..], &long].concat());
     seeds
 }
 

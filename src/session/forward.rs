@@ -19,8 +19,9 @@ use crate::wire::{frontend, write};
 /// Longest part of a message that is read whole to find a name in it, and longest unnamed statement that can be
 /// prepared again on another server.
 const MAX_NAME: usize = 64 * 1024;
-/// Longest Parse of a named statement; PostgreSQL's own limit for a message (`MaxAllocSize`).
-const MAX_PARSE: usize = 0x3fff_ffff;
+/// Longest Parse of a named statement, and longest Bind, which may become longer by its name; PostgreSQL's own limit for
+/// a message (`MaxAllocSize`).
+const MAX_MESSAGE: usize = 0x3fff_ffff;
 
 /// A client's side of the conversation.
 #[derive(Debug, Default)]
@@ -419,7 +420,7 @@ impl Walk<'_> {
             return Ok(Step::Keep);
         }
         if !frame.is_complete() {
-            return if frame.len > MAX_PARSE {
+            return if frame.len > MAX_MESSAGE {
                 Err(client_fault(FrameError::Length))
             } else {
                 Ok(Step::Wait)
@@ -469,6 +470,9 @@ impl Walk<'_> {
     }
 
     fn bind<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
+        if frame.len > MAX_MESSAGE {
+            return Err(client_fault(FrameError::Length));
+        }
         let Some(named) = frontend::bind(frame.body) else {
             return wait_for_name(frame, "Bind");
         };

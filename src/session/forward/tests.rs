@@ -120,6 +120,17 @@ fn a_name_is_not_given_twice_and_unknown_ones_are_refused() {
     assert_eq!(refusal.sqlstate, sqlstate::PROTOCOL_VIOLATION);
 }
 
+/// With another name in it such a Bind could become longer than a length can say.
+#[test]
+fn a_bind_longer_than_postgresql_takes_is_refused() {
+    for (len, possible) in [(0x3fff_fffe_u32, true), (0x3fff_ffff, false), (0x7fff_ffff, false)] {
+        let mut link = Link::new(10);
+        let bind = [b"B", &len.to_be_bytes()[..], b"\0a\0rest"].concat();
+        let sent = link.client_sends(&[message(b'P', PARSE_A.1), bind].concat());
+        assert_eq!(sent.is_ok(), possible, "{len:#x}");
+    }
+}
+
 #[test]
 fn a_failed_parse_is_forgotten() {
     let mut link = Link::new(10);
