@@ -158,8 +158,13 @@ fn a_daemon_leaves_the_shell_alone() {
     let output =
         unprivileged(exe().to_str().unwrap()).args(["-d", "pgweir.ini"]).current_dir(&dir).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+    let mut pid = 0;
+    eventually("it has written its pidfile", || {
+        let text = std::fs::read_to_string(dir.join("pgweir.pid")).unwrap_or_default();
+        pid = text.trim().parse().unwrap_or(0);
+        pid > 0
+    });
     eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    let pid: i32 = std::fs::read_to_string(dir.join("pgweir.pid")).unwrap().trim().parse().unwrap();
     // A second one with the same pidfile is refused.
     let second = unprivileged(exe().to_str().unwrap()).arg("pgweir.ini").current_dir(&dir).output().unwrap();
     assert!(String::from_utf8_lossy(&second.stderr).contains("another instance running?"), "{second:?}");
