@@ -9,7 +9,7 @@ use pgweir::session::forward::{self, ClientSession, Context, ServerSession};
 use pgweir::session::output::Output;
 use pgweir::session::pipeline::{Action, Expect, Pipeline};
 use pgweir::session::prepared::Registry;
-use pgweir::sql::{self, Dialect};
+use pgweir::sql::{self, Catalog, Dialect};
 use pgweir::wire::frame;
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -45,6 +45,7 @@ fn classification(c: &mut Criterion) {
         "SELECT {} FROM \"entity\" WHERE \"entity\".\"id\" = $1 AND lower(\"entity\".\"name\") = $2",
         columns.join(", ")
     );
+    let catalog = Catalog::default();
     let mut group = c.benchmark_group("classification");
     for (name, text) in [
         ("pgbench select", "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;"),
@@ -57,7 +58,7 @@ fn classification(c: &mut Criterion) {
         ("nextval", "SELECT nextval('s')"),
     ] {
         group.bench_function(name, |b| {
-            b.iter(|| sql::classify(black_box(text.as_bytes()), Dialect::default()))
+            b.iter(|| sql::classify(black_box(text.as_bytes()), Dialect::default(), Some(&catalog)))
         });
     }
     group.finish();
@@ -87,7 +88,6 @@ fn relay(c: &mut Criterion) {
         exclusive: false,
         one_at_a_time: false,
         refuse_simple: false,
-        classify: |_, _| sql::Class::default(),
     };
     let mut scratch = Vec::new();
     let (mut client, mut server) = (ClientSession::default(), ServerSession::default());

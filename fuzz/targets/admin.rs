@@ -1,7 +1,7 @@
 //! What people type: statements, and commands of the console.
 
 use pgweir::admin;
-use pgweir::sql::{Class, Dialect, classify};
+use pgweir::sql::{Catalog, Class, Dialect, classify};
 
 use super::bytes::{Bytes, texts};
 
@@ -9,7 +9,7 @@ use super::bytes::{Bytes, texts};
 pub(super) fn sql(input: &[u8]) {
     for standard_conforming_strings in [true, false] {
         let dialect = Dialect { standard_conforming_strings };
-        let class = |parts: &[&[u8]]| classify(&parts.concat(), dialect);
+        let class = |parts: &[&[u8]]| classify(&parts.concat(), dialect, Some(&Catalog::default()));
         let alone = class(&[input]);
         assert_eq!(alone, class(&[b" /* /* */ ' */-- '\n\t;", input]));
         assert_eq!(alone, class(&[input, b"\n;"]));

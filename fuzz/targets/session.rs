@@ -5,7 +5,6 @@ use pgweir::session::forward::{self, ClientSession, Context, ServerFault, Server
 use pgweir::session::output::Output;
 use pgweir::session::parameters::Parameters;
 use pgweir::session::prepared::Registry;
-use pgweir::sql::Class;
 use pgweir::wire::frame::{HEADER, peek};
 
 use super::bytes::{Bytes, messages, pieces};
@@ -55,7 +54,6 @@ impl Link {
             exclusive: self.exclusive,
             one_at_a_time: self.one_at_a_time,
             refuse_simple: self.refuse_simple,
-            classify: |_, _| Class::Write,
         };
         let mut scratch = Vec::new();
         let mut out = Output::new(&self.from_client, &mut scratch);

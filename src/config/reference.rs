@@ -45,6 +45,7 @@ pub fn markdown() -> String {
 /// Settings PgBouncer does not have.
 const OWN: &[&str] = &[
     "auth_query_ttl",
+    "catalog_refresh_period",
     "client_tls_crl_file",
     "http_listen_addr",
     "http_port",

@@ -100,6 +100,7 @@ settings! {
     auth_user: String = "", Reload, Works, "User who runs auth_query.";
     autodb_idle_timeout: Duration = "3600", Reload, Works, "Seconds after which an unused automatic database is forgotten.";
     cancel_wait_timeout: Duration = "10", Reload, Works, "Seconds a cancel request may wait for a connection.";
+    catalog_refresh_period: Duration = "60", Reload, Works, "Seconds between looks at a database's functions and views, with read_write_split. Changes made through this pooler are noticed at once.";
     client_idle_timeout: Duration = "0", Reload, Works, "Seconds a client may be idle; 0 means forever.";
     client_login_timeout: Duration = "60", Reload, Works, "Seconds a client may take to log in.";
     client_tls13_ciphers: String = "", Reload, Works, "TLS 1.3 cipher suites towards clients.";

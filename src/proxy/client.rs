@@ -36,7 +36,7 @@ use crate::pool::limits::Permit;
 use crate::pool::{Outcome, Waiter};
 use crate::route::cluster::Purpose;
 use crate::route::router;
-use crate::session::forward::{self, ClientSession, Context as Walk, Idle, ServerFault, Stop};
+use crate::session::forward::{self, ClientSession, Context as Walk, Ddl, Idle, ServerFault, Stop};
 use crate::session::output::Output;
 use crate::wire::write;
 
@@ -269,14 +269,16 @@ impl Client {
     }
 
     /// Where the next transaction may run.
-    fn purpose(&self, bytes: &[u8]) -> Purpose {
+    fn purpose(&mut self, bytes: &[u8]) -> Purpose {
         if !self.settings.read_write_split || self.settings.pool_mode == PoolMode::Session {
             return Purpose::Write;
         }
         if !self.pool.database.cluster().has_replica() {
             return Purpose::Write;
         }
-        router::purpose(bytes, &self.session)
+        let catalog = self.pool.database.catalogs.load();
+        let known = catalog.as_ref().map_or((None, 0), |known| (Some(&known.catalog), known.generation));
+        router::purpose(bytes, &mut self.session, known)
     }
 
     /// An idle server that is in order.
@@ -504,7 +506,6 @@ impl Client {
             exclusive: session_pooling,
             one_at_a_time: server.purpose == Purpose::Read,
             refuse_simple: self.settings.disable_pqexec,
-            classify: router::class,
         };
         let mut out = Output::new(&bytes, &mut scratch.rewrite);
         let sent =
@@ -569,6 +570,9 @@ impl Client {
         // First the books, then the answer: whoever has the answer must find it in the books.
         if received.queries > 0 {
             self.account(&received);
+        }
+        if received.ddl != Ddl::None {
+            self.pool.database.catalogs.changed(received.ddl);
         }
         if received.reported {
             self.note_application_name();

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod cancel;
+pub mod catalog;
 pub mod client;
 pub mod info;
 pub mod janitor;

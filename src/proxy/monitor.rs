@@ -23,6 +23,7 @@ pub async fn run(shared: Arc<Shared>) {
                 && pool.welcome().is_some()
                 && !watched.contains_key(name)
             {
+                tokio::task::spawn_local(super::catalog::watch(Arc::clone(&shared), Arc::clone(&pool)));
                 let task = tokio::task::spawn_local(watch(Arc::clone(&shared), Arc::clone(&pool)));
                 watched.insert(Arc::clone(name), task);
             }

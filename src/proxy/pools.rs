@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
 use super::cancel;
+use super::catalog::Catalogs;
 use super::info::{AtomicMicros, ServerInfo};
 use super::server::Server;
 use super::shared::Shared;
@@ -30,6 +31,8 @@ pub struct Database {
     /// Its line in the configuration.
     pub config: ArcSwap<DatabaseConfig>,
     cluster: ArcSwap<Cluster>,
+    /// What is known of its functions and relations.
+    pub catalogs: Catalogs,
     /// `max_db_connections`.
     pub servers: Arc<Limit>,
     /// `max_db_client_connections`.
@@ -51,6 +54,7 @@ impl Database {
             name: name.into(),
             config: ArcSwap::from_pointee(config),
             cluster: ArcSwap::from_pointee(cluster),
+            catalogs: Catalogs::default(),
             servers: Arc::default(),
             clients: Arc::default(),
             paused: AtomicBool::new(false),
@@ -68,6 +72,7 @@ impl Database {
     /// Replaces its hosts after a change of the configuration.
     pub fn set_cluster(&self, cluster: Cluster) {
         self.cluster.store(Arc::new(cluster));
+        self.catalogs.forget();
     }
 }
 

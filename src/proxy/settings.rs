@@ -106,6 +106,8 @@ fn update_database(
     }
     if *before != *current {
         database.config.store(Arc::new(current.clone()));
+        // It may be another database by now.
+        database.catalogs.forget();
         let login = |d: &DatabaseConfig| {
             let d = d.clone();
             let parameters =

@@ -7,25 +7,26 @@
 use crate::route::cluster::Purpose;
 use crate::session::forward::ClientSession;
 use crate::session::parameters::Parameters;
-use crate::sql::{self, Class, Dialect};
+use crate::sql::{self, Catalog, Class, Dialect, Route};
 use crate::wire::frame::peek;
 use crate::wire::frontend;
 
-/// What the batch at the start of `buf` needs.
-pub fn purpose(buf: &[u8], client: &ClientSession) -> Purpose {
-    if is_read(buf, client).unwrap_or(false) { Purpose::Read } else { Purpose::Write }
-}
+/// What is known of a database, and its number: each newer one has another, 0 means that nothing is known.
+pub type Known<'a> = (Option<&'a Catalog>, u32);
 
-/// The class of a statement that a client with these parameters has sent.
-pub fn class(text: &[u8], parameters: &Parameters) -> Class {
-    sql::classify(text, Dialect { standard_conforming_strings: parameters.standard_conforming_strings() })
+/// What the batch at the start of `buf` needs.
+pub fn purpose(buf: &[u8], client: &mut ClientSession, known: Known<'_>) -> Purpose {
+    let read = match client.route {
+        Route::Auto => is_read(buf, client, known).unwrap_or(false),
+        Route::Primary => false,
+        Route::Replica => true,
+    };
+    if read { Purpose::Read } else { Purpose::Write }
 }
 
 /// `None`: something in the batch is missing or not understood.
-fn is_read(mut buf: &[u8], client: &ClientSession) -> Option<bool> {
-    if !is_ascii_safe(client) && !buf.is_ascii() {
-        return None;
-    }
+fn is_read(mut buf: &[u8], client: &mut ClientSession, (catalog, generation): Known<'_>) -> Option<bool> {
+    let rules = Rules { parameters: &client.parameters, catalog };
     let mut read = false;
     let mut first = true;
     loop {
@@ -34,12 +35,10 @@ fn is_read(mut buf: &[u8], client: &ClientSession) -> Option<bool> {
             return None;
         }
         match frame.tag {
-            b'Q' if first => {
-                return Some(may_go_to_replica(class(frontend::text(frame.body), &client.parameters)));
-            }
+            b'Q' if first => return Some(rules.may_go_to_replica(rules.class(frontend::text(frame.body)))),
             b'P' => {
-                let class = class(frontend::parse(frame.body).ok()?.text(), &client.parameters);
-                if !may_go_to_replica(class) {
+                let class = rules.class(frontend::parse(frame.body).ok()?.text());
+                if !rules.may_go_to_replica(class) {
                     return Some(false);
                 }
                 read = true;
@@ -50,7 +49,8 @@ fn is_read(mut buf: &[u8], client: &ClientSession) -> Option<bool> {
                 let known = if name.is_empty() {
                     read
                 } else {
-                    client.statements.get(name).map_or(read, |s| may_go_to_replica(s.class))
+                    let class = client.statements.class(name, generation, |s| rules.class(s.text()));
+                    class.map_or(read, |class| rules.may_go_to_replica(class))
                 };
                 if !known {
                     return Some(false);
@@ -66,17 +66,35 @@ fn is_read(mut buf: &[u8], client: &ClientSession) -> Option<bool> {
     }
 }
 
-/// A read outside a transaction, or the beginning of a transaction that can only read.
-fn may_go_to_replica(class: Class) -> bool {
-    class.is_replica_safe()
+/// What a client's statements are judged by.
+struct Rules<'a> {
+    parameters: &'a Parameters,
+    catalog: Option<&'a Catalog>,
 }
 
-/// In some encodings a character's second byte may look like ASCII, which the lexer would misread.
-fn is_ascii_safe(client: &ClientSession) -> bool {
-    let unsafe_encodings: &[&[u8]] =
-        &[b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"];
-    client
-        .parameters
-        .get(b"client_encoding")
-        .is_none_or(|e| !unsafe_encodings.iter().any(|u| u.eq_ignore_ascii_case(e)))
+impl Rules<'_> {
+    fn class(&self, text: &[u8]) -> Class {
+        if !text.is_ascii() && self.has_ascii_bytes_in_characters() {
+            return Class::Write;
+        }
+        let standard_conforming_strings = self.parameters.standard_conforming_strings();
+        sql::classify(text, Dialect { standard_conforming_strings }, self.catalog)
+    }
+
+    /// A read outside a transaction, or the beginning of a transaction that can only read.
+    fn may_go_to_replica(&self, class: Class) -> bool {
+        match class {
+            Class::Read | Class::BeginReadOnly => true,
+            Class::Begin => self.parameters.get(b"default_transaction_read_only") == Some(b"on"),
+            Class::Write => false,
+        }
+    }
+
+    /// In some encodings a character's second byte may look like ASCII, which the lexer would misread.
+    fn has_ascii_bytes_in_characters(&self) -> bool {
+        const ENCODINGS: &[&[u8]] =
+            &[b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"];
+        let encoding = self.parameters.get(b"client_encoding");
+        encoding.is_some_and(|encoding| ENCODINGS.iter().any(|e| e.eq_ignore_ascii_case(encoding)))
+    }
 }

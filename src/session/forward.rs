@@ -12,13 +12,15 @@ use super::parameters::{self, Parameters};
 use super::pipeline::{Action, Expect, Pipeline, Undone, Unexpected, Verdict};
 use super::prepared::{ClientStatements, Registry, ServerStatements, Statement, server_name};
 use crate::error::{Refusal, sqlstate};
-use crate::sql::Class;
+use crate::sql::{self, Route};
 use crate::wire::frame::{Frame, FrameError, HEADER, peek};
 use crate::wire::{frontend, write};
 
 /// Longest part of a message that is read whole to find a name in it, and longest unnamed statement that can be
 /// prepared again on another server.
 const MAX_NAME: usize = 64 * 1024;
+/// Shorter messages are passed on whole, so that a `SET` in them is seen.
+const SHORT: usize = 128;
 /// Longest Parse of a named statement, and longest Bind, which may become longer by its name; PostgreSQL's own limit for
 /// a message (`MaxAllocSize`).
 const MAX_MESSAGE: usize = 0x3fff_ffff;
@@ -30,6 +32,10 @@ pub struct ClientSession {
     pub parameters: Arc<Parameters>,
     /// Named prepared statements.
     pub statements: ClientStatements,
+    /// Where it wants its statements to run: `SET pgweir.route`.
+    pub route: Route,
+    /// The same at login.
+    pub initial_route: Route,
     /// An unnamed statement that was prepared in an earlier transaction and not run yet.
     pub unnamed: Option<Box<[u8]>>,
     /// The part of a frame that is still to come.
@@ -47,6 +53,20 @@ pub struct ServerSession {
     pub pipeline: Pipeline,
     unnamed: Unnamed,
     rest: Rest,
+    /// What the transaction has changed in the database's catalog.
+    ddl: Ddl,
+}
+
+/// How a command changes a database's catalog, as far as routing is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ddl {
+    /// Not at all.
+    #[default]
+    None,
+    /// It may add what a standby does not have.
+    Adds,
+    /// What was a read may not be one any more.
+    Changes,
 }
 
 /// Bytes of the current frame that have not arrived yet, and whether they go on or are dropped.
@@ -84,8 +104,6 @@ pub struct Context<'a> {
     pub one_at_a_time: bool,
     /// Setting `disable_pqexec`: simple queries are refused.
     pub refuse_simple: bool,
-    /// Classifies a statement when it is first prepared.
-    pub classify: fn(&[u8], &Parameters) -> Class,
 }
 
 /// Why a walk ended.
@@ -125,6 +143,8 @@ pub struct Received {
     pub transactions: u32,
     /// The server has reported a parameter.
     pub reported: bool,
+    /// A transaction that has changed the catalog has ended.
+    pub ddl: Ddl,
 }
 
 /// The server sent something that cannot be; it must be closed.
@@ -146,8 +166,21 @@ pub enum ServerFault {
 
 impl ClientSession {
     /// A session that starts with these parameters.
-    pub fn new(parameters: Arc<Parameters>) -> Self {
-        Self { parameters, ..Self::default() }
+    pub fn new(parameters: Arc<Parameters>, route: Route) -> Self {
+        Self { parameters, route, initial_route: route, ..Self::default() }
+    }
+
+    /// What it does is what it has chosen at login (RESET).
+    fn reset_route(&mut self) {
+        self.route = self.initial_route;
+    }
+
+    /// Takes note of a `SET pgweir.route`. The server gets it as well, to which it means nothing.
+    #[inline]
+    fn heed(&mut self, setting: Option<Option<Route>>) {
+        if let Some(route) = setting {
+            self.route = route.unwrap_or(self.initial_route);
+        }
     }
 
     /// Whether the client is in the middle of a frame.
@@ -380,6 +413,10 @@ impl Walk<'_> {
                     return Err(Refusal::protocol("PQexec disallowed")
                         .hint("The setting disable_pqexec allows the extended query protocol only."));
                 }
+                if !frame.is_complete() && frame.len <= SHORT {
+                    return Ok(Step::Wait);
+                }
+                self.client.heed(sql::setting(frontend::text(frame.body)));
                 self.forget_unnamed();
                 Expect::Query
             }
@@ -410,9 +447,11 @@ impl Walk<'_> {
             return Ok(Step::Wait);
         }
         if frame.body.first() == Some(&0) {
-            if !frame.is_complete() && frame.len <= MAX_NAME && !self.context.exclusive {
+            let wait_for = if self.context.exclusive { SHORT } else { MAX_NAME };
+            if !frame.is_complete() && frame.len <= wait_for {
                 return Ok(Step::Wait);
             }
+            self.client.heed(sql::setting(frontend::text(&frame.body[1..])));
             return Ok(self.parse_unnamed(frame));
         }
         if self.context.max_prepared == 0 {
@@ -433,9 +472,7 @@ impl Walk<'_> {
         if self.client.statements.get(parse.name).is_some() {
             return Err(already_prepared(parse.name));
         }
-        let parameters = &self.client.parameters;
-        let classify = || (self.context.classify)(parse.text(), parameters);
-        let statement = self.context.registry.intern(parse.text_and_types, classify);
+        let statement = self.context.registry.intern(parse.text_and_types);
         self.sent.client_parses += 1;
         self.client.statements.insert(parse.name, Arc::clone(&statement));
         if self.server.statements.touch(statement.id) {
@@ -527,7 +564,10 @@ impl Walk<'_> {
         if !self.server.statements.touch(statement.id) {
             return Ok(Step::Inject(Inject::Statement(statement)));
         }
-        self.sent.binds += u32::from(expect == Expect::Bind);
+        if expect == Expect::Bind {
+            self.sent.binds += 1;
+            self.client.heed(statement.setting);
+        }
         self.server.pipeline.expect(expect, Action::Forward, 0);
         Ok(Step::Rewrite { before: named.before, statement, after: named.after })
     }
@@ -655,11 +695,18 @@ pub fn server_to_client(
             b'D' | b'd' => {}
             b'Z' if keep => {
                 received.queries += 1;
-                received.transactions += u32::from(frame.body == b"I");
+                if frame.body == b"I" {
+                    received.transactions += 1;
+                    received.ddl = received.ddl.max(std::mem::take(&mut server.ddl));
+                }
             }
             b'S' => {
                 server.report(frame.body)?;
                 received.reported = true;
+            }
+            b'C' if keep => {
+                server.ddl = server.ddl.max(ddl(frame.body));
+                forget_statements(frame.body, server, client);
             }
             b'C' => forget_statements(frame.body, server, client),
             b'E' if verdict == Verdict::SetupFailed => {
@@ -707,6 +754,32 @@ fn forget_statements(command: &[u8], server: &mut ServerSession, client: &mut Cl
     if matches!(command, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
         server.statements.clear();
         client.statements.clear();
+    }
+    if command == b"DISCARD ALL\0" {
+        client.reset_route();
+    }
+}
+
+/// Reads CommandComplete. HOT: most commands are told by their first letter.
+#[inline]
+fn ddl(command: &[u8]) -> Ddl {
+    match command.first() {
+        Some(b'A' | b'C' | b'D' | b'I') => ddl_command(command),
+        _ => Ddl::None,
+    }
+}
+
+fn ddl_command(command: &[u8]) -> Ddl {
+    let command = command.strip_suffix(b"\0").unwrap_or(command);
+    let begins = |with: &[&[u8]]| with.iter().any(|with| command.starts_with(with));
+    if begins(&[b"CREATE TABLE", b"CREATE SEQUENCE", b"CALL"]) {
+        Ddl::Adds
+    } else if begins(&[b"CREATE INDEX", b"DROP INDEX", b"DROP TABLE", b"DROP SEQUENCE"]) {
+        Ddl::None
+    } else if begins(&[b"ALTER ", b"CREATE ", b"DROP ", b"IMPORT ", b"COMMIT PREPARED"]) || command == b"DO" {
+        Ddl::Changes
+    } else {
+        Ddl::None
     }
 }
 

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::sql::Class;
+use crate::sql::{self, Class, Route};
+use crate::wire::frontend;
 
 /// A statement some client has prepared.
 #[derive(Debug)]
@@ -22,8 +23,15 @@ pub struct Statement {
     pub name: Box<[u8]>,
     /// Query text, NUL, parameter types: a Parse without its name.
     pub text_and_types: Box<[u8]>,
-    /// Where it may run; found out once, when it is first prepared.
-    pub class: Class,
+    /// It is a `SET pgweir.route` (see [`sql::setting`]).
+    pub setting: Option<Option<Route>>,
+}
+
+impl Statement {
+    /// The query.
+    pub fn text(&self) -> &[u8] {
+        frontend::text(&self.text_and_types)
+    }
 }
 
 /// All statements of the process by text and types.
@@ -34,19 +42,21 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The statement with this text and these types; `classify` is called if it is new.
-    pub fn intern(&self, text_and_types: &[u8], classify: impl FnOnce() -> Class) -> Arc<Statement> {
+    /// The statement with this text and these types.
+    pub fn intern(&self, text_and_types: &[u8]) -> Arc<Statement> {
         let mut statements = self.statements.lock();
         if let Some(found) = statements.get(text_and_types) {
             return Arc::clone(found);
         }
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let new = Arc::new(Statement {
+        let mut new = Statement {
             id,
             name: server_name(id).into(),
             text_and_types: text_and_types.into(),
-            class: classify(),
-        });
+            setting: None,
+        };
+        new.setting = sql::setting(new.text());
+        let new = Arc::new(new);
         statements.insert(text_and_types.into(), Arc::clone(&new));
         new
     }
@@ -70,27 +80,55 @@ impl Registry {
 /// A client's names. Empty ones take no memory.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    names: HashMap<Box<[u8]>, (Arc<Statement>, u64)>,
+    names: HashMap<Box<[u8]>, Named>,
     prepared: u64,
+}
+
+/// What a name stands for.
+#[derive(Debug)]
+struct Named {
+    statement: Arc<Statement>,
+    /// Counts Parse messages.
+    order: u64,
+    /// Where it may run, as found with the catalog of this generation; 0: not looked at yet.
+    class: Class,
+    generation: u32,
 }
 
 impl ClientStatements {
     /// The statement behind a name.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.names.get(name).map(|(statement, _)| statement)
+        self.names.get(name).map(|named| &named.statement)
+    }
+
+    /// Where the statement behind a name may run. `classify` is called if that was not found out with the catalog of
+    /// this generation yet; generation 0 is never remembered.
+    pub fn class(
+        &mut self,
+        name: &[u8],
+        generation: u32,
+        classify: impl FnOnce(&Statement) -> Class,
+    ) -> Option<Class> {
+        let named = self.names.get_mut(name)?;
+        if named.generation != generation || generation == 0 {
+            named.class = classify(&named.statement);
+            named.generation = generation;
+        }
+        Some(named.class)
     }
 
     /// Names and statements in the order in which they were given.
     pub fn in_order(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
         let mut all: Vec<_> = self.names.iter().collect();
-        all.sort_by_key(|(_, (_, order))| *order);
-        all.into_iter().map(|(name, (statement, _))| (&**name, statement))
+        all.sort_by_key(|(_, named)| named.order);
+        all.into_iter().map(|(name, named)| (&**name, &named.statement))
     }
 
     /// Gives a statement a name that is not in use.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
         self.prepared += 1;
-        self.names.insert(name.into(), (statement, self.prepared));
+        let named = Named { statement, order: self.prepared, class: Class::Write, generation: 0 };
+        self.names.insert(name.into(), named);
     }
 
     /// Forgets a name (Close).
@@ -100,7 +138,7 @@ impl ClientStatements {
 
     /// Forgets the name whose Parse failed: the latest one given to this statement.
     pub fn forget_latest(&mut self, id: u64) {
-        let latest = self.names.iter().filter(|(_, (s, _))| s.id == id).max_by_key(|(_, (_, order))| *order);
+        let latest = self.names.iter().filter(|(_, n)| n.statement.id == id).max_by_key(|(_, n)| n.order);
         if let Some(name) = latest.map(|(name, _)| name.clone()) {
             self.names.remove(&name);
         }
@@ -186,19 +224,33 @@ mod tests {
 
     fn registry() -> (Registry, Arc<Statement>, Arc<Statement>) {
         let registry = Registry::default();
-        let a = registry.intern(b"select 1\0\0\0", Class::default);
-        let b = registry.intern(b"select 2\0\0\0", Class::default);
+        let a = registry.intern(b"select 1\0\0\0");
+        let b = registry.intern(b"select 2\0\0\0");
         (registry, a, b)
     }
 
     #[test]
     fn equal_statements_are_one() {
         let (registry, a, b) = registry();
-        assert_eq!(registry.intern(b"select 1\0\0\0", Class::default).id, a.id);
+        assert_eq!(registry.intern(b"select 1\0\0\0").id, a.id);
         assert_ne!(a.id, b.id);
         drop(b);
         registry.sweep();
         assert_eq!(registry.len(), 1);
+    }
+
+    #[test]
+    fn a_class_is_found_once_per_catalog() {
+        let (_, a, _) = registry();
+        assert_eq!(a.text(), b"select 1");
+        let mut client = ClientStatements::default();
+        client.insert(b"a", a);
+        assert_eq!(client.class(b"a", 7, |_| Class::Read), Some(Class::Read));
+        assert_eq!(client.class(b"a", 7, |_| unreachable!()), Some(Class::Read));
+        assert_eq!(client.class(b"a", 8, |_| Class::Write), Some(Class::Write));
+        assert_eq!(client.class(b"a", 0, |_| Class::Read), Some(Class::Read));
+        assert_eq!(client.class(b"a", 0, |_| Class::Write), Some(Class::Write));
+        assert_eq!(client.class(b"b", 8, |_| unreachable!()), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What a StartupMessage asks for, beyond user and database.
 
-use crate::error::Refusal;
+use crate::error::{Refusal, sqlstate};
 use crate::session::parameters::Parameters;
+use crate::sql::{self, Route};
 use crate::wire::startup::{Parameter, Session};
 
 /// Parameters of a StartupMessage that are not settings of the session.
@@ -12,6 +13,8 @@ const NOT_SETTINGS: &[&[u8]] = &[b"user", b"database", b"options", b"replication
 pub struct Requested {
     settings: Vec<Parameter>,
     from_options: Vec<Parameter>,
+    /// `pgweir.route`.
+    pub route: Route,
     /// Options that cannot be heeded are ignored.
     lenient: bool,
 }
@@ -23,6 +26,9 @@ impl Requested {
         let is_ignored = |name: &[u8]| ignored.iter().any(|i| i.as_bytes().eq_ignore_ascii_case(name));
         let mut requested = Self::default();
         for (name, value) in &session.parameters {
+            if requested.take_route(name, value)? {
+                continue;
+            }
             if !NOT_SETTINGS.contains(&&**name) && !is_ignored(name) {
                 requested.settings.push((name.clone(), value.clone()));
             }
@@ -36,6 +42,9 @@ impl Requested {
                 parse_options(options)?
             };
             for (name, value) in parsed {
+                if requested.route == Route::Auto && requested.take_route(&name, &value)? {
+                    continue;
+                }
                 if !is_ignored(&name) {
                     requested.from_options.push((name, value));
                 }
@@ -69,6 +78,22 @@ impl Requested {
         let name = self.get(b"application_name").unwrap_or(b"app");
         let name = [name, b" - ", host.as_bytes()].concat();
         self.settings.push((b"application_name"[..].into(), name.into()));
+    }
+
+    /// Whether this is the setting that is pgweir's own.
+    fn take_route(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Refusal> {
+        if !name.eq_ignore_ascii_case(sql::SETTING) {
+            return Ok(false);
+        }
+        self.route = Route::parse(value).ok_or_else(|| {
+            let value = String::from_utf8_lossy(value);
+            Refusal::new(
+                sqlstate::INVALID_PARAMETER,
+                format!("invalid value for parameter \"pgweir.route\": \"{value}\""),
+            )
+            .hint("Available values: auto, primary, replica.")
+        })?;
+        Ok(true)
     }
 
     /// The value asked for, if any.

@@ -1,5 +1,7 @@
 //! The rules. HOT.
 
+use super::catalog::Catalog;
+use super::hint::{self, Route};
 use super::lexer::{Lexer, Token, Unterminated};
 use super::{Dialect, functions};
 
@@ -13,153 +15,283 @@ pub enum Class {
     Read,
     /// It begins a transaction that can only read.
     BeginReadOnly,
+    /// It begins a transaction of the default kind: `default_transaction_read_only` says whether that can write.
+    Begin,
 }
 
-impl Class {
-    /// Whether a standby can serve it.
-    pub fn is_replica_safe(self) -> bool {
-        self != Self::Write
+/// Classifies the text of a simple query or a Parse message. `catalog`: what is in the database; as long as that is not
+/// known, no statement is a read.
+pub fn classify(text: &[u8], dialect: Dialect, catalog: Option<&Catalog>) -> Class {
+    let hint = hint::leading(text);
+    if hint == Some(Route::Primary) {
+        return Class::Write;
+    }
+    let catalog = catalog.filter(|catalog| !catalog.distrusts(text));
+    let class = statements(&mut Lexer::new(text, dialect), catalog).unwrap_or_default();
+    match (hint, class) {
+        (Some(Route::Replica), Class::Begin) => Class::BeginReadOnly,
+        (Some(Route::Replica), Class::Write) => Class::Read,
+        _ => class,
     }
 }
 
-/// Classifies the text of a simple query or a Parse message.
-pub fn classify(text: &[u8], dialect: Dialect) -> Class {
-    statements(&mut Lexer::new(text, dialect)).unwrap_or_default()
+/// What a single statement is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Write,
+    Read,
+    Begin,
+    BeginReadOnly,
+    /// `SET TRANSACTION READ ONLY`
+    SetReadOnly,
+    /// `COMMIT`, `ROLLBACK`
+    End,
 }
 
-/// Several statements are a read if each of them is.
-fn statements(lexer: &mut Lexer<'_>) -> Result<Class, Unterminated> {
-    let mut class = None;
-    loop {
-        let first = loop {
-            match lexer.next()? {
-                None => return Ok(class.unwrap_or(Class::Read)),
-                Some(Token::Other(b';')) => {}
-                Some(token) => break token,
-            }
-        };
-        let next = statement(first, lexer)?;
-        class = match (class, next) {
-            (_, Class::Write) => return Ok(Class::Write),
-            (None, next) => Some(next),
-            (Some(Class::Read), Class::Read) => Some(Class::Read),
-            // A transaction that begins here and goes on in the same query: it might end here as well, with anything
-            // behind it.
+/// Several statements are a read if each of them is; so is a whole transaction that can only read.
+fn statements(lexer: &mut Lexer<'_>, catalog: Option<&Catalog>) -> Result<Class, Unterminated> {
+    let mut class = Class::Read;
+    let mut count = 0;
+    while let Some(first) = lexer.next()? {
+        if first == Token::Other(b';') {
+            continue;
+        }
+        class = match (class, statement(first, lexer, catalog)?) {
+            (Class::Read | Class::BeginReadOnly, Kind::Read) => class,
+            (Class::Read, Kind::BeginReadOnly) if count == 0 => Class::BeginReadOnly,
+            (Class::Read, Kind::Begin) if count == 0 => Class::Begin,
+            (Class::Begin, Kind::SetReadOnly) => Class::BeginReadOnly,
+            (Class::BeginReadOnly, Kind::End) => Class::Read,
             _ => return Ok(Class::Write),
         };
+        count += 1;
     }
+    Ok(class)
 }
 
 /// One statement, up to its semicolon.
-fn statement(first: Token<'_>, lexer: &mut Lexer<'_>) -> Result<Class, Unterminated> {
+fn statement<'a>(
+    first: Token<'a>,
+    lexer: &mut Lexer<'a>,
+    catalog: Option<&Catalog>,
+) -> Result<Kind, Unterminated> {
     let word = match first {
         // `(SELECT …) UNION (SELECT …)`
-        Token::Other(b'(') => return body(first, lexer),
+        Token::Other(b'(') => return body(first, lexer, catalog),
         Token::Word(word) => word,
-        _ => return Ok(Class::Write),
+        _ => return Ok(Kind::Write),
     };
     match word.len() {
-        3 if is(word, b"end") => Ok(Class::Write),
-        4 if is(word, b"with") => body(first, lexer),
-        4 if is(word, b"copy") => copy(lexer),
-        5 if is(word, b"table") => body(first, lexer),
+        3 if is(word, b"set") => set_transaction(lexer),
+        3 if is(word, b"end") => end(lexer),
+        4 if is(word, b"with") => body(first, lexer, catalog),
+        4 if is(word, b"copy") => copy(lexer, catalog),
+        5 if is(word, b"table") => body(first, lexer, catalog),
         5 if is(word, b"begin") => begin(lexer),
         5 if is(word, b"start") => match lexer.next()? {
             Some(Token::Word(word)) if is(word, b"transaction") => begin(lexer),
-            _ => Ok(Class::Write),
+            _ => Ok(Kind::Write),
         },
-        6 if is(word, b"select") || is(word, b"values") => body(first, lexer),
-        7 if is(word, b"explain") => body(first, lexer),
-        _ => Ok(Class::Write),
+        6 if is(word, b"select") || is(word, b"values") => body(first, lexer, catalog),
+        6 if is(word, b"commit") => end(lexer),
+        7 if is(word, b"explain") => explain(lexer, catalog),
+        8 if is(word, b"rollback") => end(lexer),
+        _ => Ok(Kind::Write),
     }
 }
 
-/// `BEGIN` and what may follow it. READ ONLY makes it a matter for a standby, unless it is SERIALIZABLE, which a
-/// standby refuses.
-fn begin(lexer: &mut Lexer<'_>) -> Result<Class, Unterminated> {
-    let (mut read_only, mut serializable, mut previous) = (false, false, &b""[..]);
+/// `BEGIN` and what may follow it.
+fn begin(lexer: &mut Lexer<'_>) -> Result<Kind, Unterminated> {
+    Ok(match modes(lexer)? {
+        Some(None) => Kind::Begin,
+        Some(Some(true)) => Kind::BeginReadOnly,
+        _ => Kind::Write,
+    })
+}
+
+/// `SET TRANSACTION READ ONLY`, which means something behind `BEGIN`.
+fn set_transaction(lexer: &mut Lexer<'_>) -> Result<Kind, Unterminated> {
+    match lexer.next()? {
+        Some(Token::Word(word)) if is(word, b"transaction") => {}
+        _ => return Ok(Kind::Write),
+    }
+    Ok(if modes(lexer)? == Some(Some(true)) { Kind::SetReadOnly } else { Kind::Write })
+}
+
+/// Transaction modes up to the end of the statement: whether READ ONLY, if one of them says. `None`: not for a standby, which
+/// refuses SERIALIZABLE, or not understood.
+fn modes(lexer: &mut Lexer<'_>) -> Result<Option<Option<bool>>, Unterminated> {
+    let (mut read_only, mut previous) = (None, &b""[..]);
     while let Some(token) = lexer.next()? {
         match token {
             Token::Other(b';') => break,
+            Token::Other(b',') => {}
+            Token::Word(word) if is(word, b"serializable") => return Ok(None),
             Token::Word(word) => {
-                if is(previous, b"read") {
-                    read_only = is(word, b"only") || !is(word, b"write") && read_only;
+                if is(previous, b"read") && (is(word, b"only") || is(word, b"write")) {
+                    read_only = Some(is(word, b"only"));
                 }
-                serializable |= is(word, b"serializable");
                 previous = word;
             }
-            Token::Other(b',') => {}
-            _ => return Ok(Class::Write),
+            _ => return Ok(None),
         }
     }
-    Ok(if read_only && !serializable { Class::BeginReadOnly } else { Class::Write })
+    Ok(Some(read_only))
+}
+
+/// `COMMIT` and `ROLLBACK`, without a savepoint's name, AND CHAIN or PREPARED.
+fn end(lexer: &mut Lexer<'_>) -> Result<Kind, Unterminated> {
+    Ok(match lexer.next()? {
+        None | Some(Token::Other(b';')) => Kind::End,
+        Some(Token::Word(word)) if is(word, b"work") || is(word, b"transaction") => match lexer.next()? {
+            None | Some(Token::Other(b';')) => Kind::End,
+            _ => Kind::Write,
+        },
+        _ => Kind::Write,
+    })
+}
+
+/// EXPLAIN of a read. Of a write it would not write, but ask for locks that a standby does not give.
+fn explain<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<Kind, Unterminated> {
+    let mut first = lexer.next()?;
+    if first == Some(Token::Other(b'(')) {
+        let inside = lexer.clone().next()?;
+        if matches!(inside, Some(Token::Word(word)) if !begins_query(word)) {
+            while !matches!(first, None | Some(Token::Other(b')' | b';'))) {
+                first = lexer.next()?;
+            }
+            first = lexer.next()?;
+        }
+    }
+    while let Some(Token::Word(word)) = first {
+        if !is(word, b"analyze") && !is(word, b"analyse") && !is(word, b"verbose") {
+            break;
+        }
+        first = lexer.next()?;
+    }
+    match first {
+        Some(Token::Word(word)) if begins_query(word) => body(Token::Word(word), lexer, catalog),
+        Some(Token::Other(b'(')) => body(Token::Other(b'('), lexer, catalog),
+        _ => Ok(Kind::Write),
+    }
+}
+
+fn begins_query(word: &[u8]) -> bool {
+    is(word, b"select") || is(word, b"with") || is(word, b"values") || is(word, b"table")
 }
 
 /// `COPY … TO STDOUT` reads. `COPY … TO 'file'` writes on the server's disk.
-fn copy(lexer: &mut Lexer<'_>) -> Result<Class, Unterminated> {
-    let mut scan = Scan::default();
-    let (mut to, mut to_stdout) = (false, false);
+fn copy<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<Kind, Unterminated> {
+    let Some(catalog) = catalog else { return Ok(Kind::Write) };
+    let mut scan = Scan::new(catalog);
+    let (mut to, mut to_stdout, mut seen_to) = (false, false, false);
     while let Some(token) = lexer.next()? {
-        if token == Token::Other(b';') {
-            break;
-        }
-        if let (0, Token::Word(word)) = (scan.depth, token) {
-            to_stdout |= to && is(word, b"stdout");
-            to = is(word, b"to");
-            if is(word, b"from") {
-                return Ok(Class::Write);
+        match (scan.depth, token) {
+            (0, Token::Other(b';')) => break,
+            (0, Token::Word(word)) => {
+                to_stdout |= to && is(word, b"stdout");
+                to = is(word, b"to");
+                seen_to |= to;
+                if is(word, b"from") {
+                    return Ok(Kind::Write);
+                }
             }
+            // `COPY t (a, b) TO`
+            (0, Token::Other(b'(')) if !seen_to => scan.last = None,
+            _ => {}
         }
         if !scan.token(token) {
-            return Ok(Class::Write);
+            return Ok(Kind::Write);
         }
     }
-    Ok(if to_stdout { Class::Read } else { Class::Write })
+    Ok(if to_stdout { Kind::Read } else { Kind::Write })
 }
 
 /// A statement that reads unless something in it writes.
-fn body(first: Token<'_>, lexer: &mut Lexer<'_>) -> Result<Class, Unterminated> {
-    let mut scan = Scan::default();
+fn body<'a>(
+    first: Token<'a>,
+    lexer: &mut Lexer<'a>,
+    catalog: Option<&Catalog>,
+) -> Result<Kind, Unterminated> {
+    let Some(catalog) = catalog else { return Ok(Kind::Write) };
+    let mut scan = Scan::new(catalog);
     scan.token(first);
     while let Some(token) = lexer.next()? {
-        if token == Token::Other(b';') && scan.depth == 0 {
-            break;
+        if token == Token::Other(b';') {
+            return Ok(if scan.depth == 0 { Kind::Read } else { Kind::Write });
         }
         if !scan.token(token) {
-            return Ok(Class::Write);
+            return Ok(Kind::Write);
         }
     }
-    Ok(Class::Read)
+    Ok(Kind::Read)
 }
 
 /// What the last tokens were, as far as the rules ask.
-#[derive(Default)]
-struct Scan<'a> {
+struct Scan<'a, 'c> {
+    catalog: &'c Catalog,
     depth: usize,
     /// The token before the last one.
     before: Option<Token<'a>>,
     last: Option<Token<'a>>,
-    /// The last name is qualified by a schema other than pg_catalog.
-    foreign: bool,
+    /// What the last name is qualified by.
+    schema: Option<Token<'a>>,
+    /// One bit per open parenthesis, the innermost one last: it holds a subquery or a function's arguments, so that a
+    /// name behind it is an alias.
+    tables: u64,
+    /// The same for the parenthesis closed last.
+    closed_table: bool,
 }
 
-impl<'a> Scan<'a> {
+/// What stands before a `(`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// A function that a read may call.
+    Function,
+    /// No function.
+    Syntax,
+    /// A function that a read must not call, or nobody knows what.
+    Unsafe,
+}
+
+impl<'a, 'c> Scan<'a, 'c> {
+    fn new(catalog: &'c Catalog) -> Self {
+        Self { catalog, depth: 0, before: None, last: None, schema: None, tables: 0, closed_table: false }
+    }
+
     /// Takes a token; `false` if it makes the statement a write.
     #[inline]
     fn token(&mut self, token: Token<'a>) -> bool {
         match token {
-            Token::Word(word) if is_write_word(word, self.last) => return false,
-            Token::Word(_) | Token::Quoted(_) => {
-                self.foreign =
-                    self.last == Some(Token::Other(b'.')) && !self.before.is_some_and(is_pg_catalog);
-            }
-            Token::Other(b'(') => {
-                self.depth += 1;
-                if !self.may_precede_parenthesis() {
+            Token::Word(word) => {
+                if is_write_word(word, self.last) || self.catalog.forbids(word, false) {
                     return false;
                 }
+                if word.len() == 6 && self.last == Some(Token::Other(b'(')) && is(word, b"select") {
+                    self.tables |= 1;
+                }
+                self.name();
             }
-            Token::Other(b')') => self.depth = self.depth.saturating_sub(1),
+            Token::Quoted(name) => {
+                // Which name is meant by U&"…" is not looked at.
+                if name == b"U&" || self.catalog.forbids(name, true) {
+                    return false;
+                }
+                self.name();
+            }
+            Token::Other(b'(') => {
+                let before = self.before_parenthesis();
+                if before == Before::Unsafe {
+                    return false;
+                }
+                self.depth += 1;
+                self.tables = self.tables << 1 | u64::from(before == Before::Function);
+            }
+            Token::Other(b')') => {
+                self.depth = self.depth.saturating_sub(1);
+                self.closed_table = self.tables & 1 == 1;
+                self.tables >>= 1;
+            }
             _ => {}
         }
         self.before = self.last;
@@ -167,25 +299,52 @@ impl<'a> Scan<'a> {
         true
     }
 
-    /// Whether what stands before a `(` is harmless: no function, or one known to be safe.
-    fn may_precede_parenthesis(&self) -> bool {
-        let name = match self.last {
-            Some(Token::Word(name) | Token::Quoted(name)) => name,
-            _ => return true,
+    #[inline]
+    fn name(&mut self) {
+        self.schema = if self.last == Some(Token::Other(b'.')) { self.before } else { None };
+    }
+
+    fn before_parenthesis(&mut self) -> Before {
+        let (name, quoted) = match self.last {
+            Some(Token::Word(name)) => (name, false),
+            Some(Token::Quoted(name)) => (name, true),
+            _ => return Before::Syntax,
         };
-        // `AS t(a, b)` and `WITH t(a, b)` name columns.
-        if let Some(Token::Word(before)) = self.before {
-            if is(before, b"as") || is(before, b"with") || is(before, b"recursive") {
-                return true;
+        match self.before {
+            // `AS t(a, b)` and `WITH t(a, b)` name columns.
+            Some(Token::Word(word)) if is(word, b"as") || is(word, b"with") || is(word, b"recursive") => {
+                return Before::Syntax;
             }
+            // `(VALUES (1)) t(a)` and `unnest(x) t(a)`: nothing but an alias can stand there.
+            Some(Token::Other(b')')) if self.closed_table => return Before::Syntax,
+            Some(Token::Other(b'(')) if !quoted && is(name, b"values") => self.tables |= 1,
+            _ => {}
         }
-        if self.foreign {
-            return false;
+        if self.is_safe(name, quoted) {
+            Before::Function
+        } else if !quoted
+            && self.schema.is_none()
+            && functions::is_syntax(name)
+            && !self.catalog.shadows(name)
+        {
+            Before::Syntax
+        } else {
+            Before::Unsafe
         }
-        match self.last {
-            Some(Token::Word(word)) => is_syntax(word) || functions::is_safe(word),
-            // A quoted name is taken exactly as it stands.
-            _ => !name.iter().any(u8::is_ascii_uppercase) && functions::is_safe(name),
+    }
+
+    fn is_safe(&self, name: &[u8], quoted: bool) -> bool {
+        // A quoted name is taken exactly as it stands.
+        let is_builtin = || functions::is_safe(name) && !(quoted && name.iter().any(u8::is_ascii_uppercase));
+        match self.schema {
+            None => {
+                is_builtin() && !self.catalog.shadows(name)
+                    || self.catalog.has_safe_function(None, name, quoted)
+            }
+            Some(schema) if is_pg_catalog(schema) => is_builtin(),
+            Some(Token::Word(schema)) => self.catalog.has_safe_function(Some((schema, false)), name, quoted),
+            Some(Token::Quoted(schema)) => self.catalog.has_safe_function(Some((schema, true)), name, quoted),
+            Some(_) => false,
         }
     }
 }
@@ -216,115 +375,6 @@ fn follows_for(last: Option<Token<'_>>) -> bool {
     matches!(last, Some(Token::Word(word)) if is(word, b"for"))
 }
 
-/// Words that are followed by `(` without being functions, and functions with a syntax of their own.
-fn is_syntax(word: &[u8]) -> bool {
-    const WORDS: &[&[u8]] = &[
-        b"all",
-        b"analyze",
-        b"and",
-        b"any",
-        b"array",
-        b"as",
-        b"between",
-        b"bernoulli",
-        b"bit",
-        b"by",
-        b"case",
-        b"cast",
-        b"char",
-        b"character",
-        b"coalesce",
-        b"costs",
-        b"cross",
-        b"cube",
-        b"dec",
-        b"decimal",
-        b"distinct",
-        b"else",
-        b"except",
-        b"exists",
-        b"explain",
-        b"extract",
-        b"fetch",
-        b"filter",
-        b"float",
-        b"from",
-        b"full",
-        b"greatest",
-        b"group",
-        b"grouping",
-        b"having",
-        b"ilike",
-        b"in",
-        b"inner",
-        b"intersect",
-        b"interval",
-        b"is",
-        b"join",
-        b"lateral",
-        b"least",
-        b"left",
-        b"like",
-        b"limit",
-        b"materialized",
-        b"nchar",
-        b"normalize",
-        b"not",
-        b"nullif",
-        b"numeric",
-        b"offset",
-        b"on",
-        b"operator",
-        b"or",
-        b"order",
-        b"over",
-        b"overlay",
-        b"partition",
-        b"position",
-        b"precision",
-        b"range",
-        b"recursive",
-        b"returning",
-        b"right",
-        b"rollup",
-        b"row",
-        b"rows",
-        b"select",
-        b"sets",
-        b"similar",
-        b"some",
-        b"substring",
-        b"symmetric",
-        b"system",
-        b"then",
-        b"time",
-        b"timestamp",
-        b"treat",
-        b"trim",
-        b"union",
-        b"using",
-        b"values",
-        b"varchar",
-        b"varying",
-        b"verbose",
-        b"when",
-        b"where",
-        b"window",
-        b"with",
-        b"within",
-        b"xmlconcat",
-        b"xmlelement",
-        b"xmlexists",
-        b"xmlforest",
-        b"xmlparse",
-        b"xmlpi",
-        b"xmlroot",
-        b"xmlserialize",
-        b"xmltable",
-    ];
-    WORDS.iter().any(|known| is(word, known))
-}
-
 /// Compares with a lower-case word.
 #[inline]
 fn is(word: &[u8], lower: &[u8]) -> bool {
@@ -332,121 +382,4 @@ fn is(word: &[u8], lower: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(expected: Class, statements: &[&str]) {
-        for text in statements {
-            assert_eq!(classify(text.as_bytes(), Dialect::default()), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn reads() {
-        check(
-            Class::Read,
-            &[
-                "select 1",
-                "SELECT abalance FROM pgbench_accounts WHERE aid = $1;",
-                " /* hint */ -- more\n select now(), random()",
-                "select \"update\" from \"delete\" where a in (1, 2) and not (b or c)",
-                "select 'insert into t', $$ delete $$, e'\\' update'",
-                "with t(a, b) as (select 1, 2) select * from t",
-                "with recursive t(n) as (values (1) union all select n + 1 from t) select count(*) from t",
-                "values (1), (2)",
-                "table t",
-                "(select 1) union (select 2) order by 1",
-                "explain (analyze, buffers) select * from t",
-                "copy t to stdout",
-                "copy (select * from t where a > lower('x')) to stdout with (format csv)",
-                "select cast(a as numeric(10,2)), extract(year from d), coalesce(a, b) from t",
-                "select pg_catalog.lower(x), count(*) filter (where y) over (partition by z) from t as u(x, y, z)",
-                "select substring(a from 1 for 3) from t for_you",
-                "select 1; select 2;",
-                ";",
-                "",
-            ],
-        );
-    }
-
-    #[test]
-    fn writes_and_whatever_might_be() {
-        check(
-            Class::Write,
-            &[
-                "insert into t values (1) returning a",
-                "update t set a = 1",
-                "delete from t",
-                "merge into t using s on a = b when matched then delete",
-                "with x as (update t set a = 1 returning *) select * from x",
-                "with x as (insert into t values (1) returning *) table x",
-                "select * into t2 from t",
-                "select * from t for update",
-                "select * from t for share",
-                "select * from t for no key update skip locked",
-                "select * from t for key share",
-                "select nextval('s')",
-                "select NEXTVAL('s')",
-                "select \"nextval\"('s')",
-                "select pg_catalog.nextval('s')",
-                "select nextval /* comment */ ('s')",
-                "select distinct on (a) nextval('s') from t",
-                "select public.f(1)",
-                "select public.lower('x')",
-                "select \"Lower\"('x')",
-                "select U&\"nextval\"('s')",
-                "select f(1) from t",
-                "select pg_advisory_lock(1)",
-                "select set_config('a', 'b', false)",
-                "select txid_current()",
-                "select pg_is_in_recovery()",
-                "explain analyze update t set a = 1",
-                "copy t from stdin",
-                "copy t to '/tmp/x'",
-                "copy t to program 'cat'",
-                "copy (update t set a = 1 returning a) to stdout",
-                "begin",
-                "begin isolation level repeatable read",
-                "begin read only, read write",
-                "begin read only isolation level serializable",
-                "begin read only; insert into t values (1)",
-                "begin read only; select 1; commit; insert into t values (1)",
-                "select 1; insert into t values (1)",
-                "select 1; begin read only",
-                "start something read only",
-                "commit",
-                "end",
-                "set a = b",
-                "show transaction_read_only",
-                "lock t",
-                "declare c cursor for select 1",
-                "call p()",
-                "do $$ begin end $$",
-                "create table t (a int)",
-                "refresh materialized view v",
-                "vacuum",
-                "discard all",
-                "prepare x as select 1",
-                "execute x",
-                "listen x",
-                "gibberish",
-                "select 'unterminated",
-                "'",
-            ],
-        );
-    }
-
-    #[test]
-    fn transactions_that_can_only_read() {
-        check(
-            Class::BeginReadOnly,
-            &[
-                "begin read only",
-                "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;",
-                "start transaction read only",
-                "begin work read write read only",
-                "begin read only deferrable",
-            ],
-        );
-    }
-}
+mod tests;

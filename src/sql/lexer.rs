@@ -72,6 +72,11 @@ impl<'a> Lexer<'a> {
         }))
     }
 
+    /// What is still to come.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at.min(self.text.len())..]
+    }
+
     fn peek(&self, ahead: usize) -> Option<u8> {
         self.text.get(self.at + ahead).copied()
     }

@@ -2,13 +2,18 @@
 //!
 //! The rules are conservative by construction: whatever is not known to only read is a write, for a write on a
 //! standby fails, while a read on the primary costs nothing but its work. `lexer` cuts the text, `classify` holds
-//! the rules, `functions` the names of functions that are known to be safe.
+//! the rules, `functions` the names of PostgreSQL's functions that are known to be safe, `catalog` what the database
+//! has of its own, `hint` what clients say themselves.
 
+mod catalog;
 mod classify;
 mod functions;
+mod hint;
 mod lexer;
 
+pub use catalog::{Catalog, QUERY as CATALOG_QUERY, Row};
 pub use classify::{Class, classify};
+pub use hint::{Route, SETTING, setting};
 
 /// How the text is to be read.
 #[derive(Clone, Copy, Debug)]

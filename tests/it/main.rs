@@ -28,6 +28,7 @@ mod pools;
 mod prepared;
 mod replication;
 mod routing;
+mod routing_hints;
 mod support;
 mod systemd;
 mod takeover;

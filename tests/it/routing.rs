@@ -1,13 +1,19 @@
 //! Reads go to the replica, everything else to the primary, whatever order they are listed in.
 
-use crate::support::raw::{Raw, bind, execute, parse, query, sync};
+use std::time::Duration;
+
+use crate::support::raw::{Raw, bind, error, execute, parse, query, sync};
 use crate::support::{Pooler, cluster, eventually, run};
 
 /// The replica comes first: roles are asked, not assumed.
-fn pooler() -> Pooler {
+pub(crate) fn pooler() -> Pooler {
+    pooler_with("")
+}
+
+fn pooler_with(settings: &str) -> Pooler {
     let (primary, replica) = (cluster().primary, cluster().replica);
     let databases = format!("app = host=127.0.0.1,127.0.0.1 port={replica},{primary} read_write_split=1\n");
-    let pooler = Pooler::with_databases(&databases, "topology_check_period = 0.2");
+    let pooler = Pooler::with_databases(&databases, &format!("topology_check_period = 0.2\n{settings}"));
     // Once: IF NOT EXISTS does not keep two that come at the same time apart.
     static TABLE: std::sync::Once = std::sync::Once::new();
     TABLE.call_once(|| {
@@ -20,10 +26,39 @@ fn pooler() -> Pooler {
         let hosts = run(pooler.console("SHOW HOSTS"));
         hosts.iter().any(|h| h[3] == "replica") && hosts.iter().any(|h| h[3] == "primary")
     });
+    // Reads go to replicas when it is known what is a read.
+    run(async {
+        let mut raw = pooler.raw().await;
+        eventually_reads(&pooler, &mut raw, "SELECT 1").await;
+    });
     pooler
 }
 
-async fn counts(pooler: &Pooler) -> (i64, i64) {
+/// Whether a statement is served by the replica.
+pub(crate) async fn is_read(pooler: &Pooler, raw: &mut Raw, sql: &str) -> bool {
+    is_read_with(pooler, raw, &query(sql)).await
+}
+
+pub(crate) async fn is_read_with(pooler: &Pooler, raw: &mut Raw, bytes: &[u8]) -> bool {
+    let before = counts(pooler).await;
+    raw.send(bytes).await;
+    let messages = raw.until_ready().await;
+    assert!(messages.iter().all(|m| m.tag != 'E'), "{}", error(&messages).field('M'));
+    let after = counts(pooler).await;
+    assert_eq!(after.0 + after.1, before.0 + before.1 + 1, "one transaction");
+    after.0 > before.0
+}
+
+/// Waits until a statement is served by the replica.
+async fn eventually_reads(pooler: &Pooler, raw: &mut Raw, sql: &str) {
+    let start = std::time::Instant::now();
+    while !is_read(pooler, raw, sql).await {
+        assert!(start.elapsed() < Duration::from_secs(10), "{sql} never goes to the replica");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) async fn counts(pooler: &Pooler) -> (i64, i64) {
     let hosts = pooler.console("SHOW HOSTS").await;
     let sum = |role: &str, column: usize| {
         hosts.iter().filter(|h| h[3] == role).map(|h| h[column].parse::<i64>().unwrap()).sum()
@@ -141,5 +176,72 @@ fn without_a_usable_replica_the_primary_reads() {
         for _ in 0..5 {
             assert_eq!(raw.value("SELECT 1").await, "1");
         }
+    });
+}
+
+#[test]
+fn functions_and_views_are_known_and_their_changes_noticed() {
+    // Only what passes through the pooler can be noticed in this time.
+    let pooler = pooler_with("catalog_refresh_period = 1000");
+    run(async {
+        let (mut raw, mut other) = (pooler.raw().await, pooler.raw().await);
+        raw.rows(
+            "CREATE FUNCTION price(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
+             CREATE FUNCTION noted(int) RETURNS int LANGUAGE sql VOLATILE SECURITY DEFINER AS 'SELECT $1';
+             CREATE VIEW prices AS SELECT price(1);
+             CREATE VIEW notes AS SELECT noted(1)",
+        )
+        .await;
+        cluster().catch_up();
+        eventually_reads(&pooler, &mut raw, "SELECT price(1)").await;
+        assert!(is_read(&pooler, &mut raw, "SELECT * FROM prices").await);
+        assert!(!is_read(&pooler, &mut raw, "SELECT noted(1)").await);
+        assert!(!is_read(&pooler, &mut raw, "SELECT * FROM notes").await);
+        assert_eq!(raw.tags(&[parse("p", "SELECT * FROM prices"), sync()].concat()).await, "1Z");
+        let run_p = [bind("p"), execute(), sync()].concat();
+        assert!(is_read_with(&pooler, &mut raw, &run_p).await);
+
+        // In a transaction, it is another function only when that is committed.
+        let redefine =
+            "CREATE OR REPLACE FUNCTION price(int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT $1 + 1'";
+        other.rows("BEGIN").await;
+        other.rows(redefine).await;
+        assert!(is_read(&pooler, &mut raw, "SELECT price(1)").await);
+        other.rows("ROLLBACK").await;
+        eventually_reads(&pooler, &mut raw, "SELECT * FROM prices").await;
+        other.rows(redefine).await;
+        // At once, and after the catalog has been read again.
+        for _ in 0..2 {
+            assert!(!is_read(&pooler, &mut raw, "SELECT price(1)").await);
+            assert!(!is_read(&pooler, &mut raw, "SELECT * FROM prices").await);
+            assert!(!is_read_with(&pooler, &mut raw, &run_p).await);
+            eventually_reads(&pooler, &mut raw, "SELECT 1").await;
+        }
+    });
+}
+
+#[test]
+fn changes_that_do_not_pass_through_are_noticed_in_time() {
+    let pooler = pooler_with("catalog_refresh_period = 0.3");
+    let primary = cluster().primary;
+    cluster().admin_in(
+        "app",
+        primary,
+        "CREATE FUNCTION elsewhere() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'; CREATE VIEW seen_elsewhere AS SELECT elsewhere();
+         GRANT SELECT ON seen_elsewhere TO PUBLIC",
+    );
+    cluster().catch_up();
+    run(async {
+        let mut raw = pooler.raw().await;
+        eventually_reads(&pooler, &mut raw, "SELECT elsewhere()").await;
+        assert!(is_read(&pooler, &mut raw, "SELECT * FROM seen_elsewhere").await);
+        cluster().admin_in("app", primary, "ALTER FUNCTION elsewhere() VOLATILE");
+        let start = std::time::Instant::now();
+        while is_read(&pooler, &mut raw, "SELECT * FROM seen_elsewhere").await {
+            assert!(start.elapsed() < Duration::from_secs(5), "never noticed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!is_read(&pooler, &mut raw, "SELECT elsewhere()").await);
+        assert!(is_read(&pooler, &mut raw, "SELECT 1").await);
     });
 }

@@ -78,7 +78,7 @@ impl Newcomer {
         Ok(Prepared::Client {
             info,
             pool,
-            session: ClientSession::new(parameters),
+            session: ClientSession::new(parameters, requested.route),
             untried_parameters,
             permits,
         })

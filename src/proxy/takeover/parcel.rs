@@ -14,6 +14,7 @@ use crate::clock::Micros;
 use crate::net::connect::Target;
 use crate::net::listener::Detached;
 use crate::session::parameters::Parameters;
+use crate::sql::Route;
 use crate::wire::frame::cstr;
 use crate::wire::startup::CancelKey;
 use crate::wire::write;
@@ -42,6 +43,8 @@ pub struct MovedClient {
     pub untried_parameters: bool,
     /// What it has prepared, in order.
     pub statements: Vec<NamedStatement>,
+    /// `pgweir.route` now and at login.
+    pub routes: [Route; 2],
     /// An unnamed statement that was prepared and not run yet.
     pub unnamed: Option<Box<[u8]>>,
     /// What it has sent and nobody has dealt with.
@@ -104,6 +107,8 @@ impl MovedClient {
         for (name, text_and_types) in &self.statements {
             pair(&mut out, "statement", name, text_and_types);
         }
+        field(&mut out, "route", self.routes[0].name().as_bytes());
+        field(&mut out, "initial_route", self.routes[1].name().as_bytes());
         if let Some(unnamed) = &self.unnamed {
             field(&mut out, "unnamed", unnamed);
         }
@@ -145,6 +150,7 @@ impl MovedClient {
             parameters: Arc::default(),
             untried_parameters: false,
             statements: Vec::new(),
+            routes: Default::default(),
             unnamed: None,
             received: Vec::new(),
             credential: Credential::None,
@@ -167,6 +173,8 @@ impl MovedClient {
                     let (name, text_and_types) = cstr(value)?;
                     client.statements.push((name.into(), text_and_types.into()));
                 }
+                b"route" => client.routes[0] = Route::parse(value)?,
+                b"initial_route" => client.routes[1] = Route::parse(value)?,
                 b"unnamed" => client.unnamed = Some(value.into()),
                 b"received" => client.received = value.into(),
                 b"password" => {
@@ -267,6 +275,7 @@ mod tests {
             parameters: Arc::clone(&parameters),
             untried_parameters: true,
             statements: vec![(b"a".as_slice().into(), b"select 1\0\0\0".as_slice().into())],
+            routes: [Route::Replica, Route::Primary],
             unnamed: Some(b"select 2\0\0\0".as_slice().into()),
             received: b"Q\0".to_vec(),
             credential: Credential::Keys(ScramKeys { client_key: [1; HASH], server_key: [2; HASH] }),
@@ -301,8 +310,8 @@ mod tests {
         );
         assert_eq!((&got.key, got.connected, &got.parameters), (&sent.key, sent.connected, &sent.parameters));
         assert_eq!(
-            (&got.statements, &got.unnamed, &got.received),
-            (&sent.statements, &sent.unnamed, &sent.received)
+            (&got.statements, &got.routes, &got.unnamed, &got.received),
+            (&sent.statements, &sent.routes, &sent.unnamed, &sent.received)
         );
         assert!(got.untried_parameters && got.credential == sent.credential);
         let (got, sent) = (got.server.unwrap(), sent.server.unwrap());

@@ -22,9 +22,7 @@ use crate::error::{Refusal, sqlstate};
 use crate::net::descriptors::{Channel, Delivery};
 use crate::net::received::Received;
 use crate::net::stream::Stream;
-use crate::route::router;
 use crate::session::forward::ClientSession;
-use crate::wire::frame::cstr;
 use crate::wire::startup::CancelKey;
 use crate::wire::{backend, write};
 
@@ -222,11 +220,11 @@ pub async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
         },
         None => None,
     };
-    let mut session = ClientSession::new(moved.parameters);
+    let [route, initial_route] = moved.routes;
+    let mut session = ClientSession::new(moved.parameters, initial_route);
+    session.route = route;
     for (name, text_and_types) in &moved.statements {
-        let text = cstr(text_and_types).map_or(&[][..], |(text, _)| text);
-        let classify = || router::class(text, &session.parameters);
-        let statement = shared.statements.intern(text_and_types, classify);
+        let statement = shared.statements.intern(text_and_types);
         session.statements.insert(name, statement);
     }
     session.unnamed = moved.unnamed;

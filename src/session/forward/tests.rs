@@ -31,7 +31,6 @@ impl Link {
             exclusive: false,
             one_at_a_time: self.one_at_a_time,
             refuse_simple: false,
-            classify: |_, _| Class::default(),
         };
         let mut scratch = Vec::new();
         let mut out = Output::new(&self.from_client, &mut scratch);

@@ -1,0 +1,123 @@
+-- What the classifier has to know of a database: what there is in it, and what uses what. With search_path = pg_catalog.
+--
+-- Rows: what | kind | id | schema | name | flag | used kind or note | used id
+--   'object': a function ('f'), relation ('r'), type ('t') or operator ('o'). Flag: what it says of itself is good.
+--   'use':    the object calls or reads the other one when it is called or read itself.
+--   'all':    why nothing in this database can be trusted to be a read.
+--
+-- Objects made by initdb have OIDs below 16384. What depends on them is not in pg_depend as far as they are pinned, so
+-- their functions are looked for in the text of the expressions.
+WITH expressions (kind, owner, class, id, tree) AS MATERIALIZED (
+    -- Views. A materialized view is read like a table.
+    SELECT 'r', r.ev_class, 'pg_rewrite'::regclass, r.oid, r.ev_action::text
+      FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+     WHERE r.ev_type = '1' AND c.relkind = 'v'
+    UNION ALL
+    -- Row-level security.
+    SELECT 'r', p.polrelid, 'pg_policy'::regclass, p.oid, p.polqual::text
+      FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+     WHERE c.relrowsecurity
+    UNION ALL
+    -- Checks of domains: casting evaluates them.
+    SELECT 't', contypid, 'pg_constraint'::regclass, oid, conbin::text
+      FROM pg_constraint
+     WHERE contypid <> 0
+), user_types (oid) AS MATERIALIZED (
+    -- Types that run code of their own, or might contain one that does. An enum cannot.
+    SELECT t.oid
+      FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
+     WHERE t.oid >= 16384 AND t.typtype <> 'e' AND coalesce(e.typtype, 'b') <> 'e'
+), uses (kind, owner, used_kind, used) AS MATERIALIZED (
+    SELECT e.kind, e.owner,
+           CASE d.refclassid
+               WHEN 'pg_proc'::regclass THEN 'f'
+               WHEN 'pg_class'::regclass THEN 'r'
+               WHEN 'pg_type'::regclass THEN 't'
+               WHEN 'pg_operator'::regclass THEN 'o'
+           END,
+           d.refobjid
+      FROM expressions e JOIN pg_depend d ON d.classid = e.class AND d.objid = e.id
+     WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass)
+    UNION
+    SELECT e.kind, e.owner, 'f', m[1]::oid
+      FROM expressions e, regexp_matches(e.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') m
+     WHERE m[1] <> '0'
+    UNION
+    -- A parent is read with its children.
+    SELECT 'r', inhparent, 'r', inhrelid FROM pg_inherits
+    UNION
+    -- A column's type is at work when the column is read.
+    SELECT 'r', a.attrelid, 't', a.atttypid
+      FROM pg_attribute a JOIN user_types t ON t.oid = a.atttypid
+     WHERE a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    SELECT 't', t.oid, 'r', t.typrelid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid AND c.relkind = 'c'
+    UNION
+    SELECT 't', t.oid, 't', part
+      FROM pg_type t JOIN user_types USING (oid), unnest(ARRAY[t.typelem, t.typbasetype]) part
+     WHERE part >= 16384
+    UNION
+    SELECT 't', t.oid, 'f', f
+      FROM pg_type t JOIN user_types USING (oid),
+           unnest(ARRAY[t.typinput, t.typoutput, t.typreceive, t.typsend]::oid[]) f
+     WHERE f >= 16384
+    UNION
+    SELECT 't', rngtypid, 't', rngsubtype FROM pg_range WHERE rngsubtype >= 16384
+    UNION
+    SELECT 't', rngtypid, 'f', f FROM pg_range, unnest(ARRAY[rngcanonical, rngsubdiff]::oid[]) f WHERE f >= 16384
+    UNION
+    -- Sorting, grouping and comparing call what a type's operator classes and operators are made of.
+    SELECT 't', amproclefttype, 'f', amproc FROM pg_amproc WHERE amproc >= 16384
+    UNION
+    SELECT 't', part, 'o', o.oid
+      FROM pg_operator o, unnest(ARRAY[o.oprleft, o.oprright]) part
+     WHERE o.oid >= 16384 AND o.oprname IN ('=', '<>', '<', '<=', '>', '>=', '~', '!~', '~*', '!~*', '~~', '!~~', '~~*', '!~~*')
+       AND part <> 0 AND (part >= 16384 OR greatest(o.oprleft, o.oprright) < 16384)
+    UNION
+    SELECT 'o', oid, 'f', oprcode FROM pg_operator WHERE oid >= 16384 AND oprcode <> 0
+    UNION
+    SELECT 'f', aggfnoid, 'f', f
+      FROM pg_aggregate,
+           unnest(ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn, aggmtransfn, aggminvtransfn,
+                        aggmfinalfn]::oid[]) f
+     WHERE aggfnoid >= 16384 AND f <> 0
+    UNION
+    -- A cast goes with its target. One that nobody has to write, or to a type that has several names, goes with nothing
+    -- that can be seen.
+    SELECT 't', CASE WHEN castcontext = 'i' OR casttarget < 16384 THEN 0 ELSE casttarget END, 'f', castfunc
+      FROM pg_cast
+     WHERE oid >= 16384 AND castfunc >= 16384
+)
+SELECT 'use', kind, owner, NULL, NULL, NULL, used_kind, used FROM uses
+UNION ALL
+-- Flag for functions: not volatile. 'column': a function of one row can be called as if it were a column. 'namesake': PostgreSQL
+-- has one of that name, too.
+SELECT 'object', 'f', p.oid, n.nspname, p.proname, p.provolatile <> 'v',
+       concat_ws(' ',
+           CASE WHEN p.pronargs - p.pronargdefaults <= 1 AND p.pronargs > 0
+                 AND (t.typtype = 'c' OR p.proargtypes[0] IN ('record'::regtype, 'anyelement'::regtype,
+                      'anynonarray'::regtype, 'anycompatible'::regtype, 'anycompatiblenonarray'::regtype, '"any"'::regtype))
+                THEN 'column' END,
+           CASE WHEN p.oid >= 16384 AND EXISTS (SELECT FROM pg_proc b WHERE b.proname = p.proname AND b.oid < 16384
+                                                   AND b.pronamespace = 'pg_catalog'::regnamespace)
+                THEN 'namesake' END),
+       NULL
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace LEFT JOIN pg_type t ON t.oid = p.proargtypes[0]
+ WHERE p.oid >= 16384 OR p.oid IN (SELECT used FROM uses WHERE used_kind = 'f')
+UNION ALL
+-- Flag: a standby does not have it, or has something else: unlogged and temporary tables, sequences. What is behind a foreign
+-- table nobody knows.
+SELECT 'object', 'r', c.oid, n.nspname, c.relname, c.relpersistence = 'p' AND c.relkind NOT IN ('f', 'S'), NULL, NULL
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid IN (SELECT owner FROM uses WHERE kind = 'r') OR c.relpersistence <> 'p' OR c.relkind IN ('f', 'S')
+UNION ALL
+SELECT 'object', 't', t.oid, n.nspname, t.typname, true, NULL, NULL
+  FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+ WHERE t.oid IN (SELECT owner FROM uses WHERE kind = 't')
+UNION ALL
+SELECT 'object', 'o', o.oid, n.nspname, o.oprname, true, NULL, NULL
+  FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+ WHERE o.oid >= 16384
+UNION ALL
+SELECT 'all', NULL, NULL, NULL, 'default_transaction_isolation is serializable', NULL, NULL, NULL
+ WHERE current_setting('default_transaction_isolation') = 'serializable'
