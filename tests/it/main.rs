@@ -29,6 +29,7 @@ mod prepared;
 mod replication;
 mod routing;
 mod routing_hints;
+mod routing_table;
 mod support;
 mod systemd;
 mod takeover;
