@@ -9,7 +9,7 @@ use pgweir::session::forward::{self, ClientSession, Context, ServerSession};
 use pgweir::session::output::Output;
 use pgweir::session::pipeline::{Action, Expect, Pipeline};
 use pgweir::session::prepared::Registry;
-use pgweir::sql::{self, Catalog, Dialect};
+use pgweir::sql::{self, Catalog};
 use pgweir::wire::frame;
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -57,9 +57,7 @@ fn classification(c: &mut Criterion) {
         ),
         ("nextval", "SELECT nextval('s')"),
     ] {
-        group.bench_function(name, |b| {
-            b.iter(|| sql::classify(black_box(text.as_bytes()), Dialect::default(), Some(&catalog)))
-        });
+        group.bench_function(name, |b| b.iter(|| sql::classify(black_box(text.as_bytes()), Some(&catalog))));
     }
     group.finish();
 }

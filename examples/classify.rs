@@ -7,7 +7,7 @@
 
 use std::io::{BufRead, Write};
 
-use pgweir::sql::{Catalog, Class, Dialect, Row, classify};
+use pgweir::sql::{Catalog, Class, Row, classify};
 
 fn main() -> std::io::Result<()> {
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
@@ -19,7 +19,7 @@ fn main() -> std::io::Result<()> {
             catalog =
                 Catalog::read(&rows_of(&String::from_utf8_lossy(rows))).map_err(std::io::Error::other)?;
         } else {
-            let verdict = match classify(statement, Dialect::default(), Some(&catalog)) {
+            let verdict = match classify(statement, Some(&catalog)) {
                 Class::Read | Class::BeginReadOnly => "replica",
                 Class::Write => "primary",
                 Class::Begin => "begin",

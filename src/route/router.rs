@@ -7,7 +7,7 @@
 use crate::route::cluster::Purpose;
 use crate::session::forward::ClientSession;
 use crate::session::parameters::Parameters;
-use crate::sql::{self, Catalog, Class, Dialect, Route};
+use crate::sql::{self, Catalog, Class, Route};
 use crate::wire::frame::peek;
 use crate::wire::frontend;
 
@@ -25,17 +25,19 @@ pub fn purpose(buf: &[u8], client: &mut ClientSession, known: Known<'_>) -> Purp
 }
 
 /// `None`: something in the batch is missing or not understood.
-fn is_read(mut buf: &[u8], client: &mut ClientSession, (catalog, generation): Known<'_>) -> Option<bool> {
+fn is_read(batch: &[u8], client: &mut ClientSession, (catalog, generation): Known<'_>) -> Option<bool> {
     let rules = Rules { parameters: &client.parameters, catalog };
+    // Nothing is remembered of statements that change their meaning with the next SET.
+    let generation = if rules.parameters.standard_conforming_strings() { generation } else { 0 };
     let mut read = false;
-    let mut first = true;
+    let mut at = 0;
     loop {
-        let frame = peek(buf).ok()??;
+        let frame = peek(&batch[at..]).ok()??;
         if !frame.is_complete() {
             return None;
         }
         match frame.tag {
-            b'Q' if first => return Some(rules.may_go_to_replica(rules.class(frontend::text(frame.body)))),
+            b'Q' if at == 0 => return Some(rules.may_go_to_replica(rules.class(frontend::text(frame.body)))),
             b'P' => {
                 let class = rules.class(frontend::parse(frame.body).ok()?.text());
                 if !rules.may_go_to_replica(class) {
@@ -45,12 +47,11 @@ fn is_read(mut buf: &[u8], client: &mut ClientSession, (catalog, generation): Kn
             }
             b'B' => {
                 let name = frontend::bind(frame.body)?.name;
-                // The unnamed statement is the one parsed in this very batch, or unknown.
-                let known = if name.is_empty() {
-                    read
-                } else {
-                    let class = client.statements.class(name, generation, |s| rules.class(s.text()));
-                    class.map_or(read, |class| rules.may_go_to_replica(class))
+                let class = client.statements.class(name, generation, |s| rules.class(s.text()));
+                // Whatever has been parsed in this batch has been judged; of earlier ones the names are known.
+                let known = match class {
+                    Some(class) => rules.may_go_to_replica(class),
+                    None => is_parsed(&batch[..at], name),
                 };
                 if !known {
                     return Some(false);
@@ -61,9 +62,19 @@ fn is_read(mut buf: &[u8], client: &mut ClientSession, (catalog, generation): Kn
             b'S' => return Some(read),
             _ => return None,
         }
-        first = false;
-        buf = &buf[frame.len..];
+        at += frame.len;
     }
+}
+
+/// Whether one of these messages prepares a statement of this name.
+fn is_parsed(mut batch: &[u8], name: &[u8]) -> bool {
+    while let Ok(Some(frame)) = peek(batch) {
+        if frame.tag == b'P' && frontend::parse(frame.body).is_ok_and(|parse| parse.name == name) {
+            return true;
+        }
+        batch = &batch[frame.len..];
+    }
+    false
 }
 
 /// What a client's statements are judged by.
@@ -77,12 +88,17 @@ impl Rules<'_> {
         if !text.is_ascii() && self.has_ascii_bytes_in_characters() {
             return Class::Write;
         }
-        let standard_conforming_strings = self.parameters.standard_conforming_strings();
-        sql::classify(text, Dialect { standard_conforming_strings }, self.catalog)
+        if !self.parameters.standard_conforming_strings() && text.contains(&b'\\') {
+            return Class::Write;
+        }
+        sql::classify(text, self.catalog)
     }
 
     /// A read outside a transaction, or the beginning of a transaction that can only read.
     fn may_go_to_replica(&self, class: Class) -> bool {
+        if self.parameters.get(b"default_transaction_isolation") == Some(b"serializable") {
+            return false;
+        }
         match class {
             Class::Read | Class::BeginReadOnly => true,
             Class::Begin => self.parameters.get(b"default_transaction_read_only") == Some(b"on"),
@@ -96,5 +112,115 @@ impl Rules<'_> {
             &[b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"];
         let encoding = self.parameters.get(b"client_encoding");
         encoding.is_some_and(|encoding| ENCODINGS.iter().any(|e| e.eq_ignore_ascii_case(encoding)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::session::prepared::Registry;
+    use crate::wire::write;
+
+    /// A client that has prepared `r` and `w`.
+    fn client(parameters: &[(&str, &str)]) -> ClientSession {
+        let mut all = Parameters::default();
+        for (name, value) in parameters {
+            all.set(name.as_bytes(), value.as_bytes());
+        }
+        let mut client = ClientSession::new(Arc::new(all), Route::Auto);
+        let registry = Registry::default();
+        client.statements.insert(b"r", registry.intern(b"select 'a\\'\0\0\0"));
+        client.statements.insert(b"w", registry.intern(b"delete from t\0\0\0"));
+        client
+    }
+
+    fn parse(name: &str, sql: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        write::parse(&mut out, name.as_bytes(), format!("{sql}\0\0\0").as_bytes());
+        out
+    }
+
+    fn bind(statement: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        write::frame(&mut out, b'B', |body| {
+            body.push(0);
+            write::cstr(body, statement.as_bytes());
+            body.extend([0; 6]);
+        });
+        out
+    }
+
+    fn other(tag: u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        write::frame(&mut out, tag, |_| {});
+        out
+    }
+
+    fn query(sql: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        write::query(&mut out, sql.as_bytes());
+        out
+    }
+
+    fn reads(client: &mut ClientSession, batch: &[Vec<u8>]) -> bool {
+        purpose(&batch.concat(), client, (Some(&Catalog::default()), 1)) == Purpose::Read
+    }
+
+    #[test]
+    fn a_batch_reads_if_all_of_it_does() {
+        let mut client = client(&[]);
+        let execute_and_sync = [other(b'E'), other(b'S')].concat();
+        for (batch, expected) in [
+            (vec![parse("", "select 1"), bind("")], true),
+            (vec![parse("x", "select 1"), bind("x")], true),
+            (vec![bind("r")], true),
+            (vec![bind("r"), parse("", "table t"), bind("")], true),
+            (vec![parse("", "delete from t"), bind("")], false),
+            (vec![bind("w")], false),
+            (vec![bind("r"), bind("w")], false),
+            (vec![parse("", "select 1"), bind("w")], false),
+            // Prepared in an earlier batch, or never.
+            (vec![bind("")], false),
+            (vec![bind("r"), bind("")], false),
+            (vec![parse("x", "select 1"), bind("")], false),
+            (vec![bind("r"), bind("unknown")], false),
+            (vec![], false),
+            (vec![parse("", "select 1"), other(b'H')], false),
+        ] {
+            let batch = [batch, vec![execute_and_sync.clone()]].concat();
+            assert_eq!(reads(&mut client, &batch), expected, "{batch:?}");
+            assert!(!reads(&mut client, &batch[..batch.len() - 1]), "some of it is still to come");
+        }
+    }
+
+    #[test]
+    fn settings_change_what_a_statement_means() {
+        let run_r = [bind("r"), other(b'E'), other(b'S')];
+        let mut plain = client(&[("standard_conforming_strings", "on"), ("client_encoding", "UTF8")]);
+        assert!(reads(&mut plain, &run_r) && reads(&mut plain, &[query("select '\\'")]));
+        assert!(!reads(&mut plain, &[query("begin")]));
+        // What was remembered of `r` is not used.
+        Arc::make_mut(&mut plain.parameters).set(b"standard_conforming_strings", b"off");
+        assert!(!reads(&mut plain, &run_r) && !reads(&mut plain, &[query("select '\\'")]));
+        assert!(reads(&mut plain, &[query("select 'a'")]));
+
+        let mut sjis = client(&[("client_encoding", "SJIS")]);
+        assert!(reads(&mut sjis, &[query("select 'a'")]) && !reads(&mut sjis, &[query("select 'é'")]));
+        let mut read_only = client(&[("default_transaction_read_only", "on")]);
+        assert!(reads(&mut read_only, &[query("begin")]));
+        let mut serializable = client(&[("default_transaction_isolation", "serializable")]);
+        assert!(!reads(&mut serializable, &[query("select 1")]));
+        assert!(!reads(&mut serializable, &[query("begin read only")]));
+    }
+
+    #[test]
+    fn what_the_client_says_wins() {
+        let mut client = client(&[]);
+        client.route = Route::Replica;
+        assert!(reads(&mut client, &[query("select nextval('s')")]));
+        client.route = Route::Primary;
+        assert!(!reads(&mut client, &[query("select 1")]));
     }
 }

@@ -138,6 +138,15 @@ impl Catalog {
         !self.shadowed.is_empty() && lowered(name, |name| self.shadowed.contains(name))
     }
 
+    /// The same, if the schema is named: somebody has put one of his own there.
+    pub(super) fn shadows_in_pg_catalog(&self, name: &[u8]) -> bool {
+        self.shadows(name)
+            && lowered(name, |name| self.functions.get(name))
+                .into_iter()
+                .flatten()
+                .any(|overload| &*overload.schema == b"pg_catalog" && !overload.is_safe)
+    }
+
     /// Whether a function is one that a read may call: each one of that name, in that schema if there is one.
     pub(super) fn has_safe_function(&self, schema: Option<(&[u8], bool)>, name: &[u8], quoted: bool) -> bool {
         if !name.is_ascii() || name.len() > MAX_NAME {

@@ -1,9 +1,9 @@
 //! The rules. HOT.
 
 use super::catalog::Catalog;
+use super::functions;
 use super::hint::{self, Route};
 use super::lexer::{Lexer, Token, Unterminated};
-use super::{Dialect, functions};
 
 /// Where a statement may run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,15 +19,16 @@ pub enum Class {
     Begin,
 }
 
-/// Classifies the text of a simple query or a Parse message. `catalog`: what is in the database; as long as that is not
-/// known, no statement is a read.
-pub fn classify(text: &[u8], dialect: Dialect, catalog: Option<&Catalog>) -> Class {
+/// Classifies the text of a simple query or a Parse message. Backslashes in `'…'` mean themselves
+/// (`standard_conforming_strings`). `catalog`: what is in the database; as long as that is not known, no statement is a
+/// read.
+pub fn classify(text: &[u8], catalog: Option<&Catalog>) -> Class {
     let hint = hint::leading(text);
     if hint == Some(Route::Primary) {
         return Class::Write;
     }
     let catalog = catalog.filter(|catalog| !catalog.distrusts(text));
-    let class = statements(&mut Lexer::new(text, dialect), catalog).unwrap_or_default();
+    let class = statements(&mut Lexer::new(text), catalog).unwrap_or_default();
     match (hint, class) {
         (Some(Route::Replica), Class::Begin) => Class::BeginReadOnly,
         (Some(Route::Replica), Class::Write) => Class::Read,
@@ -218,13 +219,13 @@ fn body<'a>(
     scan.token(first);
     while let Some(token) = lexer.next()? {
         if token == Token::Other(b';') {
-            return Ok(if scan.depth == 0 { Kind::Read } else { Kind::Write });
+            break;
         }
         if !scan.token(token) {
             return Ok(Kind::Write);
         }
     }
-    Ok(Kind::Read)
+    Ok(if scan.depth == 0 { Kind::Read } else { Kind::Write })
 }
 
 /// What the last tokens were, as far as the rules ask.
@@ -320,32 +321,20 @@ impl<'a, 'c> Scan<'a, 'c> {
             Some(Token::Other(b'(')) if !quoted && is(name, b"values") => self.tables |= 1,
             _ => {}
         }
-        if self.is_safe(name, quoted) {
-            Before::Function
-        } else if !quoted
-            && self.schema.is_none()
-            && functions::is_syntax(name)
-            && !self.catalog.shadows(name)
-        {
-            Before::Syntax
-        } else {
-            Before::Unsafe
-        }
-    }
-
-    fn is_safe(&self, name: &[u8], quoted: bool) -> bool {
         // A quoted name is taken exactly as it stands.
-        let is_builtin = || functions::is_safe(name) && !(quoted && name.iter().any(u8::is_ascii_uppercase));
-        match self.schema {
-            None => {
-                is_builtin() && !self.catalog.shadows(name)
-                    || self.catalog.has_safe_function(None, name, quoted)
+        let is_builtin = functions::is_safe(name) && !(quoted && name.iter().any(u8::is_ascii_uppercase));
+        let is_safe = match self.schema {
+            None if is_builtin => !self.catalog.shadows(name),
+            None if !quoted && functions::is_syntax(name) => {
+                return if self.catalog.shadows(name) { Before::Unsafe } else { Before::Syntax };
             }
-            Some(schema) if is_pg_catalog(schema) => is_builtin(),
+            None => self.catalog.has_safe_function(None, name, quoted),
+            Some(schema) if is_pg_catalog(schema) => is_builtin && !self.catalog.shadows_in_pg_catalog(name),
             Some(Token::Word(schema)) => self.catalog.has_safe_function(Some((schema, false)), name, quoted),
             Some(Token::Quoted(schema)) => self.catalog.has_safe_function(Some((schema, true)), name, quoted),
             Some(_) => false,
-        }
+        };
+        if is_safe { Before::Function } else { Before::Unsafe }
     }
 }
 

@@ -5,7 +5,6 @@
 //! SET pgweir.route = 'primary'
 //! ```
 
-use super::Dialect;
 use super::lexer::{Lexer, Token};
 
 /// Name of the setting.
@@ -56,9 +55,16 @@ fn in_comments(mut text: &[u8]) -> Option<Route> {
         text = text.trim_ascii_start();
         let (comment, after) = match text {
             [b'-', b'-', rest @ ..] => {
-                rest.split_at(rest.iter().position(|&b| b == b'\n').unwrap_or(rest.len()))
+                rest.split_at(rest.iter().position(|&b| b == b'\n' || b == b'\r').unwrap_or(rest.len()))
             }
-            [b'/', b'*', rest @ ..] => rest.split_at(rest.windows(2).position(|end| end == b"*/")?),
+            [b'/', b'*', rest @ ..] => {
+                let (comment, after) = rest.split_at(rest.windows(2).position(|end| end == b"*/")?);
+                if comment.windows(2).any(|two| two == b"/*") {
+                    // That is not its end.
+                    return None;
+                }
+                (comment, after)
+            }
             _ => return None,
         };
         let words = comment.trim_ascii().strip_prefix(b"pgweir:").map(<[u8]>::trim_ascii);
@@ -70,18 +76,20 @@ fn in_comments(mut text: &[u8]) -> Option<Route> {
 }
 
 /// What a statement makes of the setting: `SET pgweir.route = …` and `RESET`. `Some(None)`: back to what the session
-/// began with. HOT: few statements begin like that.
+/// began with. The statement ends with the text, or with a NUL. HOT: few begin like that.
 #[inline]
 pub fn setting(text: &[u8]) -> Option<Option<Route>> {
     match text.trim_ascii_start() {
-        text @ [b's' | b'S' | b'r' | b'R', b'e' | b'E', b't' | b'T' | b's' | b'S', ..] => assignment(text),
+        text @ [b's' | b'S' | b'r' | b'R', b'e' | b'E', b't' | b'T' | b's' | b'S', ..] => {
+            assignment(text.split(|&byte| byte == 0).next()?)
+        }
         _ => None,
     }
 }
 
 #[cold]
 fn assignment(text: &[u8]) -> Option<Option<Route>> {
-    let mut lexer = Lexer::new(text, Dialect::default());
+    let mut lexer = Lexer::new(text);
     let mut next = || {
         let before = lexer.rest();
         let token = lexer.next().ok()??;
@@ -135,6 +143,7 @@ mod tests {
             ("select /* pgweir: replica */ 1", None),
             ("/* pgweir: elsewhere */ select 1", None),
             ("/* pgweir: replica", None),
+            ("/* a /* b */ /* pgweir: replica */ */ delete from t", None),
             ("/* pgweir: replica */", Some(Route::Replica)),
             ("--", None),
         ] {
@@ -148,6 +157,7 @@ mod tests {
             ("set pgweir.route = 'replica'", Some(Some(Route::Replica))),
             ("SET SESSION pgweir.route TO primary;", Some(Some(Route::Primary))),
             ("set pgweir . route = 'auto'", Some(Some(Route::Auto))),
+            ("reset all\0'", Some(None)),
             ("set pgweir.route to default", Some(None)),
             ("set pgweir.route = 'nonsense'", Some(None)),
             ("reset pgweir.route", Some(None)),

@@ -1,8 +1,6 @@
 //! Cuts a statement into tokens, as PostgreSQL's scanner does (`src/backend/parser/scan.l`), without making anything
 //! of them. Comments and blanks are skipped. HOT.
 
-use super::Dialect;
-
 /// A piece of a statement. Text is given as it stands, quotes included for none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token<'a> {
@@ -47,12 +45,11 @@ const fn kinds() -> [u8; 256] {
 pub(super) struct Lexer<'a> {
     text: &'a [u8],
     at: usize,
-    dialect: Dialect,
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(text: &'a [u8], dialect: Dialect) -> Self {
-        Self { text, at: 0, dialect }
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
     }
 
     /// The next token; `None` at the end.
@@ -65,7 +62,7 @@ impl<'a> Lexer<'a> {
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => return self.word(start).map(Some),
             b'0'..=b'9' => self.number(),
             b'.' if matches!(self.peek(0), Some(b'0'..=b'9')) => self.number(),
-            b'\'' => self.string(!self.dialect.standard_conforming_strings)?,
+            b'\'' => self.string()?,
             b'"' => self.quoted()?,
             b'$' => self.dollar(start)?,
             other => Token::Other(other),
@@ -129,16 +126,15 @@ impl<'a> Lexer<'a> {
         match (self.peek(0), word) {
             (Some(b'\''), b"e" | b"E") => {
                 self.at += 1;
-                self.string(true)
+                self.escaped_string()
             }
             (Some(b'\''), b"b" | b"B" | b"x" | b"X" | b"n" | b"N") => {
                 self.at += 1;
-                // N'…' is read with the rules of the dialect, the other two hold no backslashes.
-                self.string(!self.dialect.standard_conforming_strings && matches!(word, b"n" | b"N"))
+                self.string()
             }
             (Some(b'&'), b"u" | b"U") if self.peek(1) == Some(b'\'') => {
                 self.at += 2;
-                self.string(false)
+                self.string()
             }
             (Some(b'&'), b"u" | b"U") if self.peek(1) == Some(b'"') => {
                 self.at += 2;
@@ -149,25 +145,47 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Close enough for a number: nothing that follows one directly can hide anything.
+    /// A number or what is left of it after its first digit. It ends before letters that do not belong to it, which older
+    /// servers take for the next word: `LIMIT 1FOR UPDATE`. `0x1f` is a number and a word here, as it was to them.
     fn number(&mut self) -> Token<'a> {
-        while let Some(byte) = self.peek(0) {
-            let exponent = matches!(byte, b'+' | b'-') && matches!(self.text[self.at - 1], b'e' | b'E');
-            if !byte.is_ascii_alphanumeric() && byte != b'_' && byte != b'.' && !exponent {
-                break;
+        let is_digit = |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_digit());
+        loop {
+            self.at += match self.peek(0) {
+                Some(b'0'..=b'9' | b'.') => 1,
+                Some(b'_') if is_digit(self.peek(1)) => 2,
+                Some(b'e' | b'E') if is_digit(self.peek(1)) => 2,
+                Some(b'e' | b'E') if matches!(self.peek(1), Some(b'+' | b'-')) && is_digit(self.peek(2)) => 3,
+                _ => return Token::Constant,
             }
-            self.at += 1;
         }
-        Token::Constant
     }
 
-    fn string(&mut self, backslashes: bool) -> Result<Token<'a>, Unterminated> {
+    fn string(&mut self) -> Result<Token<'a>, Unterminated> {
+        while let Some(byte) = self.peek(0) {
+            self.at += 1;
+            if byte == b'\'' {
+                if self.peek(0) != Some(b'\'') {
+                    return Ok(Token::Constant);
+                }
+                self.at += 1;
+            }
+        }
+        Err(Unterminated)
+    }
+
+    /// `E'…'`. Strings that follow it continue it, backslashes included.
+    fn escaped_string(&mut self) -> Result<Token<'a>, Unterminated> {
         while let Some(byte) = self.peek(0) {
             self.at += 1;
             match byte {
-                b'\\' if backslashes => self.at += 1,
-                b'\'' if self.peek(0) == Some(b'\'') => self.at += 1,
-                b'\'' => return Ok(Token::Constant),
+                b'\\' => self.at += 1,
+                b'\'' => {
+                    self.skip_blanks()?;
+                    if self.peek(0) != Some(b'\'') {
+                        return Ok(Token::Constant);
+                    }
+                    self.at += 1;
+                }
                 _ => {}
             }
         }
@@ -215,11 +233,7 @@ mod tests {
     use super::*;
 
     fn tokens(text: &str) -> Result<String, Unterminated> {
-        tokens_of(text, Dialect::default())
-    }
-
-    fn tokens_of(text: &str, dialect: Dialect) -> Result<String, Unterminated> {
-        let mut lexer = Lexer::new(text.as_bytes(), dialect);
+        let mut lexer = Lexer::new(text.as_bytes());
         let mut out = Vec::new();
         while let Some(token) = lexer.next()? {
             out.push(match token {
@@ -236,22 +250,20 @@ mod tests {
     fn words_names_and_constants() {
         for (text, expected) in [
             ("select a.b, \"c\"\"d\" from t$1", "select a . b , \"c\"\"d\" from t$1"),
-            ("'it''s' E'a\\'b' $1 1.5e-3 .5 0x1f 1_000", "# # # # # # #"),
+            ("'it''s' E'a\\'b' $1 1.5e-3 .5 0x1f 1_000", "# # # # # # x1f #"),
             ("$$ a ' $$ $x$ $$ ; $x$ $ a", "# # $ a"),
             ("U&'x' u&\"y\" B'1' x'ff' N'z'", "# \"U&\" # # #"),
             ("a--b\nc/* d /* e */ f */g", "a c g"),
             ("été('x')", "été ( # )"),
             ("1;2", "# ; #"),
+            ("1into 2.5for 1e5x $1a 1_0_b 1ea 1e+a 1..2", "# into # for # x # a # _b # ea # e + a #"),
+            ("'a\\' b E'a\\' b' c", "# b # c"),
+            ("E'a'\n'\\' b'\n-- '\n 'c\\' ' d", "# d"),
+            ("E'a'\n'\\'', b('c') --'", "# , b ( # )"),
+            ("E'a' 'b''c' d 'a'\n'\\' b", "# d # # b"),
         ] {
             assert_eq!(tokens(text).unwrap(), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn backslashes_depend_on_the_dialect() {
-        let old = Dialect { standard_conforming_strings: false };
-        assert_eq!(tokens("'a\\' b").unwrap(), "# b");
-        assert_eq!(tokens_of("'a\\' b' c", old).unwrap(), "# c");
     }
 
     #[test]
@@ -264,7 +276,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics_or_hangs(text: Vec<u8>) {
-            let mut lexer = Lexer::new(&text, Dialect::default());
+            let mut lexer = Lexer::new(&text);
             while let Ok(Some(_)) = lexer.next() {}
         }
     }

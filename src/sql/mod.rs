@@ -14,16 +14,3 @@ mod lexer;
 pub use catalog::{Catalog, QUERY as CATALOG_QUERY, Row};
 pub use classify::{Class, classify};
 pub use hint::{Route, SETTING, setting};
-
-/// How the text is to be read.
-#[derive(Clone, Copy, Debug)]
-pub struct Dialect {
-    /// `standard_conforming_strings`: backslashes in `'…'` mean themselves.
-    pub standard_conforming_strings: bool,
-}
-
-impl Default for Dialect {
-    fn default() -> Self {
-        Self { standard_conforming_strings: true }
-    }
-}

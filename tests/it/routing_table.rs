@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use pgweir::sql::{self, Catalog, Class, Dialect};
+use pgweir::sql::{self, Catalog, Class};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::support::{cluster, run};
@@ -76,7 +76,7 @@ fn every_statement_goes_where_the_table_says() {
         let mut count = 0;
         for line in sections().iter().flat_map(|(_, lines)| lines) {
             count += 1;
-            let class = sql::classify(line.sql.as_bytes(), Dialect::default(), Some(&catalog));
+            let class = sql::classify(line.sql.as_bytes(), Some(&catalog));
             if matches!(class, Class::Read | Class::BeginReadOnly) != line.for_replica {
                 wrong.push(format!("{}: {class:?}", line.sql));
             }

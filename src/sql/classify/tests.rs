@@ -2,11 +2,7 @@ use super::*;
 
 fn check(expected: Class, statements: &[&str]) {
     for text in statements {
-        assert_eq!(
-            classify(text.as_bytes(), Dialect::default(), Some(&Catalog::default())),
-            expected,
-            "{text}"
-        );
+        assert_eq!(classify(text.as_bytes(), Some(&Catalog::default())), expected, "{text}");
     }
 }
 
@@ -55,6 +51,9 @@ fn writes_and_whatever_might_be() {
             "select * from t for share",
             "select * from t for no key update skip locked",
             "select * from t for key share",
+            "select * from t limit 1for share",
+            "select 1into t2",
+            "select e'a'\n'\\'', nextval('s') --'",
             "select nextval('s')",
             "select NEXTVAL('s')",
             "select \"nextval\"('s')",
@@ -92,6 +91,7 @@ fn writes_and_whatever_might_be() {
             "explain (analyze) declare c cursor for select 1",
             "explain",
             "select (1; drop table t)",
+            "select (1",
             "begin read only isolation level serializable",
             "begin read only; insert into t values (1)",
             "begin read only; select 1; commit; insert into t values (1)",
@@ -144,7 +144,7 @@ fn transactions_that_can_only_read() {
 
 #[test]
 fn without_a_catalog_nothing_is_a_read() {
-    let class = |text: &str| classify(text.as_bytes(), Dialect::default(), None);
+    let class = |text: &str| classify(text.as_bytes(), None);
     for text in [
         "select 1",
         "table t",
@@ -178,7 +178,7 @@ fn the_catalog_is_asked_about_every_name() {
         row(["object", "f", "20004", "public", "cube", "f", "-", "-"]),
     ];
     let catalog = Catalog::read(&rows).unwrap();
-    let class = |text: &str| classify(text.as_bytes(), Dialect::default(), Some(&catalog));
+    let class = |text: &str| classify(text.as_bytes(), Some(&catalog));
     for text in [
         "select * from bad",
         "select * from public.Bad",
