@@ -7,64 +7,47 @@
 --
 -- Objects made by initdb have OIDs below 16384. What depends on them is not in pg_depend as far as they are pinned, so
 -- their functions are looked for in the text of the expressions.
-WITH expressions (kind, owner, class, id, tree) AS MATERIALIZED (
+WITH kinds (class, kind) AS (
+    VALUES ('pg_proc'::regclass, 'f'), ('pg_class', 'r'), ('pg_type', 't'), ('pg_operator', 'o')
+), expressions (kind, owner, class, id, tree) AS (
     -- Views. A materialized view is read like a table.
     SELECT 'r', r.ev_class, 'pg_rewrite'::regclass, r.oid, r.ev_action::text
       FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
      WHERE r.ev_type = '1' AND c.relkind = 'v'
     UNION ALL
     -- Row-level security.
-    SELECT 'r', p.polrelid, 'pg_policy'::regclass, p.oid, p.polqual::text
+    SELECT 'r', p.polrelid, 'pg_policy', p.oid, p.polqual::text
       FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
      WHERE c.relrowsecurity
     UNION ALL
     -- Checks of domains: casting evaluates them.
-    SELECT 't', contypid, 'pg_constraint'::regclass, oid, conbin::text
+    SELECT 't', contypid, 'pg_constraint', oid, conbin::text
       FROM pg_constraint
      WHERE contypid <> 0
-), user_types (oid) AS MATERIALIZED (
-    -- Types that run code of their own, or might contain one that does. An enum cannot.
-    SELECT t.oid
-      FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
-     WHERE t.oid >= 16384 AND t.typtype <> 'e' AND coalesce(e.typtype, 'b') <> 'e'
-), uses (kind, owner, used_kind, used) AS MATERIALIZED (
-    SELECT e.kind, e.owner,
-           CASE d.refclassid
-               WHEN 'pg_proc'::regclass THEN 'f'
-               WHEN 'pg_class'::regclass THEN 'r'
-               WHEN 'pg_type'::regclass THEN 't'
-               WHEN 'pg_operator'::regclass THEN 'o'
-           END,
-           d.refobjid
-      FROM expressions e JOIN pg_depend d ON d.classid = e.class AND d.objid = e.id
-     WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass)
+    UNION ALL
+    -- Defaults of arguments: the caller evaluates them.
+    SELECT 'f', oid, 'pg_proc', oid, proargdefaults::text
+      FROM pg_proc
+     WHERE oid >= 16384 AND proargdefaults IS NOT NULL
+), uses (kind, owner, used_kind, used) AS (
+    SELECT e.kind, e.owner, k.kind, d.refobjid
+      FROM expressions e JOIN pg_depend d ON d.classid = e.class AND d.objid = e.id JOIN kinds k ON k.class = d.refclassid
     UNION
     SELECT e.kind, e.owner, 'f', m[1]::oid
       FROM expressions e, regexp_matches(e.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') m
      WHERE m[1] <> '0'
     UNION
+    -- Functions and operators use the types of their arguments and results, to which values are converted; aggregates their
+    -- functions; types their element, base, sub- and row types and the functions that read and write them; relations the
+    -- types of their columns.
+    SELECT o.kind, d.objid, k.kind, d.refobjid
+      FROM pg_depend d JOIN kinds o ON o.class = d.classid JOIN kinds k ON k.class = d.refclassid
+     WHERE d.objid >= 16384 AND (o.kind <> 'r' OR k.kind = 't')
+    UNION
+    SELECT 't', t.oid, 'r', t.typrelid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid WHERE c.relkind = 'c'
+    UNION
     -- A parent is read with its children.
     SELECT 'r', inhparent, 'r', inhrelid FROM pg_inherits
-    UNION
-    -- A column's type is at work when the column is read.
-    SELECT 'r', a.attrelid, 't', a.atttypid
-      FROM pg_attribute a JOIN user_types t ON t.oid = a.atttypid
-     WHERE a.attnum > 0 AND NOT a.attisdropped
-    UNION
-    SELECT 't', t.oid, 'r', t.typrelid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid AND c.relkind = 'c'
-    UNION
-    SELECT 't', t.oid, 't', part
-      FROM pg_type t JOIN user_types USING (oid), unnest(ARRAY[t.typelem, t.typbasetype]) part
-     WHERE part >= 16384
-    UNION
-    SELECT 't', t.oid, 'f', f
-      FROM pg_type t JOIN user_types USING (oid),
-           unnest(ARRAY[t.typinput, t.typoutput, t.typreceive, t.typsend]::oid[]) f
-     WHERE f >= 16384
-    UNION
-    SELECT 't', rngtypid, 't', rngsubtype FROM pg_range WHERE rngsubtype >= 16384
-    UNION
-    SELECT 't', rngtypid, 'f', f FROM pg_range, unnest(ARRAY[rngcanonical, rngsubdiff]::oid[]) f WHERE f >= 16384
     UNION
     -- Sorting, grouping and comparing call what a type's operator classes and operators are made of.
     SELECT 't', amproclefttype, 'f', amproc FROM pg_amproc WHERE amproc >= 16384
@@ -73,14 +56,6 @@ WITH expressions (kind, owner, class, id, tree) AS MATERIALIZED (
       FROM pg_operator o, unnest(ARRAY[o.oprleft, o.oprright]) part
      WHERE o.oid >= 16384 AND o.oprname IN ('=', '<>', '<', '<=', '>', '>=', '~', '!~', '~*', '!~*', '~~', '!~~', '~~*', '!~~*')
        AND part <> 0 AND (part >= 16384 OR greatest(o.oprleft, o.oprright) < 16384)
-    UNION
-    SELECT 'o', oid, 'f', oprcode FROM pg_operator WHERE oid >= 16384 AND oprcode <> 0
-    UNION
-    SELECT 'f', aggfnoid, 'f', f
-      FROM pg_aggregate,
-           unnest(ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn, aggmtransfn, aggminvtransfn,
-                        aggmfinalfn]::oid[]) f
-     WHERE aggfnoid >= 16384 AND f <> 0
     UNION
     -- A cast goes with its target. One that nobody has to write, or to a type that has several names, goes with nothing
     -- that can be seen.
@@ -95,8 +70,8 @@ UNION ALL
 SELECT 'object', 'f', p.oid, n.nspname, p.proname, p.provolatile <> 'v',
        concat_ws(' ',
            CASE WHEN p.pronargs - p.pronargdefaults <= 1 AND p.pronargs > 0
-                 AND (t.typtype = 'c' OR p.proargtypes[0] IN ('record'::regtype, 'anyelement'::regtype,
-                      'anynonarray'::regtype, 'anycompatible'::regtype, 'anycompatiblenonarray'::regtype, '"any"'::regtype))
+                 AND (t.typtype IN ('c', 'd') OR t.typname IN ('record', 'any', 'anyelement', 'anynonarray', 'anycompatible',
+                      'anycompatiblenonarray'))
                 THEN 'column' END,
            CASE WHEN p.oid >= 16384 AND EXISTS (SELECT FROM pg_proc b WHERE b.proname = p.proname AND b.oid < 16384
                                                    AND b.pronamespace = 'pg_catalog'::regnamespace)

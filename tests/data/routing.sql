@@ -20,6 +20,7 @@ CREATE FUNCTION visits(people) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT touc
 CREATE FUNCTION greeting(people) RETURNS text LANGUAGE sql STABLE AS 'SELECT ''hello '' || $1.name';
 CREATE FUNCTION tally(int) RETURNS SETOF int LANGUAGE sql STABLE AS 'SELECT generate_series(1, $1)';
 CREATE FUNCTION initcap(int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT touch($1)';
+CREATE FUNCTION pg_catalog.ascii(int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT public.touch($1)';
 CREATE FUNCTION setseed(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
 CREATE SCHEMA app;
 CREATE FUNCTION app.lookup(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
@@ -58,6 +59,16 @@ CREATE POLICY guard ON guarded USING (may_see(id));
 CREATE TABLE owned (id int, owner text);
 ALTER TABLE owned ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON owned USING (owner = current_user);
+
+CREATE FUNCTION takes_checked(checked) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
+CREATE FUNCTION gives_checked() RETURNS SETOF checked LANGUAGE sql STABLE AS 'SELECT 1';
+CREATE FUNCTION takes_row(with_checked) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
+CREATE FUNCTION takes_number(bigint DEFAULT nextval('entries_id_seq')) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT $1';
+CREATE FUNCTION takes_touched(int DEFAULT touch(1)) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
+CREATE FUNCTION takes_both(positive, int DEFAULT twice(1)) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
+CREATE FUNCTION takes_either(int, checked) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
+CREATE OPERATOR <@@> (leftarg = int, rightarg = checked, function = takes_either);
+CREATE TYPE checked_range AS RANGE (subtype = checked);
 
 CREATE TYPE temper AS ENUM ('sad', 'ok', 'happy');
 CREATE FUNCTION converted(people) RETURNS temper LANGUAGE sql VOLATILE AS 'SELECT $1.mood::text::temper';
