@@ -416,7 +416,7 @@ impl Walk<'_> {
                 if !frame.is_complete() && frame.len <= SHORT {
                     return Ok(Step::Wait);
                 }
-                self.client.heed(sql::setting(frontend::text(frame.body)));
+                self.client.heed(sql::setting(frame.body));
                 self.forget_unnamed();
                 Expect::Query
             }
@@ -451,7 +451,7 @@ impl Walk<'_> {
             if !frame.is_complete() && frame.len <= wait_for {
                 return Ok(Step::Wait);
             }
-            self.client.heed(sql::setting(frontend::text(&frame.body[1..])));
+            self.client.heed(sql::setting(&frame.body[1..]));
             return Ok(self.parse_unnamed(frame));
         }
         if self.context.max_prepared == 0 {
@@ -760,15 +760,19 @@ fn forget_statements(command: &[u8], server: &mut ServerSession, client: &mut Cl
     }
 }
 
-/// Reads CommandComplete. HOT: most commands are told by their first letter.
+/// Reads CommandComplete. HOT: most commands are told by their first letters.
 #[inline]
 fn ddl(command: &[u8]) -> Ddl {
-    match command.first() {
-        Some(b'A' | b'C' | b'D' | b'I') => ddl_command(command),
+    match command {
+        [b'A' | b'I', b'L' | b'M', ..]
+        | [b'C', b'A' | b'R', ..]
+        | [b'C', _, _, _, _, _, b' ', ..]
+        | [b'D', b'O' | b'R', ..] => ddl_command(command),
         _ => Ddl::None,
     }
 }
 
+#[cold]
 fn ddl_command(command: &[u8]) -> Ddl {
     let command = command.strip_suffix(b"\0").unwrap_or(command);
     let begins = |with: &[&[u8]]| with.iter().any(|with| command.starts_with(with));
