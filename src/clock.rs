@@ -4,6 +4,7 @@
 //! atomic, so that SHOW can read when a client last did something without a lock.
 
 use std::ops::{Add, Sub};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
@@ -36,6 +37,35 @@ impl Sub for Micros {
     /// Microseconds between the two; zero if `rhs` is later.
     fn sub(self, rhs: Self) -> u64 {
         self.0.saturating_sub(rhs.0)
+    }
+}
+
+/// A moment that one task writes and others read; 0 stands for "none".
+#[derive(Debug, Default)]
+pub struct AtomicMicros(AtomicU64);
+
+impl AtomicMicros {
+    /// Starts with a moment.
+    pub fn new(at: Micros) -> Self {
+        Self(AtomicU64::new(at.0))
+    }
+
+    /// The moment.
+    #[inline]
+    pub fn get(&self) -> Micros {
+        Micros(self.0.load(Relaxed))
+    }
+
+    /// Changes it.
+    #[inline]
+    pub fn set(&self, at: Micros) {
+        self.0.store(at.0, Relaxed);
+    }
+
+    /// Changes it to a later moment.
+    #[inline]
+    pub fn set_max(&self, at: Micros) {
+        self.0.fetch_max(at.0, Relaxed);
     }
 }
 

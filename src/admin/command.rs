@@ -335,7 +335,7 @@ async fn kill(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
         client.kill(reason.clone());
     }
     for pool in shared.pools.all().into_iter().filter(|pool| is_killed(&pool.database.name)) {
-        pool.lanes().iter().for_each(|lane| _ = lane.refuse_all(&reason));
+        pool.lanes().for_each(|(_, lane)| _ = lane.refuse_all(&reason));
     }
     killed.iter().for_each(|database| settings::close_servers(shared, &database.name, "database removed"));
     // They go by themselves, at once; whoever looks after this command must not see them any more.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::show::{PoolLoad, VERSION, by_name};
+use crate::clock::{self, Micros};
 use crate::config::value::Value;
 use crate::metrics::exposition::{Page, seconds};
 use crate::metrics::stats::Totals;
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::shared::Shared;
-use crate::route::cluster::Role;
+use crate::route::host::{Host, Role};
 
 /// Renders the page.
 pub(super) fn render(shared: &Shared) -> String {
@@ -210,32 +211,39 @@ fn histograms(shared: &Shared, page: &mut Page) {
 }
 
 fn hosts(shared: &Shared, page: &mut Page) {
-    type Figure = fn(&crate::route::cluster::Host) -> f64;
-    let figures: [(&str, &str, &str, Figure); 5] = [
-        ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |h| {
+    type Figure = fn(&Host, Micros) -> f64;
+    let figures: [(&str, &str, &str, Figure); 8] = [
+        ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |h, _| {
             h.reads.load(Relaxed) as f64
         }),
-        ("pgweir_host_writes_total", "counter", "Transactions that may write.", |h| {
+        ("pgweir_host_writes_total", "counter", "Transactions that may write.", |h, _| {
             h.writes.load(Relaxed) as f64
         }),
-        ("pgweir_host_server_connections", "gauge", "Connections to the host.", |h| {
+        ("pgweir_host_server_connections", "gauge", "Connections to the host.", |h, _| {
             h.servers.load(Relaxed) as f64
         }),
-        ("pgweir_host_up", "gauge", "Whether the host could be reached.", |h| {
+        ("pgweir_host_up", "gauge", "Whether the host could be reached.", |h, _| {
             f64::from(u8::from(h.is_reachable()))
         }),
-        ("pgweir_host_is_replica", "gauge", "Whether the host says it is a standby.", |h| {
+        ("pgweir_host_lag_bytes", "gauge", "Bytes of WAL by which a replica is behind.", |h, _| {
+            h.bytes_behind() as f64
+        }),
+        ("pgweir_host_lag_seconds", "gauge", "Time by which a replica may be behind.", |h, now| {
+            h.lag(now).map_or(0.0, |lag| lag.as_secs_f64())
+        }),
+        ("pgweir_host_timeline", "gauge", "Timeline; 0 if not known.", |h, _| h.timeline().into()),
+        ("pgweir_host_is_replica", "gauge", "Whether the host says it is a standby.", |h, _| {
             f64::from(u8::from(h.role() == Role::Replica))
         }),
     ];
-    let all = shared.pools.databases();
+    let (all, now) = (shared.pools.databases(), clock::now());
     for (name, kind, help, figure) in figures {
         page.metric(name, kind, help);
         for database in &all {
             for host in &database.cluster().hosts {
                 let port = host.port.to_string();
                 let labels = [("database", &*database.name), ("host", &*host.name), ("port", &*port)];
-                page.sample(name, &labels, figure(host));
+                page.sample(name, &labels, figure(host, now));
             }
         }
     }

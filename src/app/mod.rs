@@ -294,7 +294,7 @@ fn wind_down(shared: &Arc<Shared>, cause: &str, how: Shutdown) {
         pause::pause_all(shared);
         // Nobody in the queue will get a server any more.
         let refusal = Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down");
-        shared.pools.all().iter().flat_map(|pool| pool.lanes()).for_each(|lane| {
+        shared.pools.all().iter().flat_map(|pool| pool.lanes()).for_each(|(_, lane)| {
             lane.refuse_all(&refusal);
         });
     }

@@ -20,4 +20,4 @@ pub use access::Access;
 pub use error::ConfigError;
 pub use model::{Config, DatabaseConfig, Loaded, PeerConfig, Source, UserConfig};
 pub use settings::Settings;
-pub use value::{AuthType, LoadBalance, PoolMode, TlsMode};
+pub use value::{AuthType, Consistency, LoadBalance, PoolMode, TlsMode};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::error::{ConfigError, Problem};
 use super::raw::{Item, Origin, Section};
 use super::settings::{self, Settings, Status};
-use super::value::{AuthType, LoadBalance, PoolMode, TlsMode, Value};
+use super::value::{AuthType, Consistency, LoadBalance, PoolMode, TlsMode, Value};
 use super::{connstr, env, ini, toml};
 use crate::auth::secret::Secret;
 
@@ -124,6 +124,12 @@ options! {
         connect_query: String,
         /// Send reads to replicas.
         read_write_split: bool,
+        /// What reads on replicas must not miss.
+        read_consistency: Consistency,
+        /// How far behind a replica may be that serves reads.
+        max_replica_lag: Duration,
+        /// …
+        max_replica_lag_bytes: u64,
     }
 }
 

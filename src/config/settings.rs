@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::value::{AuthType, FileMode, LogFormat, Milliseconds, PoolMode, TlsMode, Value};
+use super::value::{AuthType, Consistency, FileMode, LogFormat, Milliseconds, PoolMode, TlsMode, Value};
 
 /// When a changed setting takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +139,8 @@ settings! {
     max_db_connections: u32 = "0", Reload, Works, "Server connections per database; 0 means any number.";
     max_packet_size: u32 = "2147483647", Reload, Accepted("the protocol's own limit holds"), "Largest message.";
     max_prepared_statements: u32 = "200", Reload, Works, "Named prepared statements per server connection in transaction and statement mode; 0 passes them through.";
+    max_replica_lag: Duration = "0", Reload, Works, "Seconds a replica may be behind the primary and still serve reads; 0 means any time. It is known as exactly as topology_check_period allows.";
+    max_replica_lag_bytes: u64 = "0", Reload, Works, "Bytes of WAL a replica may be behind the primary and still serve reads; 0 means any number.";
     max_user_client_connections: u32 = "0", Reload, Works, "Clients per user; 0 means any number.";
     max_user_connections: u32 = "0", Reload, Works, "Server connections per user; 0 means any number.";
     min_pool_size: u32 = "0", Reload, Works, "Server connections kept open per pool in use.";
@@ -150,6 +152,7 @@ settings! {
     query_timeout: Duration = "0", Reload, Works, "Seconds a query may take; 0 means any time.";
     query_wait_notify: Duration = "5", Reload, Works, "Seconds after which a waiting client is told so; 0 means never.";
     query_wait_timeout: Duration = "120", Reload, Works, "Seconds a client may wait for a server; 0 means forever.";
+    read_consistency: Consistency = "session", Reload, Works, "What a read on a replica must not miss: nothing in particular, the client's own writes, or all writes made through this pooler.";
     read_write_split: bool = "0", Reload, Works, "Send reads to replicas, for databases with several hosts.";
     reserve_pool_size: u32 = "0", Reload, Works, "Additional server connections for clients that wait too long.";
     reserve_pool_timeout: Duration = "5", Reload, Works, "Seconds of waiting after which the reserve is used.";
@@ -189,7 +192,7 @@ settings! {
     tcp_keepintvl: Duration = "0", Reload, Works, "Seconds between keepalive probes; 0 means the system's default.";
     tcp_socket_buffer: u32 = "0", Reload, Works, "Bytes of socket buffers; 0 means the system's default.";
     tcp_user_timeout: Milliseconds = "0", Reload, Works, "Milliseconds sent data may remain unacknowledged; 0 means the system's default.";
-    topology_check_period: Duration = "1", Reload, Works, "Seconds between looks at the hosts' roles, with read_write_split.";
+    topology_check_period: Duration = "0.1", Reload, Works, "Seconds between questions to each host what it is and how far it has come, with read_write_split.";
     track_extra_parameters: Vec<String> = "IntervalStyle", Restart, Works, "Parameters that follow the client although servers do not report them; those that are reported always do.";
     transaction_timeout: Duration = "0", Reload, Works, "Seconds a transaction may take; 0 means any time.";
     unix_socket_dir: String = "/tmp", Restart, Works, "Directory of the Unix socket; empty for none.";

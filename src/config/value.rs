@@ -69,6 +69,16 @@ impl Value for u32 {
     }
 }
 
+impl Value for u64 {
+    const KIND: &'static str = "integer";
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::try_from(integer(text)?).map_err(|_| "expected a number that is not negative".to_owned())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Value for u16 {
     const KIND: &'static str = "port";
     fn parse(text: &str) -> Result<Self, String> {
@@ -167,6 +177,18 @@ words! {
         Transaction = "transaction",
         /// When its statement has ended; transactions of several statements are refused.
         Statement = "statement",
+    }
+}
+
+words! {
+    /// `read_consistency`: what a read on a replica must not miss.
+    Consistency {
+        /// Nothing in particular.
+        Eventual = "eventual",
+        /// The client's own writes.
+        Session = "session",
+        /// All writes made through this process.
+        Database = "database",
     }
 }
 

@@ -32,6 +32,11 @@ impl<S> Lane<S> {
         Self { state: Mutex::new(PoolState::new(workers)) }
     }
 
+    /// An empty lane that is paused if this one is, and gives servers out in the same order.
+    pub fn another(&self) -> Self {
+        Self { state: Mutex::new(self.state.lock().another()) }
+    }
+
     /// An idle server, preferably one of `worker`'s own.
     #[inline]
     pub fn checkout(&self, worker: usize) -> Option<S> {

@@ -89,6 +89,11 @@ impl<S> PoolState<S> {
         }
     }
 
+    /// Empty, and otherwise set as this one.
+    pub fn another(&self) -> Self {
+        Self { paused: self.paused, round_robin: self.round_robin, ..Self::new(self.idle.len()) }
+    }
+
     /// The idle server of `worker` used last (or first, if they take turns), else one of another worker.
     pub fn checkout(&mut self, worker: usize) -> Option<S> {
         if self.paused {

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::pools::Pool;
 use super::server::Probe;
 use super::shared::Shared;
-use crate::route::cluster::{Cluster, Role};
+use crate::route::cluster::Cluster;
+use crate::route::host::Role;
 use crate::session::forward::Ddl;
 use crate::sql::{self, Catalog, Row};
 

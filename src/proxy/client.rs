@@ -28,14 +28,14 @@ use super::settings;
 use super::shared::{Lifecycle, Shared};
 use super::worker::Load;
 use crate::clock::{self, Micros};
-use crate::config::PoolMode;
+use crate::config::{Consistency, PoolMode};
 use crate::error::{Refusal, sqlstate};
 use crate::metrics::stats::Stats;
 use crate::net::stream::Stream;
 use crate::pool::limits::Permit;
 use crate::pool::{Outcome, Waiter};
-use crate::route::cluster::Purpose;
-use crate::route::router;
+use crate::route::cluster::{Cluster, Purpose};
+use crate::route::router::{self, Access};
 use crate::session::forward::{self, ClientSession, Context as Walk, Ddl, Idle, ServerFault, Stop};
 use crate::session::output::Output;
 use crate::wire::write;
@@ -66,6 +66,12 @@ pub struct Client {
     notified: bool,
     request_started: Micros,
     transaction_started: Micros,
+    /// What the transaction under way does, as far as was seen when it began.
+    access: Access,
+    /// When a write of its own was last acknowledged. Kept only if reads are split from writes.
+    last_write: Micros,
+    /// The replica it is reading from counts it.
+    reading: Option<Reading>,
     _permits: [Permit; 3],
 }
 
@@ -142,6 +148,9 @@ impl Client {
             notified: false,
             request_started: Micros(0),
             transaction_started: Micros(0),
+            access: Access::Write,
+            last_write: Micros(0),
+            reading: None,
             _permits: login.permits,
         }
     }
@@ -248,7 +257,7 @@ impl Client {
         self.transaction_started = now;
         self.info.requested.set(now);
         self.refresh_settings();
-        let purpose = self.purpose(bytes);
+        let purpose = self.purpose(bytes, now);
         match self.checkout(purpose) {
             Some(server) => {
                 self.link(server, now);
@@ -269,16 +278,36 @@ impl Client {
     }
 
     /// Where the next transaction may run.
-    fn purpose(&mut self, bytes: &[u8]) -> Purpose {
-        if !self.settings.read_write_split || self.settings.pool_mode == PoolMode::Session {
-            return Purpose::Write;
+    #[inline]
+    fn purpose(&mut self, bytes: &[u8], now: Micros) -> Purpose {
+        self.access = Access::Write;
+        if self.settings.read_write_split && self.settings.pool_mode != PoolMode::Session {
+            self.route(bytes, now).unwrap_or(Purpose::Write)
+        } else {
+            Purpose::Write
         }
-        if !self.pool.database.cluster().has_replica() {
-            return Purpose::Write;
+    }
+
+    /// The replica for the next transaction, if that is for one, and one has all that the client must not miss.
+    fn route(&mut self, bytes: &[u8], now: Micros) -> Option<Purpose> {
+        let cluster = self.pool.database.cluster();
+        if !cluster.has_replica() {
+            return None;
         }
         let catalog = self.pool.database.catalogs.load();
         let known = catalog.as_ref().map_or((None, 0), |known| (Some(&known.catalog), known.generation));
-        router::purpose(bytes, &mut self.session, known)
+        self.access = router::access(bytes, &mut self.session, known);
+        if self.access == Access::Write {
+            return None;
+        }
+        let after = match self.settings.read_consistency {
+            Consistency::Eventual => Micros(0),
+            Consistency::Session => self.last_write,
+            Consistency::Database => cluster.last_write(),
+        };
+        let host = cluster.replica(after, &self.settings.max_replica_lag, now)?;
+        self.reading = Some(Reading::new(cluster, host));
+        Some(Purpose::Read(host))
     }
 
     /// An idle server that is in order.
@@ -500,11 +529,12 @@ impl Client {
             return self.flush_server(cx);
         }
         let session_pooling = self.settings.pool_mode == PoolMode::Session;
+        let only_reads = only_reads(self.access, server.purpose);
         let walk = Walk {
             registry: &self.shared.statements,
             max_prepared: if session_pooling { 0 } else { self.settings.max_prepared_statements },
             exclusive: session_pooling,
-            one_at_a_time: server.purpose == Purpose::Read,
+            one_at_a_time: only_reads,
             refuse_simple: self.settings.disable_pqexec,
         };
         let mut out = Output::new(&bytes, &mut scratch.rewrite);
@@ -570,6 +600,9 @@ impl Client {
         // First the books, then the answer: whoever has the answer must find it in the books.
         if received.queries > 0 {
             self.account(&received);
+        } else if self.settings.read_consistency == Consistency::Database {
+            // The client may read of a success before the transaction's last message.
+            self.note_write(clock::now());
         }
         if received.ddl != Ddl::None {
             self.pool.database.catalogs.changed(received.ddl);
@@ -596,6 +629,7 @@ impl Client {
     /// Counts what has ended, with one look at the clock.
     fn account(&mut self, received: &forward::Received) {
         let Some(server) = &self.server else { return };
+        let only_reads = only_reads(self.access, server.purpose);
         let now = clock::now();
         self.stats.queries.add(received.queries.into());
         self.stats.query_time.add(now - self.request_started);
@@ -606,11 +640,25 @@ impl Client {
             self.transaction_started = now;
             if let Some((cluster, host)) = server.slot.host() {
                 let host = &cluster.hosts[host];
-                let counter = if server.purpose == Purpose::Read { &host.reads } else { &host.writes };
+                let counter = if only_reads { &host.reads } else { &host.writes };
                 counter.fetch_add(received.transactions.into(), Relaxed);
             }
         }
+        self.note_write(now);
         self.set_deadline(now);
+    }
+
+    /// Whoever has the answer must not read from a replica that has not replayed what it tells of.
+    #[inline]
+    fn note_write(&mut self, now: Micros) {
+        let Some(server) = &self.server else { return };
+        if !self.settings.read_write_split || only_reads(self.access, server.purpose) {
+            return;
+        }
+        self.last_write = now;
+        if self.settings.read_consistency == Consistency::Database {
+            self.pool.database.cluster().wrote(now);
+        }
     }
 
     /// For SHOW: what the server reports is the client's as well.
@@ -648,6 +696,7 @@ impl Client {
         self.info.prepared.store(self.session.statements.len() as u32, Relaxed);
         self.info.set_state(ClientState::Idle);
         (self.hold, self.preparing) = (false, false);
+        self.reading = None;
         server
     }
 
@@ -735,6 +784,30 @@ impl Client {
             write::fatal(&mut self.pending, refusal);
         }
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
+    }
+}
+
+/// Whether a transaction cannot write where it runs.
+fn only_reads(access: Access, purpose: Purpose) -> bool {
+    access == Access::Read || purpose != Purpose::Write
+}
+
+/// A read under way, or waiting for a server, counted at its replica.
+struct Reading {
+    cluster: Arc<Cluster>,
+    host: usize,
+}
+
+impl Reading {
+    fn new(cluster: Arc<Cluster>, host: usize) -> Self {
+        cluster.hosts[host].busy.fetch_add(1, Relaxed);
+        Self { cluster, host }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.cluster.hosts[self.host].busy.fetch_sub(1, Relaxed);
     }
 }
 

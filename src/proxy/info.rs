@@ -9,7 +9,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use super::server::Server;
-use crate::clock::{self, Micros};
+use crate::clock::{self, AtomicMicros, Micros};
 use crate::net::connect::Target;
 use crate::net::listener::Peer;
 use crate::wire::startup::CancelKey;
@@ -62,29 +62,6 @@ pub struct ClientInfo {
     pub deadline: AtomicMicros,
     /// Wakes the task.
     pub waker: OnceLock<Waker>,
-}
-
-/// A moment that one task writes and others read; 0 stands for "none".
-#[derive(Debug, Default)]
-pub struct AtomicMicros(AtomicU64);
-
-impl AtomicMicros {
-    /// Starts with a moment.
-    pub fn new(at: Micros) -> Self {
-        Self(AtomicU64::new(at.0))
-    }
-
-    /// The moment.
-    #[inline]
-    pub fn get(&self) -> Micros {
-        Micros(self.0.load(Relaxed))
-    }
-
-    /// Changes it.
-    #[inline]
-    pub fn set(&self, at: Micros) {
-        self.0.store(at.0, Relaxed);
-    }
 }
 
 /// What a client is doing, as `SHOW CLIENTS` says it.

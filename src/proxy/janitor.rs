@@ -12,7 +12,6 @@ use super::pools::Pool;
 use super::settings;
 use super::shared::Shared;
 use crate::clock::{self, Micros};
-use crate::route::cluster::Purpose;
 
 /// PgBouncer's period of maintenance.
 const PERIOD: Duration = Duration::from_millis(333);
@@ -113,8 +112,7 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
     let settings = pool.settings.load_full();
     let sizes = &settings.sizes;
     let most = if sizes.pool == 0 { usize::MAX } else { sizes.pool + sizes.reserve };
-    for purpose in [Purpose::Write, Purpose::Read] {
-        let lane = pool.lane(purpose);
+    for (purpose, lane) in pool.lanes() {
         let mut open = lane.counts().open;
         let mut scrap = [0; 512];
         let mut reasons = Vec::new();
@@ -122,7 +120,7 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
             let reason = if let Some(reason) = server.info.close_needed.get() {
                 (*reason).to_owned()
             } else if !server.fits_its_host() {
-                "host has another role now".to_owned()
+                super::worker::OTHER_ROLE.to_owned()
             } else if let Err(reason) = server.drain_idle(&mut scrap) {
                 reason
             } else if !settings.server_idle_timeout.is_zero()

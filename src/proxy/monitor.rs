@@ -1,20 +1,47 @@
-//! Asks the hosts of a database what they are. Only for databases whose reads are split from writes.
+//! Asks the hosts of a database what they are and how far they have come. Only for databases whose reads are split from
+//! writes.
 //!
-//! One connection per host, kept open, logged in as one of the database's pools logs in; `pg_is_in_recovery()` each
-//! `topology_check_period`. A server connection to a host whose role has changed is closed when its client has
-//! finished with it.
+//! One connection per host, kept open, logged in as one of the database's pools logs in, and one query each
+//! `topology_check_period`, or at once if a connection has met with something that looks as if the roles had changed
+//! ([`Database::suspect`]). A server connection to a host whose role has changed is closed when its client has finished
+//! with it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::pools::Pool;
-use super::server;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::pools::{Database, Pool};
+use super::server::Probe;
 use super::shared::Shared;
-use crate::route::cluster::{Cluster, Role};
+use super::{catalog, worker};
+use crate::clock;
+use crate::route::cluster::{Cluster, Purpose};
+use crate::route::host::{Report, Role};
+use crate::route::wal::Lsn;
+
+/// How often new databases are looked for.
+const ROUND: Duration = Duration::from_millis(200);
+/// Shortest and longest time between attempts to reach a host that cannot be reached.
+const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// Longest time an answer may take.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// The role; what a primary writes next or a replica has replayed; the timeline, which a primary gives in hexadecimal and a
+/// replica only tells members of `pg_read_all_stats`.
+const QUERY: &str = "SELECT r, CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
+                     CASE WHEN r THEN (SELECT received_tli::text FROM pg_stat_wal_receiver) \
+                     ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END \
+                     FROM (SELECT pg_is_in_recovery() AS r) AS role";
+/// The same where the other functions are missing: there are servers that only look like PostgreSQL.
+const ROLE_QUERY: &str = "SELECT pg_is_in_recovery(), NULL, NULL";
+const SETUP: &str = "SET search_path = pg_catalog";
+const SEGMENT_QUERY: &str = "SELECT pg_size_bytes(current_setting('wal_segment_size'))";
 
 /// Runs until the task is dropped.
 pub async fn run(shared: Arc<Shared>) {
-    let mut watched: HashMap<Arc<str>, tokio::task::JoinHandle<()>> = HashMap::new();
+    let mut watched: HashMap<Arc<str>, JoinHandle<()>> = HashMap::new();
     loop {
         watched.retain(|_, task| !task.is_finished());
         for pool in shared.pools.all() {
@@ -23,65 +50,143 @@ pub async fn run(shared: Arc<Shared>) {
                 && pool.welcome().is_some()
                 && !watched.contains_key(name)
             {
-                tokio::task::spawn_local(super::catalog::watch(Arc::clone(&shared), Arc::clone(&pool)));
                 let task = tokio::task::spawn_local(watch(Arc::clone(&shared), Arc::clone(&pool)));
                 watched.insert(Arc::clone(name), task);
             }
         }
-        tokio::time::sleep(shared.config.load().settings.topology_check_period).await;
+        tokio::time::sleep(ROUND).await;
     }
 }
 
 /// Watches a database's hosts for as long as they are the same ones.
 async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
     let cluster = pool.database.cluster();
-    let mut connections: Vec<Option<server::Probe>> = cluster.hosts.iter().map(|_| None).collect();
+    // Dropped with this one.
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(catalog::watch(Arc::clone(&shared), Arc::clone(&pool)));
+    for index in 0..cluster.hosts.len() {
+        let (shared, pool, cluster) = (Arc::clone(&shared), Arc::clone(&pool), Arc::clone(&cluster));
+        tasks.spawn_local(Watcher { shared, pool, cluster, index, probe: None }.run());
+    }
     while Arc::ptr_eq(&cluster, &pool.database.cluster())
         && shared.pools.database(&pool.database.name).is_some()
     {
-        let limit = shared.config.load().settings.topology_check_period;
-        for (index, connection) in connections.iter_mut().enumerate() {
-            let asked = tokio::time::timeout(limit, ask(&shared, &pool, index, connection)).await;
-            let asked = asked.unwrap_or_else(|_| Err("no answer in time".into()));
-            if asked.is_err() {
-                *connection = None;
-            }
-            note(&cluster, index, asked);
-        }
-        tokio::time::sleep(limit).await;
+        tokio::time::sleep(ROUND).await;
     }
 }
 
-async fn ask(
-    shared: &Shared,
-    pool: &Pool,
-    host: usize,
-    connection: &mut Option<server::Probe>,
-) -> Result<Role, String> {
-    if connection.is_none() {
-        *connection = Some(server::Probe::open(shared, pool, host).await.map_err(|e| e.to_string())?);
+/// Watches one host.
+struct Watcher {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    cluster: Arc<Cluster>,
+    index: usize,
+    probe: Option<Connected>,
+}
+
+struct Connected {
+    probe: Probe,
+    query: &'static str,
+    /// `wal_segment_size`, in bytes.
+    segment_size: u64,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            // Taken out, so that a connection whose answer was not awaited is closed.
+            let probe = self.probe.take();
+            let asked = tokio::time::timeout(LIMIT, self.ask(probe)).await;
+            match asked.unwrap_or_else(|_| Err("no answer in time".into())) {
+                Ok(report) => {
+                    failures = 0;
+                    self.note(&report);
+                }
+                Err(error) => {
+                    failures += 1;
+                    if self.cluster.hosts[self.index].failed(error.clone()) {
+                        tracing::warn!("{} is not reachable: {error}", self.cluster.hosts[self.index]);
+                    }
+                }
+            }
+            let pause = match failures {
+                0 => self.shared.config.load().settings.topology_check_period,
+                n => RETRY[0].saturating_mul(1 << (n - 1).min(10)).min(RETRY[1]),
+            };
+            let _ = tokio::time::timeout(pause, self.pool.database.suspected()).await;
+        }
     }
-    let Some(probe) = connection else { return Err("not connected".into()) };
-    let rows = probe.run("SELECT pg_catalog.pg_is_in_recovery()").await?;
-    match rows.first().and_then(|row| row.first()).and_then(Option::as_deref) {
-        Some("t") => Ok(Role::Replica),
-        Some("f") => Ok(Role::Primary),
-        other => Err(format!("unexpected answer {other:?}")),
+
+    async fn ask(&mut self, probe: Option<Connected>) -> Result<Report, String> {
+        let mut connected = match probe {
+            Some(connected) => connected,
+            None => self.connect().await?,
+        };
+        let asked = clock::now();
+        let rows = connected.probe.run(connected.query).await?;
+        let answered = clock::now();
+        let row = rows.first().map(Vec::as_slice).unwrap_or_default();
+        let [Some(role), position, timeline] = row else { return Err(format!("unexpected answer {rows:?}")) };
+        let role = if role == "t" { Role::Replica } else { Role::Primary };
+        let radix = if role == Role::Primary { 16 } else { 10 };
+        let report = Report {
+            asked,
+            answered,
+            role,
+            timeline: timeline.as_ref().and_then(|text| u32::from_str_radix(text, radix).ok()),
+            position: position.as_deref().and_then(Lsn::parse).map(|lsn| {
+                if role == Role::Primary { lsn.end_of_record(connected.segment_size) } else { lsn }
+            }),
+        };
+        self.probe = Some(connected);
+        Ok(report)
+    }
+
+    async fn connect(&self) -> Result<Connected, String> {
+        let opened = Probe::open(&self.shared, &self.pool, self.index).await;
+        let mut probe = opened.map_err(|error| error.to_string())?;
+        probe.run(SETUP).await?;
+        let size = probe.run(SEGMENT_QUERY).await.ok();
+        let size = size.and_then(|rows| rows.first()?.first()?.as_ref()?.parse().ok());
+        let query = match probe.run(QUERY).await {
+            Ok(_) => QUERY,
+            Err(error) => {
+                probe.run(ROLE_QUERY).await?;
+                tracing::warn!(
+                    "{} does not say how far it has come, so that only read_consistency=eventual can use replicas: {error}",
+                    self.cluster.hosts[self.index]
+                );
+                ROLE_QUERY
+            }
+        };
+        Ok(Connected { probe, query, segment_size: size.unwrap_or(0) })
+    }
+
+    fn note(&self, report: &Report) {
+        let host = &self.cluster.hosts[self.index];
+        let was_reachable = host.is_reachable();
+        if !self.cluster.note(self.index, report) && was_reachable {
+            return;
+        }
+        let timeline = report.timeline.map_or(String::new(), |timeline| format!(", timeline {timeline}"));
+        let outdated =
+            if self.cluster.is_outdated(self.index) { ", which another one has replaced" } else { "" };
+        tracing::info!("{host} is a {}{timeline}{outdated}", report.role.name());
+        follow_roles(&self.shared, &self.pool.database);
     }
 }
 
-fn note(cluster: &Cluster, index: usize, asked: Result<Role, String>) {
-    let host = &cluster.hosts[index];
-    match asked {
-        Ok(role) => {
-            let was_reachable = host.is_reachable();
-            if host.answered(role) || !was_reachable {
-                tracing::info!("{}:{} is a {}", host.name, host.port, role.name());
-            }
-        }
-        Err(error) => {
-            if host.failed(error.clone()) {
-                tracing::warn!("{}:{} is not reachable: {error}", host.name, host.port);
+/// Closes idle servers that no longer are what they are for, and lets those who wait for the primary try at once.
+fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
+    let now = clock::now();
+    for pool in shared.pools.all().into_iter().filter(|pool| Arc::ptr_eq(&pool.database, database)) {
+        for (purpose, lane) in pool.lanes() {
+            let idle = lane.take_idle(|server| !server.fits_its_host());
+            idle.into_iter().for_each(|server| server.close(worker::OTHER_ROLE));
+            if purpose == Purpose::Write && database.cluster().primary().is_some() {
+                lane.retry_now();
+                pool.grow(shared, purpose, 0, now);
             }
         }
     }

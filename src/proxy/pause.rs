@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::pools::Database;
-use super::settings::PURPOSES;
 use super::shared::Shared;
 use crate::clock;
 
@@ -43,7 +42,7 @@ fn tell_lanes(shared: &Arc<Shared>) {
     let now = clock::now();
     for pool in shared.pools.all() {
         let paused = shared.pools.is_paused(&pool.database);
-        for (lane, purpose) in pool.lanes().iter().zip(PURPOSES) {
+        for (purpose, lane) in pool.lanes() {
             lane.set_paused(paused);
             if paused {
                 lane.take_idle(|_| true).into_iter().for_each(|server| server.close("paused"));

@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::cancel;
 use super::catalog::Catalogs;
-use super::info::{AtomicMicros, ServerInfo};
+use super::info::ServerInfo;
 use super::server::Server;
 use super::shared::Shared;
 use crate::auth::server_login::Credential;
-use crate::clock::{self, Micros};
-use crate::config::{DatabaseConfig, PoolMode};
+use crate::clock::{self, AtomicMicros, Micros};
+use crate::config::{Consistency, DatabaseConfig, PoolMode};
 use crate::error::Refusal;
 use crate::metrics::stats::{Stats, Totals};
 use crate::pool::limits::{Limit, Permit};
 use crate::pool::{Lane, Place, Sizes};
-use crate::route::cluster::{Cluster, Purpose};
+use crate::route::cluster::{Cluster, MaxLag, Purpose};
 use crate::session::parameters::Parameters;
 
 /// A database as clients name it, and what its pools share.
@@ -37,6 +38,7 @@ pub struct Database {
     pub servers: Arc<Limit>,
     /// `max_db_client_connections`.
     pub clients: Arc<Limit>,
+    suspicion: Notify,
     /// PAUSE or KILL of this database.
     pub paused: AtomicBool,
     /// DISABLE: no new clients.
@@ -57,6 +59,7 @@ impl Database {
             catalogs: Catalogs::default(),
             servers: Arc::default(),
             clients: Arc::default(),
+            suspicion: Notify::new(),
             paused: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             auto: AtomicBool::new(auto),
@@ -67,6 +70,17 @@ impl Database {
     /// Its hosts.
     pub fn cluster(&self) -> Arc<Cluster> {
         self.cluster.load_full()
+    }
+
+    /// Something looks as if its hosts had changed their roles, or one had gone.
+    #[cold]
+    pub fn suspect(&self) {
+        self.suspicion.notify_waiters();
+    }
+
+    /// Waits until that is suspected.
+    pub async fn suspected(&self) {
+        self.suspicion.notified().await;
     }
 
     /// Replaces its hosts after a change of the configuration.
@@ -106,6 +120,8 @@ pub struct PoolSettings {
     pub server_reset_query_always: bool,
     pub connect_query: String,
     pub read_write_split: bool,
+    pub read_consistency: Consistency,
+    pub max_replica_lag: MaxLag,
     pub disable_pqexec: bool,
     pub server_round_robin: bool,
     /// Any of the timeouts is set that make a client's deadline while it does not wait for a server.
@@ -136,7 +152,10 @@ pub struct Pool {
     pub settings: ArcSwap<PoolSettings>,
     /// Version of the settings: cheaper to compare than the settings themselves.
     pub settings_version: AtomicU64,
-    lanes: [Arc<Lane<Box<Server>>>; 2],
+    /// Servers that may write; without a split, all.
+    writers: Arc<Lane<Box<Server>>>,
+    /// Servers that only read: a lane for each host, as far as they were needed.
+    readers: boxcar::Vec<Arc<Lane<Box<Server>>>>,
     /// One set per worker.
     pub stats: Box<[Arc<Stats>]>,
     /// Clients logged in to it.
@@ -155,12 +174,26 @@ pub struct Pool {
 impl Pool {
     /// The servers for a purpose.
     pub fn lane(&self, purpose: Purpose) -> &Arc<Lane<Box<Server>>> {
-        &self.lanes[purpose as usize]
+        match purpose {
+            Purpose::Write => &self.writers,
+            Purpose::Read(host) => self.readers.get(host).unwrap_or_else(|| self.make_reader(host)),
+        }
     }
 
-    /// Both lanes.
-    pub fn lanes(&self) -> &[Arc<Lane<Box<Server>>>; 2] {
-        &self.lanes
+    #[cold]
+    fn make_reader(&self, host: usize) -> &Arc<Lane<Box<Server>>> {
+        loop {
+            if let Some(lane) = self.readers.get(host) {
+                return lane;
+            }
+            self.readers.push(Arc::new(self.writers.another()));
+        }
+    }
+
+    /// All lanes there are.
+    pub fn lanes(&self) -> impl Iterator<Item = (Purpose, &Arc<Lane<Box<Server>>>)> {
+        let readers = self.readers.iter().map(|(host, lane)| (Purpose::Read(host), lane));
+        std::iter::once((Purpose::Write, &self.writers)).chain(readers)
     }
 
     /// Replaces what governs it. Clients follow when they ask for a server the next time.
@@ -175,7 +208,7 @@ impl Pool {
     fn follow_settings(&self) {
         let settings = self.settings.load();
         self.cancels.under_way.set_max(settings.sizes.pool);
-        self.lanes.iter().for_each(|lane| lane.set_round_robin(settings.server_round_robin));
+        self.lanes().for_each(|(_, lane)| lane.set_round_robin(settings.server_round_robin));
     }
 
     /// What it logs in with.
@@ -501,7 +534,8 @@ impl Pools {
             user: Arc::clone(user),
             settings: ArcSwap::from_pointee(settings),
             settings_version: AtomicU64::new(0),
-            lanes: [Arc::new(Lane::new(workers)), Arc::new(Lane::new(workers))],
+            writers: Arc::new(Lane::new(workers)),
+            readers: boxcar::Vec::new(),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             clients: AtomicUsize::new(0),
             cancels: cancel::Gate::default(),
@@ -511,7 +545,7 @@ impl Pools {
             last_used: AtomicMicros::new(clock::now()),
         });
         pool.follow_settings();
-        pool.lanes.iter().for_each(|lane| lane.set_paused(paused));
+        pool.writers.set_paused(paused);
         pools.insert(key, Arc::clone(&pool));
         pool
     }
@@ -578,7 +612,7 @@ impl Pools {
             Full::User => Arc::ptr_eq(&pool.user, &wanting.user),
         };
         let pools: Vec<_> = self.all().into_iter().filter(counts).collect();
-        let lanes = pools.iter().flat_map(|pool| pool.lanes());
+        let lanes = pools.iter().flat_map(|pool| pool.lanes()).map(|(_, lane)| lane);
         let longest = lanes.filter_map(|lane| Some((lane.least_idle_by(|server| server.idle_since)?, lane)));
         let Some((since, lane)) = longest.min_by_key(|(since, _)| *since) else { return false };
         let mut found = false;

@@ -18,10 +18,7 @@ use crate::error::{Refusal, sqlstate};
 use crate::net::resolve::Ttl;
 use crate::net::tls::TlsError;
 use crate::pool::Sizes;
-use crate::route::cluster::{Balance, Cluster, Purpose};
-
-/// In the order of [`Pool::lanes`].
-pub const PURPOSES: [Purpose; 2] = [Purpose::Write, Purpose::Read];
+use crate::route::cluster::{Balance, Cluster, MaxLag};
 
 /// Puts a configuration in force. Databases that are no longer there lose their clients; servers that were opened with
 /// other parameters are closed as soon as nobody uses them.
@@ -128,7 +125,7 @@ fn remove_database(shared: &Arc<Shared>, database: &Arc<Database>) {
     clients.for_each(|client| client.kill(reason()));
     close_servers(shared, &database.name, "database removed");
     for pool in shared.pools.remove_database(&database.name) {
-        for lane in pool.lanes() {
+        for (_, lane) in pool.lanes() {
             lane.refuse_all(&reason());
             lane.take_idle(|_| true).into_iter().for_each(|server| server.close("database removed"));
         }
@@ -146,7 +143,7 @@ fn update_pool(shared: &Arc<Shared>, config: &Config, pool: &Arc<Pool>) {
     if !keeps {
         pool.set_credential(current);
     }
-    for lane in pool.lanes() {
+    for (_, lane) in pool.lanes() {
         lane.retry_now();
     }
 }
@@ -157,7 +154,7 @@ pub fn close_servers(shared: &Arc<Shared>, database: &str, reason: &'static str)
         let _ = server.close_needed.set(reason);
     }
     for pool in shared.pools.all().into_iter().filter(|pool| &*pool.database.name == database) {
-        for lane in pool.lanes() {
+        for (_, lane) in pool.lanes() {
             let idle = lane.take_idle(|server| server.info.close_needed.get().is_some());
             idle.into_iter().for_each(|server| server.close(reason));
         }
@@ -274,6 +271,11 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         server_reset_query_always: s.server_reset_query_always,
         connect_query: d.connect_query.clone().unwrap_or_default(),
         read_write_split: splits(config, &d),
+        read_consistency: d.read_consistency.unwrap_or(s.read_consistency),
+        max_replica_lag: MaxLag {
+            time: d.max_replica_lag.unwrap_or(s.max_replica_lag),
+            bytes: d.max_replica_lag_bytes.unwrap_or(s.max_replica_lag_bytes),
+        },
         disable_pqexec: s.disable_pqexec,
         server_round_robin: s.server_round_robin,
         query_timeout: u.query_timeout.unwrap_or(s.query_timeout),

@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::info::{AtomicMicros, Cancels, ClientInfo, ServerInfo};
+use super::info::{Cancels, ClientInfo, ServerInfo};
 use super::login::ConsoleLogin;
 use super::lookups::Lookups;
 use super::peers::Peers;
@@ -274,7 +274,7 @@ impl Shared {
             remote: OnceLock::new(),
             local: OnceLock::new(),
             connected: clock::now(),
-            requested: AtomicMicros::new(clock::now()),
+            requested: clock::AtomicMicros::new(clock::now()),
             state: AtomicU8::new(0),
             link: AtomicU64::new(0),
             prepared: 0.into(),

@@ -18,6 +18,9 @@ use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Detached;
 use crate::route::cluster::Purpose;
 
+/// Why a connection is closed whose host has been promoted or demoted.
+pub const OTHER_ROLE: &str = "host has another role now";
+
 /// Work for a worker.
 enum Job {
     Client(Detached, Arrival),
@@ -176,7 +179,7 @@ fn report_failure(
     error: &ConnectError,
 ) {
     let lane = pool.lane(purpose);
-    if purpose == Purpose::Read {
+    if purpose != Purpose::Write {
         // Nobody waits for a replica that may not come back: the primary can serve reads, too.
         if lane.move_waiters_to(pool.lane(Purpose::Write)) > 0 {
             pool.lane(Purpose::Write).serve_waiters(worker);
@@ -235,7 +238,7 @@ fn put_back(pool: &Pool, server: Box<Server>, worker: usize) {
         return server.close(reason);
     }
     if !server.fits_its_host() {
-        return server.close("host has another role now");
+        return server.close(OTHER_ROLE);
     }
     server.info.set_state(ServerState::Idle);
     if let Some(unwanted) = pool.lane(server.purpose).put_back(worker, server) {

@@ -1,39 +1,21 @@
-//! The hosts of a database and what is known of them.
+//! The hosts of a database together: who is the primary, and which replica a read may go to.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// What a server says it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Role {
-    /// Not asked yet, or no answer.
-    Unknown,
-    /// Takes writes.
-    Primary,
-    /// In recovery (`in_hot_standby`).
-    Replica,
-}
-
-impl Role {
-    /// Its name in SHOW HOSTS and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Primary => "primary",
-            Self::Replica => "replica",
-        }
-    }
-}
+use super::host::{Host, Report, Role};
+use super::wal::History;
+use crate::clock::{AtomicMicros, Micros};
 
 /// What somebody needs a server for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Anything: the primary, if reads are split from writes; else any host.
     Write,
-    /// Plain reads: a replica.
-    Read,
+    /// Plain reads: the replica with this number.
+    Read(usize),
 }
 
 /// How several hosts are used while reads are not split from writes (setting `load_balance_hosts`).
@@ -45,6 +27,15 @@ pub enum Balance {
     Disable,
 }
 
+/// How far a replica may be behind and still serve reads. Zero: any distance.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MaxLag {
+    /// `max_replica_lag`.
+    pub time: Duration,
+    /// `max_replica_lag_bytes`.
+    pub bytes: u64,
+}
+
 /// The hosts of a database.
 #[derive(Debug)]
 pub struct Cluster {
@@ -53,99 +44,176 @@ pub struct Cluster {
     /// `read_write_split`.
     pub split: bool,
     balance: Balance,
-    /// Round robin: counts connections. Otherwise: the host in use.
+    /// Round robin: counts connections and reads. Otherwise: the host in use.
     next: AtomicUsize,
+    /// The newest timeline any primary was on; 0: none has said.
+    timeline: AtomicU32,
+    written: Mutex<Written>,
+    /// When a write was last acknowledged; kept for `read_consistency = database` only.
+    last_write: AtomicMicros,
 }
 
-/// One of them.
-#[derive(Debug)]
-pub struct Host {
-    /// Host name, address or socket directory.
-    pub name: String,
-    /// Port.
-    pub port: u16,
-    role: AtomicU8,
-    reachable: AtomicBool,
-    /// Transactions served for reading.
-    pub reads: AtomicU64,
-    /// Transactions served that may write.
-    pub writes: AtomicU64,
-    /// Connections to it.
-    pub servers: AtomicUsize,
-    /// Why it cannot be reached.
-    pub last_error: Mutex<Option<String>>,
-}
-
-impl Host {
-    /// What it said last.
-    pub fn role(&self) -> Role {
-        match self.role.load(Relaxed) {
-            1 => Role::Primary,
-            2 => Role::Replica,
-            _ => Role::Unknown,
-        }
-    }
-
-    /// Whether the last attempt to reach it succeeded.
-    pub fn is_reachable(&self) -> bool {
-        self.reachable.load(Relaxed)
-    }
-
-    /// Notes an answer; says whether the role is another than before.
-    pub fn answered(&self, role: Role) -> bool {
-        self.reachable.store(true, Relaxed);
-        *self.last_error.lock() = None;
-        self.role.swap(role as u8, Relaxed) != role as u8
-    }
-
-    /// Notes that it cannot be reached; says whether that is news.
-    pub fn failed(&self, error: String) -> bool {
-        *self.last_error.lock() = Some(error);
-        self.reachable.swap(false, Relaxed)
-    }
+/// Where the primary was when.
+#[derive(Debug, Default)]
+struct Written {
+    /// The host and its timeline.
+    by: Option<(usize, u32)>,
+    history: History,
 }
 
 impl Cluster {
     /// Hosts of which nothing is known yet.
     pub fn new(hosts: Vec<(String, u16)>, split: bool, balance: Balance) -> Self {
-        let host = |(name, port)| Host {
-            name,
-            port,
-            role: AtomicU8::new(Role::Unknown as u8),
-            reachable: AtomicBool::new(true),
-            reads: AtomicU64::new(0),
-            writes: AtomicU64::new(0),
-            servers: AtomicUsize::new(0),
-            last_error: Mutex::new(None),
-        };
-        Self { hosts: hosts.into_iter().map(host).collect(), split, balance, next: AtomicUsize::new(0) }
+        Self {
+            hosts: hosts.into_iter().map(|(name, port)| Host::new(name, port)).collect(),
+            split,
+            balance,
+            next: AtomicUsize::new(0),
+            timeline: AtomicU32::new(0),
+            written: Mutex::default(),
+            last_write: AtomicMicros::default(),
+        }
+    }
+
+    /// Takes note of what a host has said; says whether its role or the primary's timeline is another than before.
+    pub fn note(&self, index: usize, report: &Report) -> bool {
+        let host = &self.hosts[index];
+        let mut changed = host.answered(report.role);
+        changed |= report.timeline.is_some_and(|timeline| timeline != host.timeline());
+        host.set_position(report);
+        match report.role {
+            Role::Primary => self.note_primary(index, report),
+            Role::Replica => self.note_replica(host, report),
+            Role::Unknown => {}
+        }
+        changed
+    }
+
+    fn note_primary(&self, index: usize, report: &Report) {
+        let timeline = report.timeline.unwrap_or(0);
+        if self.timeline.fetch_max(timeline, Relaxed) > timeline {
+            // It has missed its replacement.
+            return;
+        }
+        let mut written = self.written.lock();
+        if written.by != Some((index, timeline)) {
+            *written = Written { by: Some((index, timeline)), history: History::default() };
+        }
+        if let Some(position) = report.position {
+            written.history.note(report.asked, position);
+            self.hosts.iter().for_each(|replica| replica.compare(report.asked, position));
+        }
+    }
+
+    fn note_replica(&self, host: &Host, report: &Report) {
+        let Some(position) = report.position else { return };
+        let history = &self.written.lock().history;
+        let behind = history.last().map_or(0, |last| last.0.saturating_sub(position.0));
+        let moment = if self.may_follow_the_primary(report) { history.moment(position) } else { None };
+        host.set_caught_up(moment, behind);
+    }
+
+    /// Positions on different timelines cannot be compared.
+    fn may_follow_the_primary(&self, report: &Report) -> bool {
+        match (report.timeline, self.timeline.load(Relaxed)) {
+            (Some(its), newest) if newest > 0 => its == newest,
+            _ => {
+                self.hosts.iter().filter(|host| host.role() == Role::Primary && host.is_reachable()).count()
+                    < 2
+            }
+        }
+    }
+
+    /// The newest timeline any primary was on; 0: none has said.
+    pub fn timeline(&self) -> u32 {
+        self.timeline.load(Relaxed)
+    }
+
+    /// Whether a host says it is a primary, but another one has been promoted since, or may have been.
+    pub fn is_outdated(&self, host: usize) -> bool {
+        self.hosts[host].role() == Role::Primary && self.hosts[host].timeline() < self.timeline()
+    }
+
+    /// Why a host is not used, in a word and in a sentence; `None`: it is.
+    pub fn obstacle(&self, index: usize) -> Option<(&'static str, String)> {
+        let host = &self.hosts[index];
+        if !host.is_reachable() {
+            let why = host.last_error.lock().clone().unwrap_or_default();
+            Some(("down", why))
+        } else if self.is_outdated(index) {
+            Some(("outdated", format!("another host has been promoted to timeline {}", self.timeline())))
+        } else if host.has_diverged() {
+            Some(("diverged", "it has replayed what the primary has never written".to_owned()))
+        } else {
+            None
+        }
+    }
+
+    /// The host that takes writes, as far as is known.
+    pub fn primary(&self) -> Option<usize> {
+        (0..self.hosts.len()).find(|&n| {
+            let host = &self.hosts[n];
+            host.role() == Role::Primary && host.is_reachable() && !self.is_outdated(n)
+        })
     }
 
     /// Whether a read may be sent to a replica now.
     pub fn has_replica(&self) -> bool {
-        self.split && self.hosts.iter().any(|h| h.is_reachable() && h.role() == Role::Replica)
+        self.split && self.hosts.iter().any(Host::is_usable_replica)
+    }
+
+    /// A write was acknowledged at this moment.
+    pub fn wrote(&self, now: Micros) {
+        self.last_write.set_max(now);
+    }
+
+    /// When a write was last acknowledged, as told by [`Self::wrote`].
+    pub fn last_write(&self) -> Micros {
+        self.last_write.get()
+    }
+
+    /// The replica with the least to do among those that have everything acknowledged up to `after` (0: any) and are not too
+    /// far behind.
+    pub fn replica(&self, after: Micros, max_lag: &MaxLag, now: Micros) -> Option<usize> {
+        let fits = |n: &usize| {
+            let host = &self.hosts[*n];
+            let caught_up = host.caught_up();
+            host.is_usable_replica()
+                && (after == Micros(0) || caught_up > after)
+                && (max_lag.time.is_zero() || caught_up + max_lag.time >= now)
+                && (max_lag.bytes == 0 || host.bytes_behind() <= max_lag.bytes)
+        };
+        let mut fitting = (0..self.hosts.len()).filter(fits);
+        let first = fitting.next()?;
+        let Some(second) = fitting.next() else { return Some(first) };
+        let all = [first, second].into_iter().chain(fitting);
+        // Those with equally little to do take turns.
+        let turn = self.next.fetch_add(1, Relaxed);
+        let size = self.hosts.len();
+        all.min_by_key(|&n| (self.hosts[n].busy.load(Relaxed), (n + turn) % size))
     }
 
     /// Whether a host may serve this purpose, as far as is known.
     pub fn suits(&self, host: usize, purpose: Purpose) -> bool {
         !self.split
-            || match self.hosts[host].role() {
-                Role::Unknown => true,
-                Role::Primary => purpose == Purpose::Write,
-                Role::Replica => purpose == Purpose::Read,
+            || match (self.hosts[host].role(), purpose) {
+                (Role::Unknown, _) => true,
+                (Role::Primary, Purpose::Write) => !self.is_outdated(host),
+                (Role::Replica, Purpose::Read(number)) => number == host,
+                _ => false,
             }
     }
 
     /// Hosts for a new connection, the one to try first coming first.
     pub fn candidates(&self, purpose: Purpose) -> Vec<usize> {
+        if let Purpose::Read(number) = purpose {
+            return (0..self.hosts.len()).filter(|&n| n == number).collect();
+        }
         let mut all: Vec<usize> = (0..self.hosts.len()).filter(|&n| self.suits(n, purpose)).collect();
         if self.split {
-            // Known ones before unknown ones, reachable ones before others, then whoever has fewest connections.
-            all.sort_by_key(|&n| {
-                let host = &self.hosts[n];
-                (host.role() == Role::Unknown, !host.is_reachable(), host.servers.load(Relaxed))
-            });
-            if all.is_empty() && purpose == Purpose::Write {
+            // Known ones before unknown ones, reachable ones before others.
+            all.sort_by_key(|&n| (self.hosts[n].role() == Role::Unknown, !self.hosts[n].is_reachable()));
+            if all.is_empty() {
                 // Nobody admits to be the primary: ask all of them.
                 all = (0..self.hosts.len()).collect();
             }
@@ -162,50 +230,11 @@ impl Cluster {
 
     /// A connection to this host was opened.
     pub fn connected(&self, host: usize) {
-        if self.balance == Balance::Disable {
+        if self.balance == Balance::Disable && !self.split {
             self.next.store(host, Relaxed);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cluster(split: bool, balance: Balance) -> Cluster {
-        Cluster::new(vec![("a".into(), 1), ("b".into(), 2), ("c".into(), 3)], split, balance)
-    }
-
-    #[test]
-    fn without_a_split_hosts_take_turns_or_do_not() {
-        let hosts = cluster(false, Balance::RoundRobin);
-        assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
-        assert_eq!(hosts.candidates(Purpose::Write), [1, 2, 0]);
-        hosts.connected(2);
-        assert_eq!(hosts.candidates(Purpose::Write), [2, 0, 1]);
-        let hosts = cluster(false, Balance::Disable);
-        assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
-        assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
-        hosts.connected(1);
-        assert_eq!(hosts.candidates(Purpose::Write), [1, 2, 0]);
-        assert!(!hosts.has_replica());
-    }
-
-    #[test]
-    fn roles_decide_and_not_the_order() {
-        let hosts = cluster(true, Balance::RoundRobin);
-        assert!(!hosts.has_replica());
-        assert!(hosts.hosts[0].answered(Role::Replica));
-        assert!(hosts.hosts[1].answered(Role::Primary));
-        assert!(!hosts.hosts[1].answered(Role::Primary));
-        assert_eq!(hosts.candidates(Purpose::Write), [1, 2]);
-        assert_eq!(hosts.candidates(Purpose::Read), [0, 2]);
-        assert!(hosts.has_replica());
-        assert!(hosts.hosts[0].failed("gone".into()));
-        assert!(!hosts.hosts[0].failed("gone".into()));
-        assert!(!hosts.has_replica());
-        hosts.hosts[1].answered(Role::Replica);
-        hosts.hosts[2].answered(Role::Replica);
-        assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
-    }
-}
+mod tests;

@@ -4,7 +4,6 @@
 //! it is at hand and all of it is known to read does it go to a replica; whatever is unknown goes to the primary.
 //! Within an explicit `READ ONLY` transaction the server stays the same, so what follows need not be looked at.
 
-use crate::route::cluster::Purpose;
 use crate::session::forward::ClientSession;
 use crate::session::parameters::Parameters;
 use crate::sql::{self, Catalog, Class, Route};
@@ -14,53 +13,59 @@ use crate::wire::frontend;
 /// What is known of a database, and its number: each newer one has another, 0 means that nothing is known.
 pub type Known<'a> = (Option<&'a Catalog>, u32);
 
+/// What a batch does to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// It may write.
+    Write,
+    /// It belongs on a replica, where it cannot write; elsewhere it might.
+    ReadOnly,
+    /// It reads, wherever it runs, and leaves no transaction open.
+    Read,
+}
+
 /// What the batch at the start of `buf` needs.
-pub fn purpose(buf: &[u8], client: &mut ClientSession, known: Known<'_>) -> Purpose {
-    let read = match client.route {
-        Route::Auto => is_read(buf, client, known).unwrap_or(false),
-        Route::Primary => false,
-        Route::Replica => true,
-    };
-    if read { Purpose::Read } else { Purpose::Write }
+pub fn access(buf: &[u8], client: &mut ClientSession, known: Known<'_>) -> Access {
+    match client.route {
+        Route::Auto => of_batch(buf, client, known).unwrap_or(Access::Write),
+        Route::Primary => Access::Write,
+        Route::Replica => Access::ReadOnly,
+    }
 }
 
 /// `None`: something in the batch is missing or not understood.
-fn is_read(batch: &[u8], client: &mut ClientSession, (catalog, generation): Known<'_>) -> Option<bool> {
+fn of_batch(batch: &[u8], client: &mut ClientSession, (catalog, generation): Known<'_>) -> Option<Access> {
     let rules = Rules { parameters: &client.parameters, catalog };
     // Nothing is remembered of statements that change their meaning with the next SET.
     let generation = if rules.parameters.standard_conforming_strings() { generation } else { 0 };
-    let mut read = false;
+    let mut all: Option<Access> = None;
     let mut at = 0;
     loop {
         let frame = peek(&batch[at..]).ok()??;
         if !frame.is_complete() {
             return None;
         }
-        match frame.tag {
-            b'Q' if at == 0 => return Some(rules.may_go_to_replica(rules.class(frontend::text(frame.body)))),
-            b'P' => {
-                let class = rules.class(frontend::parse(frame.body).ok()?.text());
-                if !rules.may_go_to_replica(class) {
-                    return Some(false);
-                }
-                read = true;
-            }
+        let access = match frame.tag {
+            b'Q' if at == 0 => return Some(rules.access(frontend::text(frame.body))),
+            b'P' => Some(rules.access(frontend::parse(frame.body).ok()?.text())),
             b'B' => {
                 let name = frontend::bind(frame.body)?.name;
                 let class = client.statements.class(name, generation, |s| rules.class(s.text()));
                 // Whatever has been parsed in this batch has been judged; of earlier ones the names are known.
-                let known = match class {
-                    Some(class) => rules.may_go_to_replica(class),
-                    None => is_parsed(&batch[..at], name),
-                };
-                if !known {
-                    return Some(false);
-                }
-                read = true;
+                Some(match class {
+                    Some(class) => rules.of_class(class),
+                    None if is_parsed(&batch[..at], name) => Access::Read,
+                    None => Access::Write,
+                })
             }
-            b'D' | b'E' | b'C' => {}
-            b'S' => return Some(read),
+            b'D' | b'E' | b'C' => None,
+            b'S' => return all,
             _ => return None,
+        };
+        // The batch is what its least harmless part is.
+        all = [all, access].into_iter().flatten().min();
+        if all == Some(Access::Write) {
+            return all;
         }
         at += frame.len;
     }
@@ -94,15 +99,21 @@ impl Rules<'_> {
         sql::classify(text, self.catalog)
     }
 
-    /// A read outside a transaction, or the beginning of a transaction that can only read.
-    fn may_go_to_replica(&self, class: Class) -> bool {
+    fn access(&self, text: &[u8]) -> Access {
+        self.of_class(self.class(text))
+    }
+
+    fn of_class(&self, class: Class) -> Access {
         if self.parameters.get(b"default_transaction_isolation") == Some(b"serializable") {
-            return false;
+            return Access::Write;
         }
         match class {
-            Class::Read | Class::BeginReadOnly => true,
-            Class::Begin => self.parameters.get(b"default_transaction_read_only") == Some(b"on"),
-            Class::Write => false,
+            Class::Read => Access::Read,
+            Class::BeginReadOnly => Access::ReadOnly,
+            Class::Begin if self.parameters.get(b"default_transaction_read_only") == Some(b"on") => {
+                Access::ReadOnly
+            }
+            Class::Begin | Class::Write => Access::Write,
         }
     }
 
@@ -165,7 +176,7 @@ mod tests {
     }
 
     fn reads(client: &mut ClientSession, batch: &[Vec<u8>]) -> bool {
-        purpose(&batch.concat(), client, (Some(&Catalog::default()), 1)) == Purpose::Read
+        access(&batch.concat(), client, (Some(&Catalog::default()), 1)) != Access::Write
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod access;
 mod cancel;
 mod command_line;
 mod configuration;
+mod consistency;
 mod console;
 mod console_commands;
 mod console_protocol;

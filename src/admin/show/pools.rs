@@ -10,6 +10,7 @@ use crate::config::value::Value;
 use crate::proxy::info::ServerState;
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::shared::{CONSOLE, Shared};
+use crate::route::host::Role;
 use crate::wire::write::Column;
 
 /// Columns of SHOW DATABASES.
@@ -175,7 +176,7 @@ impl PoolLoad {
     pub(in crate::admin) fn of(shared: &Shared, pools: &[Arc<Pool>]) -> Self {
         let mut load = Self::default();
         let now = clock::now();
-        for lane in pools.iter().flat_map(|pool| pool.lanes()) {
+        for (_, lane) in pools.iter().flat_map(|pool| pool.lanes()) {
             let counts = lane.counts();
             load.clients_waiting += counts.waiting;
             load.servers_login += counts.connecting;
@@ -213,23 +214,39 @@ pub(super) const HOSTS: &[Column] = &[
     int("servers"),
     bigint("reads"),
     bigint("writes"),
-    text("last_error"),
+    int("timeline"),
+    text("lsn"),
+    bigint("lag_bytes"),
+    bigint("lag_ms"),
+    int("busy"),
+    text("why"),
 ];
 
 pub(super) fn hosts(shared: &Shared) -> Vec<Row> {
     let mut rows = Vec::new();
+    let now = clock::now();
     for database in shared.pools.databases() {
-        for host in &database.cluster().hosts {
+        let cluster = database.cluster();
+        for (index, host) in cluster.hosts.iter().enumerate() {
+            let (state, why) =
+                cluster.obstacle(index).map_or(("up", None), |(state, why)| (state, Some(why)));
+            let is_replica = host.role() == Role::Replica;
+            let known = |number: u64| (number > 0).then(|| number.to_string());
             rows.push(vec![
                 cell(&database.name),
                 cell(&host.name),
                 cell(host.port),
                 cell(host.role().name()),
-                cell(if host.is_reachable() { "up" } else { "down" }),
+                cell(state),
                 cell(host.servers.load(Relaxed)),
                 cell(host.reads.load(Relaxed)),
                 cell(host.writes.load(Relaxed)),
-                host.last_error.lock().clone(),
+                known(host.timeline().into()),
+                (host.position().0 > 0).then(|| host.position().to_string()),
+                is_replica.then(|| host.bytes_behind().to_string()),
+                host.lag(now).map(|lag| lag.as_millis().to_string()),
+                cell(host.busy.load(Relaxed)),
+                why,
             ]);
         }
     }

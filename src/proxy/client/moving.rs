@@ -7,6 +7,7 @@ use super::super::server::Server;
 use super::super::takeover::{self, MovedClient, MovedServer};
 use super::{Client, Phase};
 use crate::auth::server_login::Credential;
+use crate::clock;
 use crate::config::PoolMode;
 use crate::net::listener::Detached;
 use crate::net::stream::Stream;
@@ -81,8 +82,11 @@ impl Client {
         })
     }
 
-    /// Goes on with the server it has had in another process.
-    pub fn resume(&mut self, server: Box<Server>) {
+    /// Comes from another process, with the server it has had there.
+    pub fn arrive(&mut self, server: Option<Box<Server>>) {
+        // It may have written a moment ago.
+        self.last_write = clock::now();
+        let Some(server) = server else { return };
         self.phase = Phase::Linked;
         self.info.set_state(ClientState::Active);
         self.info.link.store(server.info.id, Relaxed);

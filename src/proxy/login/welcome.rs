@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::replication::Replication;
 use super::{Failure, Identified, Newcomer, Prepared};
+use crate::clock::AtomicMicros;
 use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
-use crate::proxy::info::{AtomicMicros, ClientInfo};
+use crate::proxy::info::ClientInfo;
 use crate::proxy::pools::User;
 use crate::proxy::shared::{CONSOLE, PeerName};
 use crate::proxy::{peers, settings};

@@ -156,7 +156,7 @@ fn wake_all(shared: &Shared) {
         client.wake();
     }
     for pool in shared.pools.all().into_iter().filter(|pool| pool.clients.load(Relaxed) == 0) {
-        let idle = pool.lanes().iter().flat_map(|lane| lane.take_idle(|_| true));
+        let idle = pool.lanes().flat_map(|(_, lane)| lane.take_idle(|_| true));
         idle.for_each(|server| server.close("another process has taken over"));
     }
 }

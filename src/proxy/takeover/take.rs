@@ -251,8 +251,6 @@ pub async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
         permits,
     };
     let mut client = Client::new(shared, load, login);
-    if let Some(server) = server {
-        client.resume(server);
-    }
+    client.arrive(server);
     tokio::task::spawn_local(client);
 }

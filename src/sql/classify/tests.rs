@@ -156,12 +156,15 @@ fn without_a_catalog_nothing_is_a_read() {
     }
     assert_eq!(class("begin read only"), Class::BeginReadOnly);
     assert_eq!(class("begin"), Class::Begin);
-    assert_eq!(class("/* pgweir: replica */ select f()"), Class::Read);
+    assert_eq!(class("/* pgweir: replica */ select f()"), Class::ReadOnly);
 }
 
 #[test]
 fn hints_have_the_last_word() {
-    check(Class::Read, &["/* pgweir: replica */ select nextval('s')", "--pgweir:replica\nfetch all from c"]);
+    check(
+        Class::ReadOnly,
+        &["/* pgweir: replica */ select nextval('s')", "--pgweir:replica\nfetch all from c"],
+    );
     check(Class::Write, &["/* pgweir: primary */ select 1", "/* pgweir: auto */ select nextval('s')"]);
 }
 

@@ -82,7 +82,7 @@ impl Cluster {
         port
     }
 
-    fn init(&self, name: &str) {
+    pub(super) fn init(&self, name: &str) {
         self.write("password", "postgres\n");
         let password = format!("--pwfile={}", self.dir.join("password").display());
         let arguments = [
@@ -99,7 +99,7 @@ impl Cluster {
         self.run("initdb", &[&arguments[..], &[self.dir.join(name).to_str().unwrap()]].concat());
     }
 
-    fn start_instance(&self, name: &str, port: u16, conf: &str, hba: &str) {
+    pub(super) fn start_instance(&self, name: &str, port: u16, conf: &str, hba: &str) {
         self.write(
             &format!("{name}/postgresql.auto.conf"),
             &format!(
@@ -158,7 +158,7 @@ impl Cluster {
         }
     }
 
-    fn log(&self, name: &str) -> String {
+    pub(super) fn log(&self, name: &str) -> String {
         self.dir.join(format!("{name}.log")).display().to_string()
     }
 
@@ -175,7 +175,7 @@ impl Cluster {
     }
 
     #[track_caller]
-    fn run(&self, program: &str, arguments: &[&str]) {
+    pub(super) fn run(&self, program: &str, arguments: &[&str]) {
         let output = unprivileged(self.bin.join(program).to_str().unwrap())
             .args(arguments)
             .current_dir("/")

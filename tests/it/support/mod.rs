@@ -1,6 +1,7 @@
 //! Clusters, poolers and clients for the tests.
 
 mod cluster;
+pub(crate) mod pair;
 mod pooler;
 pub(crate) mod raw;
 pub(crate) mod tls;

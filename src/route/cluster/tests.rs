@@ -1,0 +1,179 @@
+use super::*;
+use crate::route::wal::Lsn;
+
+const ANY: MaxLag = MaxLag { time: Duration::ZERO, bytes: 0 };
+
+fn cluster(split: bool, balance: Balance) -> Cluster {
+    Cluster::new(vec![("a".into(), 1), ("b".into(), 2), ("c".into(), 3)], split, balance)
+}
+
+/// A host answers a question that was sent at `asked`, a microsecond later.
+fn report(role: Role, timeline: Option<u32>, asked: u64, position: u64) -> Report {
+    Report {
+        asked: Micros(asked),
+        answered: Micros(asked + 1),
+        role,
+        timeline,
+        position: Some(Lsn(position)),
+    }
+}
+
+fn primary(cluster: &Cluster, host: usize, timeline: u32, asked: u64, position: u64) {
+    cluster.note(host, &report(Role::Primary, Some(timeline), asked, position));
+}
+
+fn replica(cluster: &Cluster, host: usize, timeline: Option<u32>, asked: u64, position: u64) {
+    cluster.note(host, &report(Role::Replica, timeline, asked, position));
+}
+
+fn reads_after(cluster: &Cluster, write: u64) -> Option<usize> {
+    cluster.replica(Micros(write), &ANY, Micros(10_000))
+}
+
+#[test]
+fn without_a_split_hosts_take_turns_or_do_not() {
+    let hosts = cluster(false, Balance::RoundRobin);
+    assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
+    assert_eq!(hosts.candidates(Purpose::Write), [1, 2, 0]);
+    hosts.connected(2);
+    assert_eq!(hosts.candidates(Purpose::Write), [2, 0, 1]);
+    let hosts = cluster(false, Balance::Disable);
+    assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
+    assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
+    hosts.connected(1);
+    assert_eq!(hosts.candidates(Purpose::Write), [1, 2, 0]);
+    assert!(!hosts.has_replica());
+}
+
+#[test]
+fn roles_decide_and_not_the_order() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    assert!(!hosts.has_replica());
+    assert!(hosts.hosts[0].answered(Role::Replica));
+    assert!(hosts.hosts[1].answered(Role::Primary));
+    assert!(!hosts.hosts[1].answered(Role::Primary));
+    assert_eq!(hosts.candidates(Purpose::Write), [1, 2]);
+    assert_eq!(hosts.candidates(Purpose::Read(0)), [0]);
+    assert!(hosts.suits(0, Purpose::Read(0)) && !hosts.suits(1, Purpose::Read(1)));
+    assert!(hosts.has_replica());
+    assert!(hosts.hosts[0].failed("gone".into()));
+    assert!(!hosts.hosts[0].failed("gone".into()));
+    assert!(!hosts.has_replica());
+    hosts.hosts[1].answered(Role::Replica);
+    hosts.hosts[2].answered(Role::Replica);
+    assert_eq!(hosts.candidates(Purpose::Write), [0, 1, 2]);
+}
+
+#[test]
+fn a_replica_serves_those_whose_writes_it_has() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    replica(&hosts, 1, Some(1), 50, 500);
+    assert_eq!(
+        (reads_after(&hosts, 0), reads_after(&hosts, 1)),
+        (Some(1), None),
+        "nothing to compare it with"
+    );
+    primary(&hosts, 0, 1, 100, 1000);
+    assert_eq!(reads_after(&hosts, 99), None);
+    replica(&hosts, 1, Some(1), 150, 999);
+    assert_eq!((reads_after(&hosts, 99), hosts.hosts[1].bytes_behind()), (None, 1));
+    replica(&hosts, 1, Some(1), 200, 1000);
+    assert_eq!((reads_after(&hosts, 99), reads_after(&hosts, 100)), (Some(1), None));
+    primary(&hosts, 0, 1, 300, 1000);
+    assert_eq!(reads_after(&hosts, 100), None, "it has not been asked since");
+    replica(&hosts, 1, Some(1), 400, 1000);
+    assert_eq!((reads_after(&hosts, 299), reads_after(&hosts, 300)), (Some(1), None));
+}
+
+#[test]
+fn what_comes_back_has_to_prove_itself_again() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    primary(&hosts, 0, 1, 100, 1000);
+    replica(&hosts, 1, Some(1), 200, 1000);
+    hosts.hosts[1].failed("gone".into());
+    assert_eq!(reads_after(&hosts, 0), None);
+    hosts.hosts[1].answered(Role::Replica);
+    assert_eq!((reads_after(&hosts, 0), reads_after(&hosts, 50)), (Some(1), None));
+    // Restored from an old copy, without our having missed it.
+    replica(&hosts, 1, Some(1), 300, 1000);
+    assert_eq!(reads_after(&hosts, 50), Some(1));
+    replica(&hosts, 1, Some(1), 400, 900);
+    assert_eq!(reads_after(&hosts, 50), None);
+}
+
+#[test]
+fn a_replica_too_far_behind_serves_nobody() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    primary(&hosts, 0, 1, 100, 1000);
+    replica(&hosts, 1, Some(1), 200, 1000);
+    primary(&hosts, 0, 1, 300, 5000);
+    replica(&hosts, 1, Some(1), 400, 3000);
+    let within = |micros, bytes| {
+        let max = MaxLag { time: Duration::from_micros(micros), bytes };
+        hosts.replica(Micros(0), &max, Micros(1100)).is_some()
+    };
+    assert!(within(0, 0) && within(1000, 2000));
+    assert!(!within(999, 0) && !within(0, 1999));
+}
+
+#[test]
+fn reads_go_to_whoever_has_least_to_do_and_take_turns() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    for host in 0..3 {
+        hosts.hosts[host].answered(Role::Replica);
+    }
+    let mut seen = [0; 3];
+    for _ in 0..30 {
+        seen[reads_after(&hosts, 0).unwrap()] += 1;
+    }
+    assert_eq!(seen, [10; 3]);
+    hosts.hosts[0].busy.store(1, Relaxed);
+    hosts.hosts[2].busy.store(1, Relaxed);
+    assert!((0..5).all(|_| reads_after(&hosts, 0) == Some(1)));
+}
+
+#[test]
+fn of_two_primaries_the_older_gets_nothing() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    primary(&hosts, 0, 1, 100, 1000);
+    assert_eq!(hosts.primary(), Some(0));
+    primary(&hosts, 1, 2, 200, 1010);
+    assert_eq!((hosts.primary(), hosts.candidates(Purpose::Write)), (Some(1), vec![1, 2]));
+    assert!(hosts.is_outdated(0) && hosts.obstacle(0).unwrap().0 == "outdated");
+    // Even if the newer one has gone.
+    hosts.hosts[1].failed("gone".into());
+    primary(&hosts, 0, 1, 300, 1020);
+    assert_eq!((hosts.primary(), hosts.suits(0, Purpose::Write)), (None, false));
+    // What has just been promoted has to say to which timeline.
+    hosts.hosts[2].answered(Role::Primary);
+    assert!(!hosts.suits(2, Purpose::Write));
+    primary(&hosts, 2, 3, 400, 1100);
+    assert_eq!(hosts.primary(), Some(2));
+}
+
+#[test]
+fn positions_of_different_timelines_are_not_compared() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    primary(&hosts, 0, 1, 100, 1000);
+    replica(&hosts, 2, Some(1), 150, 1000);
+    primary(&hosts, 1, 2, 200, 900);
+    replica(&hosts, 2, Some(1), 300, 2000);
+    assert_eq!(reads_after(&hosts, 150), None, "it follows the old primary");
+    replica(&hosts, 2, None, 310, 2000);
+    assert_eq!(reads_after(&hosts, 150), None, "it may");
+    hosts.hosts[0].failed("gone".into());
+    primary(&hosts, 1, 2, 400, 1900);
+    assert!(hosts.hosts[2].has_diverged(), "nobody else can have written what it has");
+    assert_eq!((reads_after(&hosts, 0), hosts.has_replica()), (None, false));
+}
+
+#[test]
+fn a_replica_ahead_of_an_older_answer_has_not_diverged() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    replica(&hosts, 1, None, 200, 2000);
+    // Asked before.
+    primary(&hosts, 0, 1, 150, 1000);
+    assert!(!hosts.hosts[1].has_diverged());
+    replica(&hosts, 1, None, 250, 2000);
+    assert_eq!(reads_after(&hosts, 149), Some(1));
+}

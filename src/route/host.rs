@@ -1,0 +1,208 @@
+//! A host of a database and what is known of it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::wal::Lsn;
+use crate::clock::{AtomicMicros, Micros};
+
+/// What a server says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// Not asked yet, or no answer.
+    Unknown,
+    /// Takes writes.
+    Primary,
+    /// In recovery (`in_hot_standby`).
+    Replica,
+}
+
+impl Role {
+    /// Its name in SHOW HOSTS and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// See the module's documentation. Written by whoever talks to the host, read by everybody.
+#[derive(Debug)]
+pub struct Host {
+    /// Host name, address or socket directory.
+    pub name: String,
+    /// Port.
+    pub port: u16,
+    role: AtomicU8,
+    reachable: AtomicBool,
+    /// 0: not known.
+    timeline: AtomicU32,
+    /// Where it writes (primary), or what it has replayed (replica).
+    position: AtomicU64,
+    /// When it said so.
+    told: AtomicMicros,
+    /// Up to this moment it has replayed everything that was acknowledged. 0: not known.
+    caught_up: AtomicMicros,
+    /// How far it was behind the primary, in bytes of WAL.
+    behind: AtomicU64,
+    /// It has replayed something that the primary does not have.
+    diverged: AtomicBool,
+    /// Reads under way.
+    pub busy: AtomicUsize,
+    /// Transactions served for reading.
+    pub reads: AtomicU64,
+    /// Transactions served that may write.
+    pub writes: AtomicU64,
+    /// Connections to it.
+    pub servers: AtomicUsize,
+    /// Why it cannot be reached.
+    pub last_error: Mutex<Option<String>>,
+}
+
+/// What a host has said of itself when it was asked.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// When the question was sent.
+    pub asked: Micros,
+    /// When the answer had come.
+    pub answered: Micros,
+    /// Its role.
+    pub role: Role,
+    /// The timeline it writes, or receives; `None`: it does not say, or does not let everybody know.
+    pub timeline: Option<u32>,
+    /// Where it writes, or what it has replayed; `None`: it does not say.
+    pub position: Option<Lsn>,
+}
+
+impl Host {
+    /// A host of which nothing is known yet.
+    pub fn new(name: String, port: u16) -> Self {
+        Self {
+            name,
+            port,
+            role: AtomicU8::new(Role::Unknown as u8),
+            reachable: AtomicBool::new(true),
+            timeline: AtomicU32::new(0),
+            position: AtomicU64::new(0),
+            told: AtomicMicros::default(),
+            caught_up: AtomicMicros::default(),
+            behind: AtomicU64::new(0),
+            diverged: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
+            reads: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            servers: AtomicUsize::new(0),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    /// What it said last.
+    pub fn role(&self) -> Role {
+        match self.role.load(Relaxed) {
+            1 => Role::Primary,
+            2 => Role::Replica,
+            _ => Role::Unknown,
+        }
+    }
+
+    /// Whether the last attempt to reach it succeeded.
+    pub fn is_reachable(&self) -> bool {
+        self.reachable.load(Relaxed)
+    }
+
+    /// Whether reads can go to it, if it has come far enough.
+    pub fn is_usable_replica(&self) -> bool {
+        self.role() == Role::Replica && self.is_reachable() && !self.diverged.load(Relaxed)
+    }
+
+    /// Its timeline, 0 if that is not known.
+    pub fn timeline(&self) -> u32 {
+        self.timeline.load(Relaxed)
+    }
+
+    /// Where it writes, or what it has replayed.
+    pub fn position(&self) -> Lsn {
+        Lsn(self.position.load(Relaxed))
+    }
+
+    /// Up to this moment it has replayed everything that was acknowledged; 0: not known.
+    pub fn caught_up(&self) -> Micros {
+        self.caught_up.get()
+    }
+
+    /// How long ago that moment was, for a replica of which it is known.
+    pub fn lag(&self, now: Micros) -> Option<Duration> {
+        let caught_up = self.caught_up();
+        (self.role() == Role::Replica && caught_up.0 > 0).then(|| now.since(caught_up))
+    }
+
+    /// How far it was behind the primary when it was last asked, in bytes of WAL.
+    pub fn bytes_behind(&self) -> u64 {
+        self.behind.load(Relaxed)
+    }
+
+    /// Whether it has replayed something that the primary does not have.
+    pub fn has_diverged(&self) -> bool {
+        self.diverged.load(Relaxed)
+    }
+
+    /// Notes its role; says whether it is another than before. What else was known of it holds no more then.
+    pub fn answered(&self, role: Role) -> bool {
+        self.reachable.store(true, Relaxed);
+        *self.last_error.lock() = None;
+        let is_new = self.role.swap(role as u8, Relaxed) != role as u8;
+        if is_new {
+            self.timeline.store(0, Relaxed);
+            self.caught_up.set(Micros(0));
+            self.diverged.store(false, Relaxed);
+        }
+        is_new
+    }
+
+    /// Notes that it cannot be reached; says whether that is news.
+    pub fn failed(&self, error: String) -> bool {
+        *self.last_error.lock() = Some(error);
+        // What comes back may be older than what has gone.
+        self.caught_up.set(Micros(0));
+        self.reachable.swap(false, Relaxed)
+    }
+
+    pub(super) fn set_position(&self, report: &Report) {
+        if let Some(timeline) = report.timeline {
+            self.timeline.store(timeline, Relaxed);
+        }
+        if let Some(position) = report.position {
+            if position < self.position() {
+                self.caught_up.set(Micros(0));
+            }
+            self.position.store(position.0, Relaxed);
+            self.told.set(report.answered);
+        }
+    }
+
+    /// The primary was at a position after this host had told its own.
+    pub(super) fn compare(&self, asked: Micros, primary: Lsn) {
+        if self.role() == Role::Replica && self.told.get() <= asked && self.position() > primary {
+            self.diverged.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn set_caught_up(&self, moment: Option<Micros>, behind: u64) {
+        if let Some(moment) = moment {
+            self.caught_up.set(moment);
+        }
+        self.behind.store(behind, Relaxed);
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}

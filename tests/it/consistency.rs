@@ -1,0 +1,204 @@
+//! A read never misses a write it must not miss, however far behind the replica is.
+//!
+//! Many clients write numbers and read them back while replay on the replica is paused, delayed and resumed at random. With
+//! `read_consistency = session` each client sees its own numbers, with `database` everybody's; with `eventual` they do not,
+//! or this checks nothing. `PGWEIR_CHECK_SECONDS` makes it last longer than the few seconds of a normal run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::integrity::Dice;
+use crate::support::pair::Pair;
+use crate::support::raw::{Raw, bind, execute, parse, query, sync};
+use crate::support::{Pooler, eventually, run};
+
+const CLIENTS: usize = 48;
+
+#[derive(Default)]
+struct Tally {
+    reads: AtomicU64,
+    stale: AtomicU64,
+    writes: AtomicU64,
+}
+
+struct Checker {
+    pooler: u16,
+    me: usize,
+    /// Numbers that were acknowledged, by client.
+    written: Arc<Vec<AtomicU64>>,
+    /// Reads what others have written.
+    of_all: bool,
+    tally: Arc<Tally>,
+    dice: Dice,
+}
+
+impl Checker {
+    /// Everybody writes at the beginning of a second and reads for the rest of it, so that replicas can catch up at all.
+    async fn run(mut self, start: Instant, length: Duration) {
+        let mut raw = Raw::log_in(self.pooler, "app").await;
+        if !self.of_all {
+            let prepare = format!("SELECT n FROM numbers WHERE id = {}", self.me);
+            assert_eq!(raw.tags(&[parse("own", &prepare), sync()].concat()).await, "1Z");
+        }
+        let mut last_write = None;
+        while start.elapsed() < length {
+            let second = start.elapsed().as_secs();
+            if last_write != Some(second) {
+                last_write = Some(second);
+                self.write(&mut raw).await;
+            }
+            self.read(&mut raw).await;
+        }
+    }
+
+    async fn write(&mut self, raw: &mut Raw) {
+        let n = self.written[self.me].load(SeqCst) + 1;
+        let update = format!("UPDATE numbers SET n = {n} WHERE id = {}", self.me);
+        let explicit = self.dice.roll(3) == 0;
+        if explicit {
+            raw.rows("BEGIN").await;
+        }
+        raw.rows(&update).await;
+        if explicit {
+            raw.rows("COMMIT").await;
+        }
+        self.written[self.me].store(n, SeqCst);
+        self.tally.writes.fetch_add(1, SeqCst);
+    }
+
+    async fn read(&mut self, raw: &mut Raw) {
+        let whose =
+            if self.of_all { usize::try_from(self.dice.roll(CLIENTS as u64)).unwrap() } else { self.me };
+        let at_least = self.written[whose].load(SeqCst);
+        let select = format!("SELECT n FROM numbers WHERE id = {whose}");
+        let bytes = match self.dice.roll(3) {
+            0 => query(&select),
+            1 if !self.of_all => [bind("own"), execute(), sync()].concat(),
+            _ => [parse("", &select), bind(""), execute(), sync()].concat(),
+        };
+        raw.send(&bytes).await;
+        let messages = raw.until_ready().await;
+        let row = messages.iter().find(|m| m.tag == 'D').unwrap_or_else(|| panic!("{messages:?}"));
+        let n: u64 = row.values()[0].parse().unwrap();
+        self.tally.reads.fetch_add(1, SeqCst);
+        if n < at_least {
+            self.tally.stale.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+/// What a run has found.
+struct Found {
+    reads: u64,
+    stale: u64,
+    writes: u64,
+    /// Reads that a replica has served, in percent.
+    share: u64,
+}
+
+fn check(pair: &Pair, consistency: &str, seconds: u64, disturb: bool) -> Found {
+    let database = pair.database(&format!("read_write_split=1 read_consistency={consistency}"));
+    let pooler =
+        Pooler::with_databases(&database, "workers = 2\nlog_connections = 0\nlog_disconnections = 0");
+    run(async { pooler.raw().await.value("SELECT 1").await });
+    eventually("the replica is in use", || {
+        pooler.log().contains("is a replica") && pooler.log().contains("catalog read")
+    });
+    let written: Arc<Vec<AtomicU64>> = Arc::new((0..CLIENTS).map(|_| AtomicU64::new(0)).collect());
+    pair.admin_app(
+        0,
+        &format!(
+            "TRUNCATE numbers; INSERT INTO numbers SELECT g, 0 FROM generate_series(0, {}) g",
+            CLIENTS - 1
+        ),
+    );
+    pair.catch_up(1);
+    let tally = Arc::new(Tally::default());
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if disturb {
+            scope.spawn(|| hold_back(pair, &ended));
+        }
+        let start = Instant::now();
+        run(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for me in 0..CLIENTS {
+                let checker = Checker {
+                    pooler: pooler.port,
+                    me,
+                    written: Arc::clone(&written),
+                    of_all: consistency != "session",
+                    tally: Arc::clone(&tally),
+                    dice: Dice(0x9e37_79b9_7f4a_7c15 ^ (me as u64 + 1)),
+                };
+                tasks.spawn(checker.run(start, Duration::from_secs(seconds)));
+            }
+            while let Some(result) = tasks.join_next().await {
+                result.unwrap();
+            }
+        });
+        ended.store(true, SeqCst);
+    });
+    let hosts = run(pooler.console("SHOW HOSTS"));
+    let reads = |role: &str| -> u64 {
+        hosts.iter().filter(|host| host[3] == role).map(|host| host[6].parse::<u64>().unwrap()).sum()
+    };
+    let (on_replica, on_primary) = (reads("replica"), reads("primary"));
+    let count = |counter: &AtomicU64| counter.load(SeqCst);
+    let found = Found {
+        reads: count(&tally.reads),
+        stale: count(&tally.stale),
+        writes: count(&tally.writes),
+        share: on_replica * 100 / (on_replica + on_primary).max(1),
+    };
+    println!(
+        "{consistency}{}: {} reads, {} of them stale, {} writes, {} % read from the replica, {seconds} s",
+        if disturb { "" } else { " (replay left alone)" },
+        found.reads,
+        found.stale,
+        found.writes,
+        found.share
+    );
+    found
+}
+
+/// Pauses, delays and resumes replay at random.
+fn hold_back(pair: &Pair, ended: &AtomicBool) {
+    let mut dice = Dice(4711);
+    let mut pause = |most: u64| std::thread::sleep(Duration::from_millis(50 + dice.roll(most)));
+    while !ended.load(SeqCst) {
+        pair.admin(1, "SELECT pg_wal_replay_pause()");
+        pause(1500);
+        pair.admin(1, "SELECT pg_wal_replay_resume()");
+        pause(700);
+        pair.set(1, "recovery_min_apply_delay = '400ms'");
+        pause(1200);
+        pair.set(1, "recovery_min_apply_delay = 0");
+        pause(700);
+    }
+    pair.admin(1, "SELECT pg_wal_replay_resume()");
+}
+
+#[test]
+fn no_read_misses_what_it_must_not_miss() {
+    let seconds = std::env::var("PGWEIR_CHECK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(6);
+    let pair = Pair::start("consistency");
+    pair.admin_app(
+        0,
+        &format!(
+            "CREATE TABLE numbers (id int PRIMARY KEY, n bigint); ALTER TABLE numbers OWNER TO {}",
+            crate::support::USER
+        ),
+    );
+    let eventual = check(&pair, "eventual", seconds.min(20), true);
+    assert!(eventual.stale > 0, "a checker that finds nothing where there is something");
+    for consistency in ["session", "database"] {
+        let found = check(&pair, consistency, seconds, true);
+        assert_eq!(found.stale, 0, "{consistency}");
+        assert!(found.reads > 1000 && found.writes > CLIENTS as u64);
+        let calm = check(&pair, consistency, seconds.min(20), false);
+        assert_eq!(calm.stale, 0, "{consistency}");
+        assert!(calm.share > 50, "{consistency}: only {} % were read from the replica", calm.share);
+    }
+}
