@@ -47,6 +47,7 @@ const OWN: &[&str] = &[
     "auth_query_ttl",
     "catalog_refresh_period",
     "client_tls_crl_file",
+    "failover_hold_timeout",
     "http_listen_addr",
     "http_port",
     "log_format",

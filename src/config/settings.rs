@@ -119,6 +119,7 @@ settings! {
     dns_max_ttl: Duration = "15", Reload, Works, "Seconds a name look-up is cached.";
     dns_nxdomain_ttl: Duration = "15", Reload, Works, "Seconds a failed name look-up is cached.";
     dns_zone_check_period: Duration = "0", Reload, Works, "Seconds after which the names of servers in use are looked up again although nobody connects, where PgBouncer asks for the serials of their zones; 0: never.";
+    failover_hold_timeout: Duration = "60", Reload, Works, "Seconds for which clients that need the primary are held while there is none, with read_write_split; then they are refused. 0 means forever.";
     http_listen_addr: String = "127.0.0.1", Restart, Works, "Address of the HTTP listener for metrics and probes.";
     http_port: u16 = "9127", Restart, Works, "Port of the HTTP listener; 0 turns it off.";
     idle_transaction_timeout: Duration = "0", Reload, Works, "Seconds a transaction may be idle; 0 means forever.";

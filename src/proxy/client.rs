@@ -9,8 +9,10 @@
 //! it when a deadline has passed or somebody wants it closed.
 
 mod deadlines;
+mod link;
 mod moving;
 mod parameters;
+mod retry;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
-use super::info::{ClientInfo, ClientState, ServerState};
+use super::info::{ClientInfo, ClientState};
 use super::pools::{Pool, PoolSettings};
 use super::relay::{self, Scratch};
 use super::server::Server;
@@ -34,11 +36,13 @@ use crate::metrics::stats::Stats;
 use crate::net::stream::Stream;
 use crate::pool::limits::Permit;
 use crate::pool::{Outcome, Waiter};
-use crate::route::cluster::{Cluster, Purpose};
+use crate::route::cluster::Purpose;
 use crate::route::router::{self, Access};
-use crate::session::forward::{self, ClientSession, Context as Walk, Ddl, Idle, ServerFault, Stop};
+use crate::session::forward::{self, ClientSession, Context as Walk, Ddl, Idle, Stop};
 use crate::session::output::Output;
 use crate::wire::write;
+use link::Reading;
+use retry::{Attempt, Verdict};
 
 /// A logged-in client.
 pub struct Client {
@@ -72,6 +76,10 @@ pub struct Client {
     last_write: Micros,
     /// The replica it is reading from counts it.
     reading: Option<Reading>,
+    /// The read under way, as long as it can be run again.
+    attempt: Option<Attempt>,
+    /// The next batch has failed elsewhere.
+    on_primary: bool,
     _permits: [Permit; 3],
 }
 
@@ -151,6 +159,8 @@ impl Client {
             access: Access::Write,
             last_write: Micros(0),
             reading: None,
+            attempt: None,
+            on_primary: false,
             _permits: login.permits,
         }
     }
@@ -257,7 +267,7 @@ impl Client {
         self.transaction_started = now;
         self.info.requested.set(now);
         self.refresh_settings();
-        let purpose = self.purpose(bytes, now);
+        let purpose = self.purpose(scratch, bytes, now);
         match self.checkout(purpose) {
             Some(server) => {
                 self.link(server, now);
@@ -279,13 +289,20 @@ impl Client {
 
     /// Where the next transaction may run.
     #[inline]
-    fn purpose(&mut self, bytes: &[u8], now: Micros) -> Purpose {
+    fn purpose(&mut self, scratch: &mut Scratch, bytes: &[u8], now: Micros) -> Purpose {
         self.access = Access::Write;
-        if self.settings.read_write_split && self.settings.pool_mode != PoolMode::Session {
-            self.route(bytes, now).unwrap_or(Purpose::Write)
-        } else {
-            Purpose::Write
+        if !self.settings.read_write_split || self.settings.pool_mode == PoolMode::Session {
+            return Purpose::Write;
         }
+        let replica = self.route(bytes, now);
+        if std::mem::take(&mut self.on_primary) {
+            self.reading = None;
+            return Purpose::Write;
+        }
+        if self.access == Access::Read || replica.is_some() {
+            self.keep(scratch, bytes);
+        }
+        replica.unwrap_or(Purpose::Write)
     }
 
     /// The replica for the next transaction, if that is for one, and one has all that the client must not miss.
@@ -406,33 +423,6 @@ impl Client {
 
     // === Linked ===
 
-    /// Takes a server. Whatever it must be told before the client's first message waits in its `pending`.
-    fn link(&mut self, mut server: Box<Server>, now: Micros) {
-        self.phase = Phase::Linked;
-        self.info.set_state(ClientState::Active);
-        self.info.link.store(server.info.id, Relaxed);
-        server.info.link.store(self.info.id, Relaxed);
-        server.info.set_state(ServerState::Active);
-        server.info.requested.set(now);
-        self.stats.assignments.add(1);
-        server.session.attach();
-        let settings = &self.settings;
-        if let Some(query) = &settings.server_check_query {
-            if server.used && now.since(server.idle_since) > settings.server_check_delay {
-                server.session.ask(query.as_bytes(), &mut server.pending);
-                self.preparing = true;
-            }
-        }
-        server.used = true;
-        let at = server.pending.len();
-        if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending) {
-            self.preparing |= self.untried_parameters;
-            Self::log_parameters_set(&server, at);
-        }
-        self.untried_parameters = false;
-        self.server = Some(server);
-    }
-
     fn linked(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
         let mut read = std::mem::take(&mut scratch.read);
         let result = self.exchange(cx, scratch, &mut read);
@@ -544,7 +534,10 @@ impl Client {
         let mut fakes = Output::new(&[], &mut scratch.rewrite);
         forward::fake_replies_due(&mut server.session, &mut fakes);
         if !fakes.is_empty() {
-            relay::send(cx, &mut self.stream, &mut self.pending, fakes.bytes())?;
+            match &mut self.attempt {
+                Some(attempt) => attempt.hold(fakes.bytes()),
+                None => relay::send(cx, &mut self.stream, &mut self.pending, fakes.bytes())?,
+            }
         }
         self.carry = scratch.rest(bytes, sent.consumed);
         self.count(&sent);
@@ -597,6 +590,7 @@ impl Client {
             }
         };
         let rest = &bytes[received.consumed..];
+        let verdict = self.attempt.as_mut().map_or(Verdict::Deliver, |attempt| attempt.judge(out.bytes()));
         // First the books, then the answer: whoever has the answer must find it in the books.
         if received.queries > 0 {
             self.account(&received);
@@ -613,7 +607,18 @@ impl Client {
         if rest.is_empty() {
             self.release_if_settled();
         }
-        relay::send(cx, &mut self.stream, &mut self.pending, out.bytes())?;
+        match verdict {
+            Verdict::Deliver => {
+                let attempt = self.attempt.take();
+                let held = attempt.as_ref().map_or(&[][..], Attempt::held);
+                let bytes = if held.is_empty() { out.bytes() } else { held };
+                relay::send(cx, &mut self.stream, &mut self.pending, bytes)?;
+                attempt.into_iter().for_each(|attempt| attempt.recycle(scratch));
+            }
+            Verdict::Hold => {}
+            Verdict::Drop if self.server.is_none() => _ = self.try_on_primary("it has failed"),
+            Verdict::Drop => {}
+        }
         if let Some(server) = &mut self.server {
             server.carry = scratch.vector(rest);
             let status = server.session.pipeline.status();
@@ -670,87 +675,6 @@ impl Client {
         }
     }
 
-    /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**
-    fn release_if_settled(&mut self) {
-        let Some(server) = &self.server else { return };
-        if self.preparing {
-            return;
-        }
-        let pipeline = &server.session.pipeline;
-        let quiet = server.pending.is_empty() && server.carry.is_empty() && !self.session.is_mid_frame();
-        if pipeline.is_spent() && quiet {
-            let server = self.unlink();
-            server.close("reply of a failed COPY is uncertain");
-        } else if server.session.is_settled() && quiet && self.settings.pool_mode != PoolMode::Session {
-            let server = self.unlink();
-            self.give_back(server);
-        }
-    }
-
-    fn unlink(&mut self) -> Box<Server> {
-        let Some(mut server) = self.server.take() else { unreachable!("called with a server") };
-        server.session.detach(&mut self.session);
-        self.info.link.store(0, Relaxed);
-        server.info.link.store(0, Relaxed);
-        server.info.prepared.store(server.session.statements.len() as u32, Relaxed);
-        self.info.prepared.store(self.session.statements.len() as u32, Relaxed);
-        self.info.set_state(ClientState::Idle);
-        (self.hold, self.preparing) = (false, false);
-        self.reading = None;
-        server
-    }
-
-    fn give_back(&self, mut server: Box<Server>) {
-        server.idle_since = self.request_started;
-        let reset = self.settings.pool_mode == PoolMode::Session || self.settings.server_reset_query_always;
-        let reset = reset && !self.settings.server_reset_query.is_empty();
-        super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, reset);
-    }
-
-    /// The connection to the server broke.
-    fn server_lost(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        // What the server said before it went, such as 57P01, is on its way to the client.
-        let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
-        if let Some(server) = self.server.take() {
-            self.info.link.store(0, Relaxed);
-            if self.preparing && server.session.pipeline.only_ours() {
-                server.close("server conn crashed?");
-                self.try_another_server();
-                return Ok(());
-            }
-            server.close("server conn crashed?");
-        }
-        Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())
-    }
-
-    /// The server is gone, and nothing of the client's request has been sent to it: the request lies in `carry` and
-    /// begins once more.
-    fn try_another_server(&mut self) {
-        self.preparing = false;
-        self.phase = Phase::Idle;
-        self.info.set_state(ClientState::Idle);
-        self.set_deadline(self.request_started);
-    }
-
-    fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
-        if let Some(server) = self.server.take() {
-            self.info.link.store(0, Relaxed);
-            server.close(&fault.to_string());
-            if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
-                self.try_another_server();
-                return Ok(());
-            }
-        }
-        let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
-        Err(match fault {
-            ServerFault::Setup(why) => {
-                Refusal::new(sqlstate::PROTOCOL_VIOLATION, "invalid server parameter").detail(why.clone())
-            }
-            other => Refusal::new(sqlstate::CONNECTION_FAILURE, format!("broken server message: {other}")),
-        }
-        .into())
-    }
-
     fn leave_queue(&self, purpose: Purpose) {
         if let Some(server) = self.waiter.as_ref().and_then(|w| self.pool.lane(purpose).give_up(w)) {
             super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
@@ -790,25 +714,6 @@ impl Client {
 /// Whether a transaction cannot write where it runs.
 fn only_reads(access: Access, purpose: Purpose) -> bool {
     access == Access::Read || purpose != Purpose::Write
-}
-
-/// A read under way, or waiting for a server, counted at its replica.
-struct Reading {
-    cluster: Arc<Cluster>,
-    host: usize,
-}
-
-impl Reading {
-    fn new(cluster: Arc<Cluster>, host: usize) -> Self {
-        cluster.hosts[host].busy.fetch_add(1, Relaxed);
-        Self { cluster, host }
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.cluster.hosts[self.host].busy.fetch_sub(1, Relaxed);
-    }
 }
 
 impl Drop for Client {

@@ -12,6 +12,8 @@ use super::pools::Pool;
 use super::settings;
 use super::shared::Shared;
 use crate::clock::{self, Micros};
+use crate::error::{Refusal, sqlstate};
+use crate::route::cluster::Purpose;
 
 /// PgBouncer's period of maintenance.
 const PERIOD: Duration = Duration::from_millis(333);
@@ -100,6 +102,18 @@ fn end_lifetimes(shared: &Shared, pools: &[Arc<Pool>], now: Micros) {
     }
 }
 
+/// Clients that need the primary are held while there is none, but not for ever.
+fn end_hold(shared: &Shared, pool: &Pool, now: Micros) {
+    let cluster = pool.database.cluster();
+    let limit = shared.config.load().settings.failover_hold_timeout;
+    if !cluster.split || limit.is_zero() || cluster.without_primary(now) <= limit {
+        return;
+    }
+    let refusal = Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "no primary server can be reached")
+        .detail(format!("There has been none for {} seconds (failover_hold_timeout).", limit.as_secs_f64()));
+    pool.lane(Purpose::Write).refuse_all(&refusal);
+}
+
 /// Their tasks look after `server_fast_close` themselves.
 fn wake_those_with_obsolete_servers(shared: &Shared) {
     let is_obsolete = |id: u64| shared.servers.get(&id).is_some_and(|server| server.is_obsolete());
@@ -144,6 +158,7 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
             pool.grow(shared, purpose, 0, now);
         }
     }
+    end_hold(shared, pool, now);
     let is_needed = pool.database.config.load().user.is_some() && shared.successor.get().is_none();
     let in_use = pool.clients.load(Relaxed) > 0 || is_needed;
     if in_use && settings.min_pool_size > 0 && !pool.database.paused.load(Relaxed) {

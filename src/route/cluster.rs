@@ -51,6 +51,8 @@ pub struct Cluster {
     written: Mutex<Written>,
     /// When a write was last acknowledged; kept for `read_consistency = database` only.
     last_write: AtomicMicros,
+    /// Since when there is no primary; 0: there is one.
+    primary_lost: AtomicMicros,
 }
 
 /// Where the primary was when.
@@ -72,6 +74,7 @@ impl Cluster {
             timeline: AtomicU32::new(0),
             written: Mutex::default(),
             last_write: AtomicMicros::default(),
+            primary_lost: AtomicMicros::default(),
         }
     }
 
@@ -155,6 +158,18 @@ impl Cluster {
             let host = &self.hosts[n];
             host.role() == Role::Primary && host.is_reachable() && !self.is_outdated(n)
         })
+    }
+
+    /// For how long no primary has been seen, by whoever calls this now and then.
+    pub fn without_primary(&self, now: Micros) -> Duration {
+        if self.primary().is_some() {
+            self.primary_lost.set(Micros(0));
+            return Duration::ZERO;
+        }
+        if self.primary_lost.get().0 == 0 {
+            self.primary_lost.set(now);
+        }
+        now.since(self.primary_lost.get())
     }
 
     /// Whether a read may be sent to a replica now.

@@ -109,7 +109,7 @@ impl Rules<'_> {
         }
         match class {
             Class::Read => Access::Read,
-            Class::BeginReadOnly => Access::ReadOnly,
+            Class::ReadOnly => Access::ReadOnly,
             Class::Begin if self.parameters.get(b"default_transaction_read_only") == Some(b"on") => {
                 Access::ReadOnly
             }

@@ -13,8 +13,8 @@ pub enum Class {
     Write,
     /// It only reads.
     Read,
-    /// It begins a transaction that can only read.
-    BeginReadOnly,
+    /// It belongs on a replica, where it cannot write: it begins a transaction that can only read, or its client says so.
+    ReadOnly,
     /// It begins a transaction of the default kind: `default_transaction_read_only` says whether that can write.
     Begin,
 }
@@ -30,8 +30,8 @@ pub fn classify(text: &[u8], catalog: Option<&Catalog>) -> Class {
     let catalog = catalog.filter(|catalog| !catalog.distrusts(text));
     let class = statements(&mut Lexer::new(text), catalog).unwrap_or_default();
     match (hint, class) {
-        (Some(Route::Replica), Class::Begin) => Class::BeginReadOnly,
-        (Some(Route::Replica), Class::Write) => Class::Read,
+        (Some(Route::Replica), Class::Begin) => Class::ReadOnly,
+        (Some(Route::Replica), Class::Write) => Class::ReadOnly,
         _ => class,
     }
 }
@@ -58,11 +58,11 @@ fn statements(lexer: &mut Lexer<'_>, catalog: Option<&Catalog>) -> Result<Class,
             continue;
         }
         class = match (class, statement(first, lexer, catalog)?) {
-            (Class::Read | Class::BeginReadOnly, Kind::Read) => class,
-            (Class::Read, Kind::BeginReadOnly) if count == 0 => Class::BeginReadOnly,
+            (Class::Read | Class::ReadOnly, Kind::Read) => class,
+            (Class::Read, Kind::BeginReadOnly) if count == 0 => Class::ReadOnly,
             (Class::Read, Kind::Begin) if count == 0 => Class::Begin,
-            (Class::Begin, Kind::SetReadOnly) => Class::BeginReadOnly,
-            (Class::BeginReadOnly, Kind::End) => Class::Read,
+            (Class::Begin, Kind::SetReadOnly) => Class::ReadOnly,
+            (Class::ReadOnly, Kind::End) => Class::Read,
             _ => return Ok(Class::Write),
         };
         count += 1;

@@ -123,7 +123,7 @@ fn writes_and_whatever_might_be() {
 #[test]
 fn transactions_that_can_only_read() {
     check(
-        Class::BeginReadOnly,
+        Class::ReadOnly,
         &[
             "begin read only",
             "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;",
@@ -154,7 +154,7 @@ fn without_a_catalog_nothing_is_a_read() {
     ] {
         assert_eq!(class(text), Class::Write, "{text}");
     }
-    assert_eq!(class("begin read only"), Class::BeginReadOnly);
+    assert_eq!(class("begin read only"), Class::ReadOnly);
     assert_eq!(class("begin"), Class::Begin);
     assert_eq!(class("/* pgweir: replica */ select f()"), Class::ReadOnly);
 }

@@ -176,7 +176,12 @@ impl Cluster {
 
     #[track_caller]
     pub(super) fn run(&self, program: &str, arguments: &[&str]) {
-        let output = unprivileged(self.bin.join(program).to_str().unwrap())
+        assert!(self.try_run(program, arguments), "{program} failed, see {}", self.dir.display());
+    }
+
+    /// Runs a program of PostgreSQL's as the user it runs as; says whether it succeeded.
+    pub(super) fn try_run(&self, program: &str, arguments: &[&str]) -> bool {
+        unprivileged(self.bin.join(program).to_str().unwrap())
             .args(arguments)
             .current_dir("/")
             .stdin(Stdio::null())
@@ -184,8 +189,8 @@ impl Cluster {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
-            .unwrap();
-        assert!(output.success(), "{program} failed, see {}", self.dir.display());
+            .unwrap()
+            .success()
     }
 }
 

@@ -112,11 +112,10 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        for name in &self.names {
-            let data = self.cluster.dir.join(name);
-            if data.join("postmaster.pid").exists() && !std::thread::panicking() {
-                self.cluster.run("pg_ctl", &["-D", data.to_str().unwrap(), "-s", "-m", "immediate", "stop"]);
-            }
+        for which in 0..2 {
+            // Those that are down already do not mind.
+            let _ =
+                self.cluster.try_run("pg_ctl", &["-D", &self.data(which), "-s", "-m", "immediate", "stop"]);
         }
     }
 }

@@ -1,0 +1,153 @@
+//! How a client gets a server, gives it back, and loses it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Context;
+
+use super::super::info::{ClientState, ServerState};
+use super::super::server::Server;
+use super::super::{relay, worker};
+use super::{Client, End, Phase, only_reads};
+use crate::clock::Micros;
+use crate::config::PoolMode;
+use crate::error::{Refusal, sqlstate};
+use crate::route::cluster::Cluster;
+use crate::session::forward::{self, ServerFault};
+
+impl Client {
+    /// Takes a server. Whatever it must be told before the client's first message waits in its `pending`.
+    pub(super) fn link(&mut self, mut server: Box<Server>, now: Micros) {
+        self.phase = Phase::Linked;
+        self.info.set_state(ClientState::Active);
+        self.info.link.store(server.info.id, Relaxed);
+        server.info.link.store(self.info.id, Relaxed);
+        server.info.set_state(ServerState::Active);
+        server.info.requested.set(now);
+        self.stats.assignments.add(1);
+        server.session.attach();
+        let settings = &self.settings;
+        if let Some(query) = &settings.server_check_query {
+            if server.used && now.since(server.idle_since) > settings.server_check_delay {
+                server.session.ask(query.as_bytes(), &mut server.pending);
+                self.preparing = true;
+            }
+        }
+        server.used = true;
+        if !only_reads(self.access, server.purpose) {
+            // More than one batch may be sent at once, and not all of them read.
+            self.attempt = None;
+        }
+        let at = server.pending.len();
+        if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending) {
+            self.preparing |= self.untried_parameters;
+            Self::log_parameters_set(&server, at);
+        }
+        self.untried_parameters = false;
+        self.server = Some(server);
+    }
+
+    /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**
+    pub(super) fn release_if_settled(&mut self) {
+        let Some(server) = &self.server else { return };
+        if self.preparing {
+            return;
+        }
+        let pipeline = &server.session.pipeline;
+        let quiet = server.pending.is_empty() && server.carry.is_empty() && !self.session.is_mid_frame();
+        if pipeline.is_spent() && quiet {
+            let server = self.unlink();
+            server.close("reply of a failed COPY is uncertain");
+        } else if server.session.is_settled() && quiet && self.settings.pool_mode != PoolMode::Session {
+            let server = self.unlink();
+            self.give_back(server);
+        }
+    }
+
+    pub(super) fn unlink(&mut self) -> Box<Server> {
+        let Some(mut server) = self.server.take() else { unreachable!("called with a server") };
+        server.session.detach(&mut self.session);
+        self.info.link.store(0, Relaxed);
+        server.info.link.store(0, Relaxed);
+        server.info.prepared.store(server.session.statements.len() as u32, Relaxed);
+        self.info.prepared.store(self.session.statements.len() as u32, Relaxed);
+        self.info.set_state(ClientState::Idle);
+        (self.hold, self.preparing) = (false, false);
+        self.reading = None;
+        server
+    }
+
+    pub(super) fn give_back(&self, mut server: Box<Server>) {
+        server.idle_since = self.request_started;
+        let reset = self.settings.pool_mode == PoolMode::Session || self.settings.server_reset_query_always;
+        let reset = reset && !self.settings.server_reset_query.is_empty();
+        worker::give_back(&self.shared, &self.pool, server, self.load.worker, reset);
+    }
+
+    /// The connection to the server broke.
+    pub(super) fn server_lost(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        // What the server said before it went, such as 57P01, is on its way to the client.
+        let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
+        if let Some(server) = self.server.take() {
+            self.info.link.store(0, Relaxed);
+            if self.preparing && server.session.pipeline.only_ours() {
+                server.close("server conn crashed?");
+                self.try_another_server();
+                return Ok(());
+            }
+            server.close("server conn crashed?");
+            self.pool.database.suspect();
+            if self.try_on_primary("its server has gone") {
+                return Ok(());
+            }
+        }
+        Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())
+    }
+
+    /// The server is gone, and nothing of the client's request has been sent to it: the request lies in `carry` and
+    /// begins once more.
+    fn try_another_server(&mut self) {
+        self.preparing = false;
+        self.attempt = None;
+        self.phase = Phase::Idle;
+        self.info.set_state(ClientState::Idle);
+        self.set_deadline(self.request_started);
+    }
+
+    pub(super) fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
+        if let Some(server) = self.server.take() {
+            self.info.link.store(0, Relaxed);
+            server.close(&fault.to_string());
+            if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
+                self.try_another_server();
+                return Ok(());
+            }
+        }
+        let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
+        Err(match fault {
+            ServerFault::Setup(why) => {
+                Refusal::new(sqlstate::PROTOCOL_VIOLATION, "invalid server parameter").detail(why.clone())
+            }
+            other => Refusal::new(sqlstate::CONNECTION_FAILURE, format!("broken server message: {other}")),
+        }
+        .into())
+    }
+}
+
+/// A read under way, or waiting for a server, counted at its replica.
+pub(super) struct Reading {
+    cluster: Arc<Cluster>,
+    host: usize,
+}
+
+impl Reading {
+    pub(super) fn new(cluster: Arc<Cluster>, host: usize) -> Self {
+        cluster.hosts[host].busy.fetch_add(1, Relaxed);
+        Self { cluster, host }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.cluster.hosts[self.host].busy.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,232 @@
+//! A read that fails where it was sent is run again on the primary, and the client sees nothing of it: a standby cancels
+//! queries that are in the way of replay, lacks tables that have just been made, or goes away.
+//!
+//! The batch is kept until something of its result goes to the client. What comes before that (ParseComplete,
+//! RowDescription) is held back. An error is not passed on then, the batch runs once more, and what comes of that is final.
+
+use super::super::info::ClientState;
+use super::super::relay::Scratch;
+use super::{Client, Phase};
+use crate::route::router::Access;
+use crate::session::forward::batch_len;
+use crate::wire::frame::peek;
+use crate::wire::{backend, frontend};
+
+/// Longest batch that is kept, and most that is held back.
+const MOST: usize = 64 * 1024;
+/// The client, or `statement_timeout`, wants it to end.
+const QUERY_CANCELED: &[u8] = b"57014";
+/// How all SQLSTATEs begin of a server that shuts down or has crashed.
+const SERVER_GOES: &[u8] = b"57P0";
+
+/// A batch that can be run again.
+pub(super) struct Attempt {
+    batch: Vec<u8>,
+    held: Vec<u8>,
+    failed: bool,
+    /// It might do something else elsewhere: an error is its result, and only if its server goes it is run again.
+    is_final: bool,
+}
+
+/// What to do with what the server has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It goes to the client.
+    Deliver,
+    /// Not yet.
+    Hold,
+    /// It never does: the batch is to be run again.
+    Drop,
+}
+
+impl Attempt {
+    /// `None`: the batch at the start of `bytes` cannot be repeated.
+    fn new(scratch: &mut Scratch, bytes: &[u8], access: Access) -> Option<Self> {
+        let batch = &bytes[..batch_len(bytes).filter(|&len| len <= MOST)?];
+        is_repeatable(batch)?;
+        let is_final = access != Access::Read;
+        Some(Self { batch: scratch.vector(batch), held: Vec::new(), failed: false, is_final })
+    }
+
+    /// Takes what the server has said.
+    pub(super) fn judge(&mut self, said: &[u8]) -> Verdict {
+        if self.failed {
+            return Verdict::Drop;
+        }
+        if self.held.is_empty() {
+            let verdict = judge(said, self.is_final);
+            if verdict == Verdict::Hold {
+                self.held.extend_from_slice(said);
+            }
+            self.failed = verdict == Verdict::Drop;
+            return verdict;
+        }
+        self.held.extend_from_slice(said);
+        let verdict = judge(&self.held, self.is_final);
+        self.failed = verdict == Verdict::Drop;
+        verdict
+    }
+
+    /// Holds back a reply that is not the server's.
+    pub(super) fn hold(&mut self, reply: &[u8]) {
+        self.held.extend_from_slice(reply);
+    }
+
+    /// What was held back, the last that was said included.
+    pub(super) fn held(&self) -> &[u8] {
+        &self.held
+    }
+
+    /// Gives its memory back.
+    pub(super) fn recycle(self, scratch: &mut Scratch) {
+        scratch.recycle(self.batch);
+        scratch.recycle(self.held);
+    }
+}
+
+fn judge(mut said: &[u8], is_final: bool) -> Verdict {
+    if said.len() > MOST {
+        return Verdict::Deliver;
+    }
+    while let Ok(Some(frame)) = peek(said) {
+        match frame.tag {
+            b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'N' => {}
+            b'E' if !frame.is_complete() => return Verdict::Hold,
+            b'E' => {
+                let sqlstate = backend::error_fields(frame.body).sqlstate;
+                let is_result = sqlstate == QUERY_CANCELED || is_final && !sqlstate.starts_with(SERVER_GOES);
+                return if is_result { Verdict::Deliver } else { Verdict::Drop };
+            }
+            _ => return Verdict::Deliver,
+        }
+        if !frame.is_complete() {
+            return Verdict::Hold;
+        }
+        said = &said[frame.len..];
+    }
+    Verdict::Hold
+}
+
+/// Whether a batch does the same when it is sent once more. What it closes it could not use again, and an unnamed statement
+/// of an earlier batch may be gone.
+fn is_repeatable(mut batch: &[u8]) -> Option<()> {
+    let mut has_unnamed = false;
+    while !batch.is_empty() {
+        let frame = peek(batch).ok()??;
+        match frame.tag {
+            b'P' => has_unnamed |= frontend::parse(frame.body).ok()?.name.is_empty(),
+            b'B' if frontend::bind(frame.body)?.name.is_empty() && !has_unnamed => return None,
+            b'Q' | b'B' | b'D' | b'E' | b'S' => {}
+            _ => return None,
+        }
+        batch = &batch[frame.len..];
+    }
+    Some(())
+}
+
+/// The statements that a batch prepares.
+fn prepared(mut batch: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        while let Ok(Some(frame)) = peek(batch) {
+            batch = &batch[frame.len.min(batch.len())..];
+            if frame.tag == b'P' {
+                return Some(frontend::parse(frame.body).map_or(&b""[..], |parse| parse.name));
+            }
+        }
+        None
+    })
+}
+
+impl Client {
+    /// Keeps a batch that reads, so that it can be run again.
+    pub(super) fn keep(&mut self, scratch: &mut Scratch, bytes: &[u8]) {
+        self.attempt = Attempt::new(scratch, bytes, self.access);
+    }
+
+    /// Has the batch run on the primary, before whatever the client has sent since. `false`: nothing was kept.
+    pub(super) fn try_on_primary(&mut self, why: &str) -> bool {
+        let Some(attempt) = self.attempt.take() else { return false };
+        tracing::info!("{} a read is run again on the primary: {why}", self.info);
+        prepared(&attempt.batch).for_each(|name| self.session.statements.remove(name));
+        let mut bytes = attempt.batch;
+        bytes.extend_from_slice(&self.carry);
+        self.carry = bytes;
+        self.on_primary = true;
+        (self.hold, self.preparing) = (false, false);
+        self.reading = None;
+        self.phase = Phase::Idle;
+        self.info.set_state(ClientState::Idle);
+        self.set_deadline(self.request_started);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[tag][..], &length, body].concat()
+    }
+
+    fn messages(all: &[(u8, &[u8])]) -> Vec<u8> {
+        all.iter().flat_map(|(tag, body)| message(*tag, body)).collect()
+    }
+
+    #[test]
+    fn an_error_before_the_first_row_is_not_passed_on() {
+        let error: (u8, &[u8]) = (b'E', b"SERROR\0C40001\0\0");
+        let start: [(u8, &[u8]); 3] = [(b'1', b""), (b'2', b""), (b'T', b"\0\0")];
+        assert_eq!(judge(&messages(&start), false), Verdict::Hold);
+        let failed = messages(&[&start[..], &[error]].concat());
+        for cut in 0..failed.len() {
+            let mut attempt = Attempt { batch: Vec::new(), held: Vec::new(), failed: false, is_final: false };
+            assert_eq!(attempt.judge(&failed[..cut]), Verdict::Hold, "{cut}");
+            assert_eq!(attempt.judge(&failed[cut..]), Verdict::Drop, "{cut}");
+            assert_eq!(attempt.judge(&message(b'Z', b"I")), Verdict::Drop);
+        }
+        for result in
+            [(b'D', &b"\0\0"[..]), (b'C', b"SELECT 0\0"), (b'Z', b"I"), (b'E', b"SERROR\0C57014\0\0")]
+        {
+            assert_eq!(judge(&messages(&[start[0], result, error]), false), Verdict::Deliver, "{result:?}");
+        }
+        // What might write elsewhere is run again only if its server goes.
+        let gone = message(b'E', b"SFATAL\0C57P01\0\0");
+        assert_eq!(judge(&message(b'E', b"SERROR\0C25006\0\0"), true), Verdict::Deliver);
+        assert_eq!(judge(&gone, true), Verdict::Drop);
+        // A row of which only the beginning has come.
+        assert_eq!(judge(&message(b'D', &[0; 100])[..20], false), Verdict::Deliver);
+        assert_eq!(judge(&message(b'T', &[0; 100])[..20], false), Verdict::Hold);
+    }
+
+    #[test]
+    fn what_was_held_back_comes_before_the_rest() {
+        let (start, row) = (messages(&[(b'1', b""), (b'T', b"\0\0")]), message(b'D', b"\0\0"));
+        let mut attempt = Attempt { batch: Vec::new(), held: Vec::new(), failed: false, is_final: false };
+        assert_eq!(attempt.judge(&start), Verdict::Hold);
+        assert_eq!(attempt.judge(&row), Verdict::Deliver);
+        assert_eq!(attempt.held(), [start, row].concat());
+    }
+
+    #[test]
+    fn only_what_does_the_same_again_is_repeated() {
+        let parse: (u8, &[u8]) = (b'P', b"\0select\0\0\0");
+        let named: (u8, &[u8]) = (b'P', b"a\0select\0\0\0");
+        let unnamed: (u8, &[u8]) = (b'B', b"\0\0");
+        let bind: (u8, &[u8]) = (b'B', b"\0a\0");
+        let sync: (u8, &[u8]) = (b'S', b"");
+        for (batch, expected) in [
+            (vec![(b'Q', &b"select\0"[..])], true),
+            (vec![parse, unnamed, sync], true),
+            (vec![named, bind, sync], true),
+            (vec![unnamed, sync], false),
+            (vec![named, unnamed, sync], false),
+            (vec![bind, (b'C', b"Sa\0"), sync], false),
+        ] {
+            assert_eq!(is_repeatable(&messages(&batch)).is_some(), expected, "{batch:?}");
+        }
+        let batch = messages(&[named, parse, bind, sync]);
+        assert_eq!(prepared(&batch).collect::<Vec<_>>(), [&b"a"[..], b""]);
+    }
+}
