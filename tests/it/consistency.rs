@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::integrity::Dice;
 use crate::support::pair::Pair;
 use crate::support::raw::{Raw, bind, execute, parse, query, sync};
-use crate::support::{Pooler, eventually, run};
+use crate::support::{Pooler, eventually, run, run_for};
 
 const CLIENTS: usize = 48;
 
@@ -121,7 +121,7 @@ fn check(pair: &Pair, consistency: &str, seconds: u64, disturb: bool) -> Found {
             scope.spawn(|| hold_back(pair, &ended));
         }
         let start = Instant::now();
-        run(async {
+        run_for(Duration::from_secs(seconds + 30), async {
             let mut tasks = tokio::task::JoinSet::new();
             for me in 0..CLIENTS {
                 let checker = Checker {

@@ -58,8 +58,13 @@ pub(crate) fn unprivileged_user() -> nix::unistd::User {
 
 /// Runs something asynchronous to its end, half a minute at most.
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
+    run_for(Duration::from_secs(30), future)
+}
+
+/// Runs something asynchronous to its end, which comes within this time.
+pub(crate) fn run_for<T>(limit: Duration, future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), future).await.expect("hangs") })
+    runtime.block_on(async { tokio::time::timeout(limit, future).await.expect("hangs") })
 }
 
 /// Waits until `condition` holds, ten seconds at most.
