@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::show::{PoolLoad, VERSION, by_name};
 use crate::clock::{self, Micros};
@@ -10,6 +11,7 @@ use crate::config::value::Value;
 use crate::metrics::exposition::{Page, seconds};
 use crate::metrics::stats::Totals;
 use crate::proxy::pools::{Database, Pool};
+use crate::proxy::settings;
 use crate::proxy::shared::Shared;
 use crate::route::host::{Host, Role};
 
@@ -211,39 +213,46 @@ fn histograms(shared: &Shared, page: &mut Page) {
 }
 
 fn hosts(shared: &Shared, page: &mut Page) {
-    type Figure = fn(&Host, Micros) -> f64;
-    let figures: [(&str, &str, &str, Figure); 8] = [
-        ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |h, _| {
+    type Figure = fn(&Host, Micros, Duration) -> f64;
+    let figures: [(&str, &str, &str, Figure); 9] = [
+        ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |h, _, _| {
             h.reads.load(Relaxed) as f64
         }),
-        ("pgweir_host_writes_total", "counter", "Transactions that may write.", |h, _| {
+        ("pgweir_host_writes_total", "counter", "Transactions that may write.", |h, _, _| {
             h.writes.load(Relaxed) as f64
         }),
-        ("pgweir_host_server_connections", "gauge", "Connections to the host.", |h, _| {
+        ("pgweir_host_server_connections", "gauge", "Connections to the host.", |h, _, _| {
             h.servers.load(Relaxed) as f64
         }),
-        ("pgweir_host_up", "gauge", "Whether the host could be reached.", |h, _| {
+        ("pgweir_host_up", "gauge", "Whether the host could be reached.", |h, _, _| {
             f64::from(u8::from(h.is_reachable()))
         }),
-        ("pgweir_host_lag_bytes", "gauge", "Bytes of WAL by which a replica is behind.", |h, _| {
+        ("pgweir_host_lag_bytes", "gauge", "Bytes of WAL by which a replica is behind.", |h, _, _| {
             h.bytes_behind() as f64
         }),
-        ("pgweir_host_lag_seconds", "gauge", "Time by which a replica may be behind.", |h, now| {
+        ("pgweir_host_lag_seconds", "gauge", "Time by which a replica may be behind.", |h, now, _| {
             h.lag(now).map_or(0.0, |lag| lag.as_secs_f64())
         }),
-        ("pgweir_host_timeline", "gauge", "Timeline; 0 if not known.", |h, _| h.timeline().into()),
-        ("pgweir_host_is_replica", "gauge", "Whether the host says it is a standby.", |h, _| {
+        (
+            "pgweir_host_weight",
+            "gauge",
+            "Its share of the reads as far as it counts now.",
+            |h, now, warm_up| h.weight_now(warm_up, now),
+        ),
+        ("pgweir_host_timeline", "gauge", "Timeline; 0 if not known.", |h, _, _| h.timeline().into()),
+        ("pgweir_host_is_replica", "gauge", "Whether the host says it is a standby.", |h, _, _| {
             f64::from(u8::from(h.role() == Role::Replica))
         }),
     ];
-    let (all, now) = (shared.pools.databases(), clock::now());
+    let (config, all, now) = (shared.config.load(), shared.pools.databases(), clock::now());
     for (name, kind, help, figure) in figures {
         page.metric(name, kind, help);
         for database in &all {
+            let warm_up = settings::replica_rules(&config, &database.config.load()).warm_up;
             for host in &database.cluster().hosts {
                 let port = host.port.to_string();
                 let labels = [("database", &*database.name), ("host", &*host.name), ("port", &*port)];
-                page.sample(name, &labels, figure(host, now));
+                page.sample(name, &labels, figure(host, now, warm_up));
             }
         }
     }

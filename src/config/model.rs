@@ -82,6 +82,8 @@ options! {
         host: Vec<String>,
         /// Their ports: one for all, or one for each.
         port: Vec<u16>,
+        /// Their shares of the reads: one for all, or one for each; 0: none.
+        weight: Vec<u32>,
         /// Name on the server.
         dbname: String,
         /// User for all server connections of this database.
@@ -130,6 +132,8 @@ options! {
         max_replica_lag: Duration,
         /// …
         max_replica_lag_bytes: u64,
+        /// How long a replica that has come back is warmed up.
+        replica_warm_up: Duration,
     }
 }
 
@@ -184,6 +188,13 @@ impl DatabaseConfig {
         let ports = self.port.as_deref().unwrap_or(&[5432]);
         let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(5432);
         hosts.iter().enumerate().map(|(n, host)| (host.clone(), port(n))).collect()
+    }
+
+    /// The hosts' shares of the reads, compared with each other.
+    pub fn weights(&self) -> Vec<u32> {
+        let weights = self.weight.as_deref().unwrap_or(&[1]);
+        let weight = |n: usize| weights.get(n).or(weights.first()).copied().unwrap_or(1);
+        (0..self.hosts().len()).map(weight).collect()
     }
 }
 
@@ -336,10 +347,14 @@ impl Builder {
             let set = database.set(&key, &value);
             self.outcome(set, &format!("database {name}"), &key, &value, DatabaseConfig::KEYS, &origin);
         }
-        let (hosts, ports) = (database.hosts().len(), database.port.as_ref().map_or(1, Vec::len));
-        if ports != 1 && ports != hosts {
-            self.problems
-                .push(Problem::at(origin, format!("database {name} has {hosts} hosts but {ports} ports")));
+        let hosts = database.hosts().len();
+        let ports = ("ports", database.port.as_ref().map_or(1, Vec::len));
+        let weights = ("weights", database.weight.as_ref().map_or(1, Vec::len));
+        for (what, count) in [ports, weights] {
+            if count != 1 && count != hosts {
+                let problem = format!("database {name} has {hosts} hosts but {count} {what}");
+                self.problems.push(Problem::at(origin, problem));
+            }
         }
         if name == "pgbouncer" {
             self.problems.push(Problem::at(origin, "database name \"pgbouncer\" is reserved"));
@@ -458,17 +473,18 @@ mod tests {
 
     #[test]
     fn all_problems_are_reported_with_place_and_hint() {
-        let text = "[pgbouncer]\nmax_client_con = 5\nlisten_port = x\n[databases]\na = hots=b\nb = host=a port=1,2\n\
+        let text = "[pgbouncer]\nmax_client_con = 5\nlisten_port = x\n[databases]\na = hots=b\nb = host=a port=1,2 weight=1,2\n\
                     c = host\npgbouncer = host=x\n[users]\nu = pool_mode=what\n[peers]\nx = host=y\n1 = port=5\n";
         let error = load(text).unwrap_err();
         let all = error.to_string();
-        assert_eq!(error.0.len(), 9, "{all}");
+        assert_eq!(error.0.len(), 10, "{all}");
         for expected in [
             "x.ini:2:1: unknown setting max_client_con\n  | max_client_con = 5\n  | ^\n  = hint: did you mean max_client_conn?",
             "x.ini:3:1: invalid value \"x\" for listen_port: expected",
             "x.ini:5:1: database a: unknown key hots",
             "did you mean host?",
             "1 hosts but 2 ports",
+            "1 hosts but 2 weights",
             "x.ini:7:1: c: expected key=value near \"host\"",
             "is reserved",
             "user u: invalid value \"what\" for pool_mode: expected one of session",

@@ -55,6 +55,7 @@ const OWN: &[&str] = &[
     "max_replica_lag_bytes",
     "read_consistency",
     "read_write_split",
+    "replica_warm_up",
     "server_tls_crl_file",
     "topology_check_period",
     "workers",

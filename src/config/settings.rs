@@ -155,6 +155,7 @@ settings! {
     query_wait_timeout: Duration = "120", Reload, Works, "Seconds a client may wait for a server; 0 means forever.";
     read_consistency: Consistency = "session", Reload, Works, "What a read on a replica must not miss: nothing in particular, the client's own writes, or all writes made through this pooler.";
     read_write_split: bool = "0", Reload, Works, "Send reads to replicas, for databases with several hosts.";
+    replica_warm_up: Duration = "10", Reload, Works, "Seconds in which a replica that has come back, or is new, grows into its share of the reads; 0 means at once.";
     reserve_pool_size: u32 = "0", Reload, Works, "Additional server connections for clients that wait too long.";
     reserve_pool_timeout: Duration = "5", Reload, Works, "Seconds of waiting after which the reserve is used.";
     resolv_conf: String = "", Restart, Accepted("the system's resolver looks names up, with /etc/resolv.conf and /etc/hosts"), "File with the resolver's configuration.";

@@ -44,6 +44,17 @@ impl Value for Vec<u16> {
     }
 }
 
+/// Weights, comma-separated: one for all hosts, or one for each.
+impl Value for Vec<u32> {
+    const KIND: &'static str = "weights";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.split(',').map(|part| u32::parse(part.trim())).collect()
+    }
+    fn show(&self) -> String {
+        self.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
 /// 0 or 1; any other number means 1, as in C.
 impl Value for bool {
     const KIND: &'static str = "boolean";

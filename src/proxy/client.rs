@@ -322,7 +322,7 @@ impl Client {
             Consistency::Session => self.last_write,
             Consistency::Database => cluster.last_write(),
         };
-        let host = cluster.replica(after, &self.settings.max_replica_lag, now)?;
+        let host = cluster.replica(after, &self.settings.replica_rules, now)?;
         self.reading = Some(Reading::new(cluster, host));
         Some(Purpose::Read(host))
     }

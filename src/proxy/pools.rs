@@ -21,7 +21,7 @@ use crate::error::Refusal;
 use crate::metrics::stats::{Stats, Totals};
 use crate::pool::limits::{Limit, Permit};
 use crate::pool::{Lane, Place, Sizes};
-use crate::route::cluster::{Cluster, MaxLag, Purpose};
+use crate::route::cluster::{Cluster, Purpose, ReplicaRules};
 use crate::session::parameters::Parameters;
 
 /// A database as clients name it, and what its pools share.
@@ -121,7 +121,7 @@ pub struct PoolSettings {
     pub connect_query: String,
     pub read_write_split: bool,
     pub read_consistency: Consistency,
-    pub max_replica_lag: MaxLag,
+    pub replica_rules: ReplicaRules,
     pub disable_pqexec: bool,
     pub server_round_robin: bool,
     /// Any of the timeouts is set that make a client's deadline while it does not wait for a server.

@@ -328,7 +328,7 @@ fn note_role(cluster: &crate::route::cluster::Cluster, host: usize, parameters: 
         Some(false) => Role::Primary,
         None => Role::Unknown,
     };
-    if cluster.hosts[host].answered(role) && cluster.split {
+    if cluster.hosts[host].answered(role, clock::now()) && cluster.split {
         let host = &cluster.hosts[host];
         tracing::info!("{}:{} is a {}", host.name, host.port, role.name());
     }

@@ -12,13 +12,15 @@ use super::shared::Shared;
 use crate::auth::exchange::Learned;
 use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
+use crate::clock;
 use crate::config::settings::{self, Change};
 use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, UserConfig};
 use crate::error::{Refusal, sqlstate};
 use crate::net::resolve::Ttl;
 use crate::net::tls::TlsError;
 use crate::pool::Sizes;
-use crate::route::cluster::{Balance, Cluster, MaxLag};
+use crate::route::cluster::{Balance, Cluster, ReplicaRules};
+use crate::route::host::Host;
 
 /// Puts a configuration in force. Databases that are no longer there lose their clients; servers that were opened with
 /// other parameters are closed as soon as nobody uses them.
@@ -96,10 +98,14 @@ fn update_database(
     set_database_limits(config, database, current);
     let before = database.config.load_full();
     let split = splits(config, current);
-    let same_hosts =
-        before.hosts() == current.hosts() && before.load_balance_hosts == current.load_balance_hosts;
-    if !same_hosts || database.cluster().split != split {
-        database.set_cluster(cluster(config, current));
+    let hosts = |d: &DatabaseConfig| (d.hosts(), d.weights(), d.load_balance_hosts);
+    let old = database.cluster();
+    if hosts(&before) != hosts(current) || old.split != split {
+        let new = cluster(config, current);
+        if old.split {
+            new.warm_up_new_ones(&old, clock::now());
+        }
+        database.set_cluster(new);
     }
     if *before != *current {
         database.config.store(Arc::new(current.clone()));
@@ -210,7 +216,19 @@ fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
         Some(LoadBalance::Disable) => Balance::Disable,
         Some(LoadBalance::RoundRobin) | None => Balance::RoundRobin,
     };
-    Cluster::new(database.hosts(), splits(config, database), balance)
+    let hosts = database.hosts().into_iter().zip(database.weights());
+    let hosts = hosts.map(|((name, port), weight)| Host::new(name, port, weight)).collect();
+    Cluster::new(hosts, splits(config, database), balance)
+}
+
+/// What the replicas of a database must be like to serve reads.
+pub fn replica_rules(config: &Config, database: &DatabaseConfig) -> ReplicaRules {
+    let s = &config.settings;
+    ReplicaRules {
+        lag: database.max_replica_lag.unwrap_or(s.max_replica_lag),
+        lag_bytes: database.max_replica_lag_bytes.unwrap_or(s.max_replica_lag_bytes),
+        warm_up: database.replica_warm_up.unwrap_or(s.replica_warm_up),
+    }
 }
 
 fn set_database_limits(config: &Config, database: &Database, current: &DatabaseConfig) {
@@ -272,10 +290,7 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         connect_query: d.connect_query.clone().unwrap_or_default(),
         read_write_split: splits(config, &d),
         read_consistency: d.read_consistency.unwrap_or(s.read_consistency),
-        max_replica_lag: MaxLag {
-            time: d.max_replica_lag.unwrap_or(s.max_replica_lag),
-            bytes: d.max_replica_lag_bytes.unwrap_or(s.max_replica_lag_bytes),
-        },
+        replica_rules: replica_rules(config, &d),
         disable_pqexec: s.disable_pqexec,
         server_round_robin: s.server_round_robin,
         query_timeout: u.query_timeout.unwrap_or(s.query_timeout),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::host::{Host, Report, Role};
+use super::replicas::{self, Candidate, WARM};
 use super::wal::History;
 use crate::clock::{AtomicMicros, Micros};
 
@@ -27,13 +28,15 @@ pub enum Balance {
     Disable,
 }
 
-/// How far a replica may be behind and still serve reads. Zero: any distance.
+/// What a replica must be like that serves reads.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct MaxLag {
-    /// `max_replica_lag`.
-    pub time: Duration,
-    /// `max_replica_lag_bytes`.
-    pub bytes: u64,
+pub struct ReplicaRules {
+    /// `max_replica_lag`: how far it may be behind. Zero: any time.
+    pub lag: Duration,
+    /// `max_replica_lag_bytes`. Zero: any number.
+    pub lag_bytes: u64,
+    /// `replica_warm_up`: how long it takes until one that has come back gets its full share.
+    pub warm_up: Duration,
 }
 
 /// The hosts of a database.
@@ -65,9 +68,9 @@ struct Written {
 
 impl Cluster {
     /// Hosts of which nothing is known yet.
-    pub fn new(hosts: Vec<(String, u16)>, split: bool, balance: Balance) -> Self {
+    pub fn new(hosts: Vec<Host>, split: bool, balance: Balance) -> Self {
         Self {
-            hosts: hosts.into_iter().map(|(name, port)| Host::new(name, port)).collect(),
+            hosts,
             split,
             balance,
             next: AtomicUsize::new(0),
@@ -78,10 +81,18 @@ impl Cluster {
         }
     }
 
+    /// Hosts that have not been among those of `before`, which these ones replace, have to be warmed up.
+    pub fn warm_up_new_ones(&self, before: &Self, now: Micros) {
+        for host in &self.hosts {
+            let same = before.hosts.iter().find(|h| h.name == host.name && h.port == host.port);
+            host.set_returned(same.map_or(now, Host::returned));
+        }
+    }
+
     /// Takes note of what a host has said; says whether its role or the primary's timeline is another than before.
     pub fn note(&self, index: usize, report: &Report) -> bool {
         let host = &self.hosts[index];
-        let mut changed = host.answered(report.role);
+        let mut changed = host.answered(report.role, report.answered);
         changed |= report.timeline.is_some_and(|timeline| timeline != host.timeline());
         host.set_position(report);
         match report.role {
@@ -187,25 +198,36 @@ impl Cluster {
         self.last_write.get()
     }
 
-    /// The replica with the least to do among those that have everything acknowledged up to `after` (0: any) and are not too
-    /// far behind.
-    pub fn replica(&self, after: Micros, max_lag: &MaxLag, now: Micros) -> Option<usize> {
-        let fits = |n: &usize| {
-            let host = &self.hosts[*n];
+    /// The replica for a read that must not miss what was acknowledged up to `after` (0: nothing in particular).
+    pub fn replica(&self, after: Micros, rules: &ReplicaRules, now: Micros) -> Option<usize> {
+        let mut fitting = self.fitting_replicas(after, rules, now);
+        let first = fitting.next()?;
+        if first.warmth == WARM && fitting.next().is_none() {
+            return Some(first.host);
+        }
+        let turn = self.next.fetch_add(1, Relaxed);
+        replicas::choose(self.fitting_replicas(after, rules, now), turn as u64)
+    }
+
+    fn fitting_replicas<'a>(
+        &'a self,
+        after: Micros,
+        rules: &'a ReplicaRules,
+        now: Micros,
+    ) -> impl Iterator<Item = Candidate> + Clone + 'a {
+        let fits = move |host: &Host| {
             let caught_up = host.caught_up();
             host.is_usable_replica()
                 && (after == Micros(0) || caught_up > after)
-                && (max_lag.time.is_zero() || caught_up + max_lag.time >= now)
-                && (max_lag.bytes == 0 || host.bytes_behind() <= max_lag.bytes)
+                && (rules.lag.is_zero() || caught_up + rules.lag >= now)
+                && (rules.lag_bytes == 0 || host.bytes_behind() <= rules.lag_bytes)
         };
-        let mut fitting = (0..self.hosts.len()).filter(fits);
-        let first = fitting.next()?;
-        let Some(second) = fitting.next() else { return Some(first) };
-        let all = [first, second].into_iter().chain(fitting);
-        // Those with equally little to do take turns.
-        let turn = self.next.fetch_add(1, Relaxed);
-        let size = self.hosts.len();
-        all.min_by_key(|&n| (self.hosts[n].busy.load(Relaxed), (n + turn) % size))
+        self.hosts.iter().enumerate().filter(move |(_, host)| fits(host)).map(move |(n, host)| Candidate {
+            host: n,
+            busy: host.busy.load(Relaxed) as u64,
+            weight: host.weight.into(),
+            warmth: host.warmth(rules.warm_up, now),
+        })
     }
 
     /// Whether a host may serve this purpose, as far as is known.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::replicas;
 use super::wal::Lsn;
 use crate::clock::{AtomicMicros, Micros};
 
@@ -39,6 +40,8 @@ pub struct Host {
     pub name: String,
     /// Port.
     pub port: u16,
+    /// Its share of the reads, compared with other replicas (`weight`); 0: none.
+    pub weight: u32,
     role: AtomicU8,
     reachable: AtomicBool,
     /// 0: not known.
@@ -53,6 +56,8 @@ pub struct Host {
     behind: AtomicU64,
     /// It has replayed something that the primary does not have.
     diverged: AtomicBool,
+    /// When it came, or came back, while reads were served without it. 0: it has always been there.
+    returned: AtomicMicros,
     /// Reads under way.
     pub busy: AtomicUsize,
     /// Transactions served for reading.
@@ -82,10 +87,11 @@ pub struct Report {
 
 impl Host {
     /// A host of which nothing is known yet.
-    pub fn new(name: String, port: u16) -> Self {
+    pub fn new(name: String, port: u16, weight: u32) -> Self {
         Self {
             name,
             port,
+            weight,
             role: AtomicU8::new(Role::Unknown as u8),
             reachable: AtomicBool::new(true),
             timeline: AtomicU32::new(0),
@@ -94,6 +100,7 @@ impl Host {
             caught_up: AtomicMicros::default(),
             behind: AtomicU64::new(0),
             diverged: AtomicBool::new(false),
+            returned: AtomicMicros::default(),
             busy: AtomicUsize::new(0),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -118,7 +125,30 @@ impl Host {
 
     /// Whether reads can go to it, if it has come far enough.
     pub fn is_usable_replica(&self) -> bool {
-        self.role() == Role::Replica && self.is_reachable() && !self.diverged.load(Relaxed)
+        self.weight > 0 && self.role() == Role::Replica && self.is_reachable() && !self.diverged.load(Relaxed)
+    }
+
+    /// How much of its weight counts, in thousandths: one that has come back is warmed up.
+    pub fn warmth(&self, warm_up: Duration, now: Micros) -> u64 {
+        match self.returned.get() {
+            Micros(0) => replicas::WARM,
+            returned => replicas::warmth(now.since(returned), warm_up),
+        }
+    }
+
+    /// Its weight as far as it counts.
+    pub fn weight_now(&self, warm_up: Duration, now: Micros) -> f64 {
+        f64::from(self.weight) * self.warmth(warm_up, now) as f64 / replicas::WARM as f64
+    }
+
+    /// Since when it has to be warmed up; 0: it is warm.
+    pub(super) fn returned(&self) -> Micros {
+        self.returned.get()
+    }
+
+    /// It has to be warmed up from this moment on.
+    pub(super) fn set_returned(&self, at: Micros) {
+        self.returned.set(at);
     }
 
     /// Its timeline, 0 if that is not known.
@@ -153,10 +183,14 @@ impl Host {
     }
 
     /// Notes its role; says whether it is another than before. What else was known of it holds no more then.
-    pub fn answered(&self, role: Role) -> bool {
-        self.reachable.store(true, Relaxed);
+    pub fn answered(&self, role: Role, now: Micros) -> bool {
+        let was_away = !self.reachable.swap(true, Relaxed);
         *self.last_error.lock() = None;
-        let is_new = self.role.swap(role as u8, Relaxed) != role as u8;
+        let before = self.role.swap(role as u8, Relaxed);
+        let is_new = before != role as u8;
+        if was_away || is_new && before != Role::Unknown as u8 {
+            self.returned.set(now);
+        }
         if is_new {
             self.timeline.store(0, Relaxed);
             self.caught_up.set(Micros(0));

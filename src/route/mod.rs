@@ -2,5 +2,6 @@
 
 pub mod cluster;
 pub mod host;
+pub mod replicas;
 pub mod router;
 pub mod wal;

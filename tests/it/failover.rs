@@ -311,3 +311,38 @@ fn a_read_that_a_standby_cannot_run_runs_on_the_primary() {
     }
     assert_eq!(is_retried(), before + 2);
 }
+
+/// How many of the next reads a replica serves.
+fn reads_on_replica(pooler: &Pooler, of: usize) -> u64 {
+    let count = || -> u64 {
+        let hosts = run(pooler.console("SHOW HOSTS"));
+        hosts.iter().filter(|host| host[3] == "replica").map(|host| host[6].parse::<u64>().unwrap()).sum()
+    };
+    let before = count();
+    run(async {
+        let mut raw = pooler.raw().await;
+        for _ in 0..of {
+            raw.value("SELECT 1").await;
+        }
+    });
+    count() - before
+}
+
+#[test]
+fn a_replica_that_comes_back_is_warmed_up() {
+    let pair = Pair::start("warmed");
+    let pooler = pooler(&pair, "replica_warm_up = 3600\nread_consistency = eventual");
+    wait_for_roles(&pooler);
+    assert_eq!(reads_on_replica(&pooler, 100), 100, "it has always been there");
+    pair.stop(1, "fast");
+    assert_eq!(reads_on_replica(&pooler, 100), 0);
+    pair.launch(1);
+    eventually("it is seen", || {
+        run(pooler.console("SHOW HOSTS")).iter().any(|host| host[3] == "replica" && host[4] == "up")
+    });
+    let reads = reads_on_replica(&pooler, 100);
+    assert!((5..=15).contains(&reads), "{reads} of 100");
+    assert!(run(pooler.console("SHOW HOSTS")).iter().any(|host| host[13].starts_with("0.1")));
+    run(pooler.console("SET replica_warm_up = 0"));
+    eventually("it has its full share", || reads_on_replica(&pooler, 100) == 100);
+}

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::config::value::Value;
 use crate::proxy::info::ServerState;
 use crate::proxy::pools::{Database, Pool};
+use crate::proxy::settings;
 use crate::proxy::shared::{CONSOLE, Shared};
 use crate::route::host::Role;
 use crate::wire::write::Column;
@@ -219,14 +220,16 @@ pub(super) const HOSTS: &[Column] = &[
     bigint("lag_bytes"),
     bigint("lag_ms"),
     int("busy"),
+    text("weight"),
     text("why"),
 ];
 
 pub(super) fn hosts(shared: &Shared) -> Vec<Row> {
     let mut rows = Vec::new();
-    let now = clock::now();
+    let (config, now) = (shared.config.load(), clock::now());
     for database in shared.pools.databases() {
         let cluster = database.cluster();
+        let warm_up = settings::replica_rules(&config, &database.config.load()).warm_up;
         for (index, host) in cluster.hosts.iter().enumerate() {
             let (state, why) =
                 cluster.obstacle(index).map_or(("up", None), |(state, why)| (state, Some(why)));
@@ -246,6 +249,7 @@ pub(super) fn hosts(shared: &Shared) -> Vec<Row> {
                 is_replica.then(|| host.bytes_behind().to_string()),
                 host.lag(now).map(|lag| lag.as_millis().to_string()),
                 cell(host.busy.load(Relaxed)),
+                cell(host.weight_now(warm_up, now)),
                 why,
             ]);
         }
