@@ -105,8 +105,7 @@ impl Catalogs {
 pub async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
     let cluster = pool.database.cluster();
     let catalogs = &pool.database.catalogs;
-    let mut reader =
-        Reader { shared: &shared, pool: &pool, cluster: &cluster, connection: None, failure: None };
+    let mut reader = Reader { shared: &shared, pool: &pool, cluster: &cluster, failure: None };
     while Arc::ptr_eq(&cluster, &pool.database.cluster())
         && shared.pools.database(&pool.database.name).is_some()
     {
@@ -143,12 +142,11 @@ fn adopt(database: &str, catalogs: &Catalogs, catalog: Catalog, changes: u64) {
     }
 }
 
-/// Reads the catalog over a connection of its own.
+/// Reads the catalog, each time over a new connection: one that is kept would have a shutdown wait for us.
 struct Reader<'a> {
     shared: &'a Shared,
     pool: &'a Pool,
     cluster: &'a Arc<Cluster>,
-    connection: Option<(usize, Probe)>,
     /// What was logged last.
     failure: Option<String>,
 }
@@ -162,20 +160,11 @@ impl Reader<'_> {
         Catalog::read(&rows.map_err(|_| "no answer in time".to_owned())??).map(Some)
     }
 
-    async fn rows(&mut self, host: usize) -> Result<Vec<Row>, String> {
-        // Taken out, so that a connection whose answer was not awaited is closed.
-        let mut probe = match self.connection.take() {
-            Some((of, probe)) if of == host => probe,
-            _ => {
-                let mut probe =
-                    Probe::open(self.shared, self.pool, host).await.map_err(|error| error.to_string())?;
-                probe.run("SET search_path = pg_catalog").await?;
-                probe
-            }
-        };
-        let rows = probe.run(sql::CATALOG_QUERY).await?;
-        self.connection = Some((host, probe));
-        Ok(rows)
+    async fn rows(&self, host: usize) -> Result<Vec<Row>, String> {
+        let probe = Probe::open(self.shared, self.pool, host).await;
+        let mut probe = probe.map_err(|error| error.to_string())?;
+        probe.run("SET search_path = pg_catalog").await?;
+        probe.run(sql::CATALOG_QUERY).await
     }
 
     fn failed(&mut self, error: String) {

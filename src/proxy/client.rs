@@ -334,7 +334,7 @@ impl Client {
             let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
             if let Err(reason) = server.drain_idle(&mut scrap) {
                 server.close(&reason);
-            } else if let Some(&reason) = server.info.close_needed.get() {
+            } else if let Some(reason) = server.must_go() {
                 server.close(reason);
             } else {
                 return Some(server);

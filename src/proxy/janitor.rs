@@ -131,10 +131,8 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
         let mut scrap = [0; 512];
         let mut reasons = Vec::new();
         let taken = lane.take_idle(|server| {
-            let reason = if let Some(reason) = server.info.close_needed.get() {
-                (*reason).to_owned()
-            } else if !server.fits_its_host() {
-                super::worker::OTHER_ROLE.to_owned()
+            let reason = if let Some(reason) = server.must_go() {
+                reason.to_owned()
             } else if let Err(reason) = server.drain_idle(&mut scrap) {
                 reason
             } else if !settings.server_idle_timeout.is_zero()

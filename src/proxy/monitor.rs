@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::catalog;
 use super::pools::{Database, Pool};
 use super::server::Probe;
 use super::shared::Shared;
-use super::{catalog, worker};
 use crate::clock;
 use crate::route::cluster::{Cluster, Purpose};
 use crate::route::host::{Report, Role};
@@ -25,6 +25,9 @@ use crate::route::wal::Lsn;
 const ROUND: Duration = Duration::from_millis(200);
 /// Shortest and longest time between attempts to reach a host that cannot be reached.
 const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// How many questions are asked on one connection. A server that is to shut down, but waits for those who are in, only says
+/// so to somebody new; and it does not wait for us.
+const QUESTIONS: u32 = 100;
 /// Longest time an answer may take.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -66,7 +69,7 @@ async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
     tasks.spawn_local(catalog::watch(Arc::clone(&shared), Arc::clone(&pool)));
     for index in 0..cluster.hosts.len() {
         let (shared, pool, cluster) = (Arc::clone(&shared), Arc::clone(&pool), Arc::clone(&cluster));
-        tasks.spawn_local(Watcher { shared, pool, cluster, index, probe: None }.run());
+        tasks.spawn_local(Watcher { state: State::Unknown, shared, pool, cluster, index, probe: None }.run());
     }
     while Arc::ptr_eq(&cluster, &pool.database.cluster())
         && shared.pools.database(&pool.database.name).is_some()
@@ -77,6 +80,7 @@ async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
 
 /// Watches one host.
 struct Watcher {
+    state: State,
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     cluster: Arc<Cluster>,
@@ -84,8 +88,18 @@ struct Watcher {
     probe: Option<Connected>,
 }
 
+/// What the log has been told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unknown,
+    Up,
+    Closing,
+    Down,
+}
+
 struct Connected {
     probe: Probe,
+    asked: u32,
     query: &'static str,
     /// `wal_segment_size`, in bytes.
     segment_size: u64,
@@ -96,7 +110,8 @@ impl Watcher {
         let mut failures = 0;
         loop {
             // Taken out, so that a connection whose answer was not awaited is closed.
-            let probe = self.probe.take();
+            let host = &self.cluster.hosts[self.index];
+            let probe = self.probe.take().filter(|probe| probe.asked < QUESTIONS && !host.is_closing());
             let asked = tokio::time::timeout(LIMIT, self.ask(probe)).await;
             match asked.unwrap_or_else(|_| Err("no answer in time".into())) {
                 Ok(report) => {
@@ -105,9 +120,7 @@ impl Watcher {
                 }
                 Err(error) => {
                     failures += 1;
-                    if self.cluster.hosts[self.index].failed(error.clone()) {
-                        tracing::warn!("{} is not reachable: {error}", self.cluster.hosts[self.index]);
-                    }
+                    self.note_failure(error);
                 }
             }
             let pause = match failures {
@@ -124,6 +137,7 @@ impl Watcher {
             None => self.connect().await?,
         };
         let asked = clock::now();
+        connected.asked += 1;
         let rows = connected.probe.run(connected.query).await?;
         let answered = clock::now();
         let row = rows.first().map(Vec::as_slice).unwrap_or_default();
@@ -160,13 +174,28 @@ impl Watcher {
                 ROLE_QUERY
             }
         };
-        Ok(Connected { probe, query, segment_size: size.unwrap_or(0) })
+        Ok(Connected { probe, asked: 0, query, segment_size: size.unwrap_or(0) })
     }
 
-    fn note(&self, report: &Report) {
+    fn note_failure(&mut self, error: String) {
         let host = &self.cluster.hosts[self.index];
-        let was_reachable = host.is_reachable();
-        if !self.cluster.note(self.index, report) && was_reachable {
+        host.failed(error.clone());
+        let state = if host.is_closing() { State::Closing } else { State::Down };
+        if std::mem::replace(&mut self.state, state) == state {
+            return;
+        }
+        if state == State::Closing {
+            tracing::warn!("{host} takes no connections now: {error}");
+            follow_roles(&self.shared, &self.pool.database);
+        } else {
+            tracing::warn!("{host} is not reachable: {error}");
+        }
+    }
+
+    fn note(&mut self, report: &Report) {
+        let host = &self.cluster.hosts[self.index];
+        let was = std::mem::replace(&mut self.state, State::Up);
+        if !self.cluster.note(self.index, report) && was == State::Up {
             return;
         }
         let timeline = report.timeline.map_or(String::new(), |timeline| format!(", timeline {timeline}"));
@@ -182,8 +211,11 @@ fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
     let now = clock::now();
     for pool in shared.pools.all().into_iter().filter(|pool| Arc::ptr_eq(&pool.database, database)) {
         for (purpose, lane) in pool.lanes() {
-            let idle = lane.take_idle(|server| !server.fits_its_host());
-            idle.into_iter().for_each(|server| server.close(worker::OTHER_ROLE));
+            let idle = lane.take_idle(|server| server.must_go().is_some());
+            for server in idle {
+                let reason = server.must_go().unwrap_or("host has changed");
+                server.close(reason);
+            }
             if purpose == Purpose::Write && database.cluster().primary().is_some() {
                 lane.retry_now();
                 pool.grow(shared, purpose, 0, now);

@@ -17,7 +17,7 @@ use crate::net::received::Received;
 use crate::net::stream::Stream;
 use crate::net::tls::certificate;
 use crate::route::cluster::Purpose;
-use crate::route::host::Role;
+use crate::route::host::{Host, Role};
 use crate::session::forward::{self, ServerSession};
 use crate::session::parameters::Parameters;
 use crate::wire::startup::{Parameter, SSL_REQUEST};
@@ -57,6 +57,9 @@ pub enum ConnectError {
     /// The server cannot be reached, or is not ready: worth another try.
     #[error("{0}")]
     Unreachable(String),
+    /// It lets nobody in for now: it starts up or shuts down.
+    #[error("{0}")]
+    NotNow(String),
     /// The server refused the login.
     #[error("{0}")]
     Refused(Refusal),
@@ -77,9 +80,20 @@ impl Server {
         &self.slot.pool
     }
 
-    /// Whether its host still serves what this connection is for.
-    pub fn fits_its_host(&self) -> bool {
-        self.slot.host().is_some_and(|(cluster, host)| cluster.suits(host, self.purpose))
+    /// Why it must not be used again; `None`: it may.
+    #[inline]
+    pub fn must_go(&self) -> Option<&'static str> {
+        if let Some(&reason) = self.info.close_needed.get() {
+            return Some(reason);
+        }
+        let (cluster, host) = self.slot.host()?;
+        if cluster.suits(host, self.purpose) {
+            None
+        } else if cluster.hosts[host].is_closing() {
+            Some("host takes no connections now")
+        } else {
+            Some("host has another role now")
+        }
     }
 
     /// Closes the connection and logs why.
@@ -149,7 +163,10 @@ impl Probe {
         let cluster = pool.database.cluster();
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = shared.server_info(pool, target, host);
-        login(shared, pool, &info, &[]).await.map(|(stream, _)| Self { stream })
+        let stream = reach(shared, pool, &info).await?;
+        let opened = login(shared, pool, &info, stream, &[]).await;
+        note_access(&cluster.hosts[host], &opened);
+        opened.map(|(stream, _)| Self { stream })
     }
 
     /// Runs a query and returns the rows, in text form.
@@ -226,7 +243,14 @@ pub async fn open(
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = Arc::new(shared.server_info(&pool, target, host));
         let limit = pool.settings.load().server_connect_timeout;
-        let attempt = login(shared, &pool, &info, own);
+        let attempt = async {
+            let stream = reach(shared, &pool, &info).await?;
+            match info.local.get() {
+                Some(local) => tracing::info!("{info} new connection to server (from {local})"),
+                None => tracing::info!("{info} new connection to server"),
+            }
+            login(shared, &pool, &info, stream, own).await
+        };
         let attempt = if limit.is_zero() {
             attempt.await
         } else {
@@ -234,6 +258,7 @@ pub async fn open(
                 .await
                 .unwrap_or_else(|_| Err(ConnectError::Unreachable(LOGIN_TIMEOUT.into())))
         };
+        note_access(&cluster.hosts[host], &attempt);
         let attempt = attempt.and_then(|(stream, parameters)| {
             let role = note_role(&cluster, host, &parameters);
             if cluster.suits(host, slot.purpose) {
@@ -262,13 +287,14 @@ pub async fn open(
                 return Ok(server);
             }
             Err(error) => {
-                if let ConnectError::Unreachable(why) = &error {
+                if let ConnectError::Unreachable(why) | ConnectError::NotNow(why) = &error {
                     cluster.hosts[host].failed(why.clone());
+                    pool.database.suspect();
                 }
                 let reason = match &error {
                     ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
                     ConnectError::Unreachable(why) if why == LOGIN_TIMEOUT => why,
-                    ConnectError::Unreachable(_) => "connect failed",
+                    ConnectError::Unreachable(_) | ConnectError::NotNow(_) => "connect failed",
                     // A client's own connection may lack a right that those of others do not need.
                     ConnectError::Refused(_) if !own.is_empty() => "login failed",
                     ConnectError::Refused(refusal) => refusal.reason(),
@@ -335,36 +361,44 @@ fn note_role(cluster: &crate::route::cluster::Cluster, host: usize, parameters: 
     role
 }
 
+/// Takes note of whether a host lets anybody in.
+fn note_access<T>(host: &Host, opened: &Result<T, ConnectError>) {
+    match opened {
+        Ok(_) => host.set_closing(false),
+        Err(ConnectError::NotNow(_)) => host.set_closing(true),
+        Err(_) => {}
+    }
+}
+
 /// Connects within `server_connect_timeout`: a host that does not answer at all is told from one that answers and then
 /// does not let us in.
 async fn reach(shared: &Shared, pool: &Pool, info: &ServerInfo) -> io::Result<Stream> {
     let options = shared.socket_options();
     let attempt = connect::connect(&info.target, &options, &shared.resolver);
     let limit = pool.settings.load().server_connect_timeout;
-    if limit.is_zero() {
-        return attempt.await;
-    }
-    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-async fn login(
-    shared: &Shared,
-    pool: &Pool,
-    info: &ServerInfo,
-    own: &[Parameter],
-) -> Result<(Stream, Parameters), ConnectError> {
-    let mut stream = reach(shared, pool, info).await?;
+    let stream = if limit.is_zero() {
+        attempt.await?
+    } else {
+        tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?
+    };
     if let Some(tcp) = stream.tcp() {
         if let Ok(remote) = tcp.peer_addr() {
             let _ = info.remote.set(remote);
         }
         if let Ok(local) = tcp.local_addr() {
             let _ = info.local.set(local);
-            tracing::info!("{info} new connection to server (from {local})");
         }
-    } else {
-        tracing::info!("{info} new connection to server");
     }
+    Ok(stream)
+}
+
+async fn login(
+    shared: &Shared,
+    pool: &Pool,
+    info: &ServerInfo,
+    mut stream: Stream,
+    own: &[Parameter],
+) -> Result<(Stream, Parameters), ConnectError> {
     let binding = encrypt(shared, &mut stream, info).await?;
     let settings = pool.settings.load_full();
     let mut out = Vec::new();
@@ -515,7 +549,8 @@ fn server_refusal(body: &[u8]) -> ConnectError {
     tracing::warn!("server login failed: {}", fields.text());
     let message = String::from_utf8_lossy(fields.message).into_owned();
     match fields.sqlstate {
-        b"57P03" | b"57P01" | b"57P02" | b"53300" => ConnectError::Unreachable(message),
+        b"57P03" | b"57P01" | b"57P02" => ConnectError::NotNow(message),
+        b"53300" => ConnectError::Unreachable(message),
         b"28P01" => ConnectError::Refused(Refusal::new(sqlstate::INVALID_PASSWORD, message)),
         b"28000" => ConnectError::Refused(Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)),
         b"3D000" => ConnectError::Refused(Refusal::new(sqlstate::UNKNOWN_DATABASE, message)),

@@ -18,9 +18,6 @@ use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Detached;
 use crate::route::cluster::Purpose;
 
-/// Why a connection is closed whose host has been promoted or demoted.
-pub const OTHER_ROLE: &str = "host has another role now";
-
 /// Work for a worker.
 enum Job {
     Client(Detached, Arrival),
@@ -234,11 +231,8 @@ fn park(shared: &Arc<Shared>, pool: &Arc<Pool>, server: Box<Server>, worker: usi
 
 /// Puts a server back that nobody else may have a claim on.
 fn put_back(pool: &Pool, server: Box<Server>, worker: usize) {
-    if let Some(&reason) = server.info.close_needed.get() {
+    if let Some(reason) = server.must_go() {
         return server.close(reason);
-    }
-    if !server.fits_its_host() {
-        return server.close(OTHER_ROLE);
     }
     server.info.set_state(ServerState::Idle);
     if let Some(unwanted) = pool.lane(server.purpose).put_back(worker, server) {

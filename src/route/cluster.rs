@@ -153,7 +153,7 @@ impl Cluster {
         let host = &self.hosts[index];
         if !host.is_reachable() {
             let why = host.last_error.lock().clone().unwrap_or_default();
-            Some(("down", why))
+            Some((if host.is_closing() { "closing" } else { "down" }, why))
         } else if self.is_outdated(index) {
             Some(("outdated", format!("another host has been promoted to timeline {}", self.timeline())))
         } else if host.has_diverged() {
@@ -233,12 +233,13 @@ impl Cluster {
     /// Whether a host may serve this purpose, as far as is known.
     pub fn suits(&self, host: usize, purpose: Purpose) -> bool {
         !self.split
-            || match (self.hosts[host].role(), purpose) {
-                (Role::Unknown, _) => true,
-                (Role::Primary, Purpose::Write) => !self.is_outdated(host),
-                (Role::Replica, Purpose::Read(number)) => number == host,
-                _ => false,
-            }
+            || !self.hosts[host].is_closing()
+                && match (self.hosts[host].role(), purpose) {
+                    (Role::Unknown, _) => true,
+                    (Role::Primary, Purpose::Write) => !self.is_outdated(host),
+                    (Role::Replica, Purpose::Read(number)) => number == host,
+                    _ => false,
+                }
     }
 
     /// Hosts for a new connection, the one to try first coming first.

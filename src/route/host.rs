@@ -44,6 +44,8 @@ pub struct Host {
     pub weight: u32,
     role: AtomicU8,
     reachable: AtomicBool,
+    /// It lets nobody in, as a server does that shuts down when those have gone who are in.
+    closing: AtomicBool,
     /// 0: not known.
     timeline: AtomicU32,
     /// Where it writes (primary), or what it has replayed (replica).
@@ -94,6 +96,7 @@ impl Host {
             weight,
             role: AtomicU8::new(Role::Unknown as u8),
             reachable: AtomicBool::new(true),
+            closing: AtomicBool::new(false),
             timeline: AtomicU32::new(0),
             position: AtomicU64::new(0),
             told: AtomicMicros::default(),
@@ -120,7 +123,17 @@ impl Host {
 
     /// Whether the last attempt to reach it succeeded.
     pub fn is_reachable(&self) -> bool {
-        self.reachable.load(Relaxed)
+        self.reachable.load(Relaxed) && !self.is_closing()
+    }
+
+    /// Whether it lets nobody in, even if those who are in can go on.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// It has let somebody in, or refused to for now.
+    pub fn set_closing(&self, closing: bool) {
+        self.closing.store(closing, Relaxed);
     }
 
     /// Whether reads can go to it, if it has come far enough.
@@ -185,7 +198,9 @@ impl Host {
     /// Notes its role; says whether it is another than before. What else was known of it holds no more then.
     pub fn answered(&self, role: Role, now: Micros) -> bool {
         let was_away = !self.reachable.swap(true, Relaxed);
-        *self.last_error.lock() = None;
+        if !self.is_closing() {
+            *self.last_error.lock() = None;
+        }
         let before = self.role.swap(role as u8, Relaxed);
         let is_new = before != role as u8;
         if was_away || is_new && before != Role::Unknown as u8 {

@@ -70,7 +70,7 @@ const AMONG_REPLICAS: u64 = 0x91E1_0DA5_C79E_7B1D;
 /// A number below `end`; those of successive turns are spread evenly.
 fn spread(turn: u64, step: u64, end: u64) -> u64 {
     let fraction = u128::from(turn.wrapping_mul(step));
-    (fraction * u128::from(end) >> 64) as u64
+    ((fraction * u128::from(end)) >> 64) as u64
 }
 
 #[cfg(test)]

@@ -173,6 +173,20 @@ fn with_pause_and_resume_a_switchover_costs_no_error() {
 }
 
 #[test]
+fn a_shutdown_that_is_announced_costs_no_error() {
+    let pair = Pair::start("announced");
+    let pooler = pooler(&pair, "topology_check_period = 0.01");
+    let seen = under_load(&pair, &pooler, || {
+        // It waits until everybody has gone, and nobody new gets in.
+        pair.stop(0, "smart");
+        pair.promote(1);
+    });
+    check("stop -m smart, promote", &pair, &seen);
+    assert!(seen.write_errors.lock().is_empty());
+    assert!(pooler.log().contains("takes no connections now"));
+}
+
+#[test]
 fn a_switchover_costs_only_what_was_under_way() {
     let pair = Pair::start("stopped");
     let pooler = pooler(&pair, "");
