@@ -334,12 +334,20 @@ impl Client {
             let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
             if let Err(reason) = server.drain_idle(&mut scrap) {
                 server.close(&reason);
-            } else if let Some(reason) = server.must_go() {
+            } else if let Some(reason) = self.must_go(&server) {
                 server.close(reason);
             } else {
                 return Some(server);
             }
         }
+    }
+
+    /// Why a server must not be used for this client's transaction; `None`: it may.
+    #[inline]
+    fn must_go(&self, server: &Server) -> Option<&'static str> {
+        let needs_watched = self.settings.read_consistency != Consistency::Eventual;
+        let unwatched = needs_watched && server.is_unwatched();
+        server.must_go().or(unwatched.then_some("not the server that is watched"))
     }
 
     // === Waiting ===
@@ -384,10 +392,12 @@ impl Client {
         let since = self.info.waiting_since.get();
         let mut scrap = [0; 64];
         let mut server = server;
-        if let Err(reason) = server.drain_idle(&mut scrap) {
+        let drained = server.drain_idle(&mut scrap);
+        let must_go = drained.as_ref().err().map(String::as_str).or_else(|| self.must_go(&server));
+        if let Some(reason) = must_go {
             let was_new = !server.used;
-            server.close(&reason);
-            if was_new {
+            server.close(reason);
+            if let Some(reason) = drained.err().filter(|_| was_new) {
                 // It let us in and went away at once, and so may the next one, without end.
                 return Poll::Ready(Err(Refusal::new(sqlstate::CONNECTION_FAILURE, reason).into()));
             }

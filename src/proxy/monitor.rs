@@ -18,7 +18,7 @@ use super::server::Probe;
 use super::shared::Shared;
 use crate::clock;
 use crate::route::cluster::{Cluster, Purpose};
-use crate::route::host::{Report, Role};
+use crate::route::host::{Host, Report, Role};
 use crate::route::wal::Lsn;
 
 /// How often new databases are looked for.
@@ -28,6 +28,8 @@ const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(5
 /// How many questions are asked on one connection. A server that is to shut down, but waits for those who are in, only says
 /// so to somebody new; and it does not wait for us.
 const QUESTIONS: u32 = 100;
+/// How often another of the servers is met that a name means before we give up, for now.
+const OTHERS: usize = 8;
 /// Longest time an answer may take.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -99,6 +101,8 @@ enum State {
 
 struct Connected {
     probe: Probe,
+    /// Which of the servers it leads to that the host's name may mean.
+    instance: u64,
     asked: u32,
     query: &'static str,
     /// `wal_segment_size`, in bytes.
@@ -111,7 +115,10 @@ impl Watcher {
         loop {
             // Taken out, so that a connection whose answer was not awaited is closed.
             let host = &self.cluster.hosts[self.index];
-            let probe = self.probe.take().filter(|probe| probe.asked < QUESTIONS && !host.is_closing());
+            let mut probe = self.probe.take().filter(|_| !host.is_closing());
+            if let Some(old) = probe.take_if(|probe| probe.asked >= QUESTIONS) {
+                probe = self.renew(old).await;
+            }
             let asked = tokio::time::timeout(LIMIT, self.ask(probe)).await;
             match asked.unwrap_or_else(|_| Err("no answer in time".into())) {
                 Ok(report) => {
@@ -134,8 +141,12 @@ impl Watcher {
     async fn ask(&mut self, probe: Option<Connected>) -> Result<Report, String> {
         let mut connected = match probe {
             Some(connected) => connected,
-            None => self.connect().await?,
+            None => self.connect_to_any().await?,
         };
+        let host = &self.cluster.hosts[self.index];
+        if host.instance() != connected.instance && host.set_instance(connected.instance) {
+            tracing::info!("{host} is another server now");
+        }
         let asked = clock::now();
         connected.asked += 1;
         let rows = connected.probe.run(connected.query).await?;
@@ -157,10 +168,50 @@ impl Watcher {
         Ok(report)
     }
 
+    /// The same connection once more, and new: to the same one of the servers that the name may mean. If that cannot be
+    /// had, the old one will do, unless the host lets nobody in.
+    async fn renew(&self, old: Connected) -> Option<Connected> {
+        let connect = async {
+            for _ in 0..OTHERS {
+                let new = self.connect().await.ok()?;
+                if new.instance == old.instance {
+                    return Some(new);
+                }
+            }
+            None
+        };
+        let new = tokio::time::timeout(LIMIT, connect).await.unwrap_or_default();
+        if self.cluster.hosts[self.index].is_closing() {
+            return None;
+        }
+        new.or(Some(Connected { asked: 0, ..old }))
+    }
+
+    /// Where a host is listed several times, each entry is to stand for another one of the servers that its name means.
+    async fn connect_to_any(&self) -> Result<Connected, String> {
+        let mut connected = self.connect().await?;
+        for _ in 0..OTHERS {
+            if !self.is_watched_elsewhere(connected.instance) {
+                break;
+            }
+            connected = self.connect().await?;
+        }
+        Ok(connected)
+    }
+
+    fn is_watched_elsewhere(&self, instance: u64) -> bool {
+        let hosts = &self.cluster.hosts;
+        let own = &hosts[self.index];
+        let same = |host: &Host| host.name == own.name && host.port == own.port;
+        let others = hosts.iter().enumerate().filter(|(n, host)| *n != self.index && same(host));
+        others.into_iter().any(|(_, host)| host.is_reachable() && host.instance() == instance)
+    }
+
     async fn connect(&self) -> Result<Connected, String> {
         let opened = Probe::open(&self.shared, &self.pool, self.index).await;
         let mut probe = opened.map_err(|error| error.to_string())?;
         probe.run(SETUP).await?;
+        let instance = probe.instance().await;
         let size = probe.run(SEGMENT_QUERY).await.ok();
         let size = size.and_then(|rows| rows.first()?.first()?.as_ref()?.parse().ok());
         let query = match probe.run(QUERY).await {
@@ -174,7 +225,7 @@ impl Watcher {
                 ROLE_QUERY
             }
         };
-        Ok(Connected { probe, asked: 0, query, segment_size: size.unwrap_or(0) })
+        Ok(Connected { probe, instance, asked: 0, query, segment_size: size.unwrap_or(0) })
     }
 
     fn note_failure(&mut self, error: String) {

@@ -1,5 +1,6 @@
 //! A server connection: how it is opened, and what it carries while it moves between pool and clients.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -10,13 +11,14 @@ use super::takeover::MovedServer;
 use crate::auth::scram::ChannelBinding;
 use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
 use crate::clock::{self, Micros};
+use crate::config::Consistency;
 use crate::error::{Refusal, sqlstate};
 use crate::net::connect::{self, Target};
 use crate::net::listener::Peer;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
 use crate::net::tls::certificate;
-use crate::route::cluster::Purpose;
+use crate::route::cluster::{Cluster, Purpose};
 use crate::route::host::{Host, Role};
 use crate::session::forward::{self, ServerSession};
 use crate::session::parameters::Parameters;
@@ -25,6 +27,8 @@ use crate::wire::{backend, write};
 
 /// Longest message taken from a server during login or in answer to a query of our own.
 const MAX_MESSAGE: usize = 1 << 20;
+/// How often another of the servers is met that a name means before we give up, for now.
+const OTHERS: usize = 8;
 /// The server did not let us in within `server_connect_timeout`.
 const LOGIN_TIMEOUT: &str = "connect timeout";
 
@@ -43,6 +47,8 @@ pub struct Server {
     pub info: Arc<ServerInfo>,
     /// What it is good for.
     pub purpose: Purpose,
+    /// Which server it leads to, if it is for reads from a replica; else 0.
+    pub instance: u64,
     /// A client has had it: what was just opened need not be checked.
     pub used: bool,
     /// When it was last given back.
@@ -66,6 +72,9 @@ pub enum ConnectError {
     /// It is not what was looked for: a standby where the primary was wanted, or the other way round.
     #[error("is a {}", .0.name())]
     WrongRole(Role),
+    /// The name means several servers, and this is not the one of which it is known what it has replayed.
+    #[error("is another server than the one that is watched")]
+    OtherServer,
 }
 
 impl From<io::Error> for ConnectError {
@@ -94,6 +103,13 @@ impl Server {
         } else {
             Some("host has another role now")
         }
+    }
+
+    /// Whether it leads to another server than the one of which it is known what it has replayed.
+    #[inline]
+    pub fn is_unwatched(&self) -> bool {
+        let watched = self.slot.host().map_or(0, |(cluster, host)| cluster.hosts[host].instance());
+        self.purpose != Purpose::Write && watched != 0 && self.instance != watched
     }
 
     /// Closes the connection and logs why.
@@ -175,6 +191,22 @@ impl Probe {
         write::query(&mut message, sql.as_bytes());
         ask(&mut self.stream, message, |_| Ok(())).await
     }
+
+    /// Which server it leads to; 0: it does not say.
+    pub async fn instance(&mut self) -> u64 {
+        instance(&mut self.stream).await
+    }
+}
+
+/// Tells the servers apart that a name may mean: by when they were started, to the microsecond.
+async fn instance(stream: &mut Stream) -> u64 {
+    let sql =
+        b"SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8";
+    let mut message = Vec::new();
+    write::query(&mut message, sql);
+    let rows = ask(stream, message, |_| Ok(())).await.unwrap_or_default();
+    let text = rows.into_iter().flatten().next().flatten();
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Sends a request and collects its rows.
@@ -236,80 +268,122 @@ pub async fn open(
     slot: Slot,
     own: &[Parameter],
 ) -> Result<Box<Server>, (ConnectError, Slot)> {
-    let pool = Arc::clone(&slot.pool);
-    let cluster = pool.database.cluster();
+    let cluster = slot.pool.database.cluster();
     let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
-    for host in cluster.candidates(slot.purpose) {
+    let mut others = 0;
+    let mut candidates: VecDeque<usize> = cluster.candidates(slot.purpose).into();
+    while let Some(host) = candidates.pop_front() {
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
-        let info = Arc::new(shared.server_info(&pool, target, host));
-        let limit = pool.settings.load().server_connect_timeout;
-        let attempt = async {
-            let stream = reach(shared, &pool, &info).await?;
-            match info.local.get() {
-                Some(local) => tracing::info!("{info} new connection to server (from {local})"),
-                None => tracing::info!("{info} new connection to server"),
-            }
-            login(shared, &pool, &info, stream, own).await
-        };
-        let attempt = if limit.is_zero() {
-            attempt.await
-        } else {
-            tokio::time::timeout(limit, attempt)
-                .await
-                .unwrap_or_else(|_| Err(ConnectError::Unreachable(LOGIN_TIMEOUT.into())))
-        };
-        note_access(&cluster.hosts[host], &attempt);
-        let attempt = attempt.and_then(|(stream, parameters)| {
-            let role = note_role(&cluster, host, &parameters);
-            if cluster.suits(host, slot.purpose) {
-                Ok((stream, parameters))
-            } else {
-                Err(ConnectError::WrongRole(role))
-            }
-        });
-        match attempt {
-            Ok((stream, parameters)) => {
+        let info = Arc::new(shared.server_info(&slot.pool, target, host));
+        match open_at(shared, &slot, &cluster, &info, own).await {
+            Ok(opened) => {
                 info.set_state(ServerState::Idle);
                 cluster.connected(host);
-                let session = ServerSession::new(parameters);
-                let server = Box::new(Server {
-                    stream,
-                    session,
-                    pending: Vec::new(),
-                    carry: Vec::new(),
-                    purpose: slot.purpose,
-                    used: false,
-                    idle_since: clock::now(),
-                    slot: slot.occupied(shared, Arc::clone(&info), cluster),
-                    info,
-                });
-                server.note_application_name();
-                return Ok(server);
+                return Ok(opened.into_server(slot.occupied(shared, Arc::clone(&info), cluster), info));
             }
             Err(error) => {
-                if let ConnectError::Unreachable(why) | ConnectError::NotNow(why) = &error {
-                    cluster.hosts[host].failed(why.clone());
-                    pool.database.suspect();
+                if matches!(error, ConnectError::OtherServer) && others < OTHERS {
+                    others += 1;
+                    candidates.push_front(host);
                 }
-                let reason = match &error {
-                    ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
-                    ConnectError::Unreachable(why) if why == LOGIN_TIMEOUT => why,
-                    ConnectError::Unreachable(_) | ConnectError::NotNow(_) => "connect failed",
-                    // A client's own connection may lack a right that those of others do not need.
-                    ConnectError::Refused(_) if !own.is_empty() => "login failed",
-                    ConnectError::Refused(refusal) => refusal.reason(),
-                    ConnectError::WrongRole(_) => "wrong role",
-                };
-                tracing::warn!("{info} {error}");
-                tracing::info!(
-                    "{info} closing because: {reason} (age={}s)",
-                    clock::now().since(info.connected).as_secs()
-                );
+                note_failure(&slot.pool, &cluster.hosts[host], &info, &error, own);
                 failure = error;
             }
         }
     }
     Err((failure, slot))
+}
+
+/// What a login to a server has led to.
+struct Opened {
+    stream: Stream,
+    parameters: Parameters,
+    instance: u64,
+}
+
+impl Opened {
+    fn into_server(self, slot: Slot, info: Arc<ServerInfo>) -> Box<Server> {
+        let server = Box::new(Server {
+            stream: self.stream,
+            session: ServerSession::new(self.parameters),
+            pending: Vec::new(),
+            carry: Vec::new(),
+            purpose: slot.purpose,
+            instance: self.instance,
+            used: false,
+            idle_since: clock::now(),
+            slot,
+            info,
+        });
+        server.note_application_name();
+        server
+    }
+}
+
+/// Opens a connection to this host within `server_connect_timeout`.
+async fn open_at(
+    shared: &Shared,
+    slot: &Slot,
+    cluster: &Cluster,
+    info: &ServerInfo,
+    own: &[Parameter],
+) -> Result<Opened, ConnectError> {
+    let settings = slot.pool.settings.load_full();
+    let host = &cluster.hosts[info.host];
+    let attempt = async {
+        let stream = reach(shared, &slot.pool, info).await?;
+        match info.local.get() {
+            Some(local) => tracing::info!("{info} new connection to server (from {local})"),
+            None => tracing::info!("{info} new connection to server"),
+        }
+        let (mut stream, parameters) = login(shared, &slot.pool, info, stream, own).await?;
+        let reads = slot.purpose != Purpose::Write;
+        let instance = if reads { instance(&mut stream).await } else { 0 };
+        Ok(Opened { stream, parameters, instance })
+    };
+    let limit = settings.server_connect_timeout;
+    let opened = if limit.is_zero() {
+        attempt.await
+    } else {
+        let attempt = tokio::time::timeout(limit, attempt).await;
+        attempt.unwrap_or_else(|_| Err(ConnectError::Unreachable(LOGIN_TIMEOUT.into())))
+    };
+    note_access(host, &opened);
+    let opened = opened?;
+    let role = note_role(cluster, info.host, &opened.parameters);
+    if !cluster.suits(info.host, slot.purpose) {
+        return Err(ConnectError::WrongRole(role));
+    }
+    let reads = slot.purpose != Purpose::Write && settings.read_consistency != Consistency::Eventual;
+    if reads && host.instance() != 0 && host.instance() != opened.instance {
+        return Err(ConnectError::OtherServer);
+    }
+    Ok(opened)
+}
+
+/// Logs why a connection could not be opened, and what that says of the host.
+fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectError, own: &[Parameter]) {
+    if let ConnectError::Unreachable(why) | ConnectError::NotNow(why) = error {
+        host.failed(why.clone());
+        pool.database.suspect();
+    }
+    let reason = match error {
+        ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
+        ConnectError::Unreachable(why) if why == LOGIN_TIMEOUT => why,
+        ConnectError::Unreachable(_) | ConnectError::NotNow(_) => "connect failed",
+        // A client's own connection may lack a right that those of others do not need.
+        ConnectError::Refused(_) if !own.is_empty() => "login failed",
+        ConnectError::Refused(refusal) => refusal.reason(),
+        ConnectError::WrongRole(_) => "wrong role",
+        ConnectError::OtherServer => "not the server that is watched",
+    };
+    if !matches!(error, ConnectError::OtherServer) {
+        tracing::warn!("{info} {error}");
+    }
+    tracing::info!(
+        "{info} closing because: {reason} (age={}s)",
+        clock::now().since(info.connected).as_secs()
+    );
 }
 
 /// Makes a connection that another process has opened one of this pool's.
@@ -340,6 +414,7 @@ pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io
         pending: Vec::new(),
         carry: Vec::new(),
         purpose: slot.purpose,
+        instance: 0,
         used: true,
         idle_since: clock::now(),
         slot: slot.occupied(shared, Arc::clone(&info), cluster),
@@ -348,7 +423,7 @@ pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io
 }
 
 /// PostgreSQL 14 and later say in the login itself whether they are a standby.
-fn note_role(cluster: &crate::route::cluster::Cluster, host: usize, parameters: &Parameters) -> Role {
+fn note_role(cluster: &Cluster, host: usize, parameters: &Parameters) -> Role {
     let role = match parameters.in_hot_standby() {
         Some(true) => Role::Replica,
         Some(false) => Role::Primary,

@@ -1,7 +1,9 @@
 //! A host of a database and what is known of it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
+};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -48,6 +50,8 @@ pub struct Host {
     closing: AtomicBool,
     /// 0: not known.
     timeline: AtomicU32,
+    /// Which of the servers that its name may mean is watched; 0: not known.
+    instance: AtomicU64,
     /// Where it writes (primary), or what it has replayed (replica).
     position: AtomicU64,
     /// When it said so.
@@ -98,6 +102,7 @@ impl Host {
             reachable: AtomicBool::new(true),
             closing: AtomicBool::new(false),
             timeline: AtomicU32::new(0),
+            instance: AtomicU64::new(0),
             position: AtomicU64::new(0),
             told: AtomicMicros::default(),
             caught_up: AtomicMicros::default(),
@@ -167,6 +172,20 @@ impl Host {
     /// Its timeline, 0 if that is not known.
     pub fn timeline(&self) -> u32 {
         self.timeline.load(Relaxed)
+    }
+
+    /// Which server is watched; 0: not known. A name may mean several, as a Kubernetes Service does, and what is known of
+    /// one of them says nothing of the others.
+    pub fn instance(&self) -> u64 {
+        self.instance.load(Relaxed)
+    }
+
+    /// From now on this server is watched; says whether it is another one than before.
+    pub fn set_instance(&self, instance: u64) -> bool {
+        // In this order: whoever sees the new one must not see what the old one has replayed.
+        self.caught_up.set(Micros(0));
+        let before = self.instance.swap(instance, SeqCst);
+        before != 0 && before != instance
     }
 
     /// Where it writes, or what it has replayed.

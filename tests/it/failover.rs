@@ -16,12 +16,12 @@ const READERS: usize = 16;
 
 /// What clients have seen.
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// Numbers whose INSERT was acknowledged.
     acknowledged: Mutex<Vec<u64>>,
     /// Errors of writers and of readers, by SQLSTATE and text.
-    write_errors: Mutex<Vec<String>>,
-    read_errors: Mutex<Vec<String>>,
+    pub(crate) write_errors: Mutex<Vec<String>>,
+    pub(crate) read_errors: Mutex<Vec<String>>,
     reads: AtomicU64,
     /// When writes were acknowledged, in milliseconds since the beginning.
     last_write: AtomicU64,
@@ -82,7 +82,7 @@ async fn read(port: u16, seen: Arc<Seen>) {
 }
 
 /// Waits until it is known which host is what and what a read is.
-fn wait_for_roles(pooler: &Pooler) {
+pub(crate) fn wait_for_roles(pooler: &Pooler) {
     run(async { pooler.raw().await.value("SELECT 1").await });
     eventually("both roles are known", || {
         let log = pooler.log();
@@ -91,7 +91,7 @@ fn wait_for_roles(pooler: &Pooler) {
 }
 
 /// Has clients work while `change` makes the second server the primary; it returns when that takes writes.
-fn under_load(pair: &Pair, pooler: &Pooler, change: impl FnOnce() + Send) -> Arc<Seen> {
+pub(crate) fn under_load(pair: &Pair, pooler: &Pooler, change: impl FnOnce() + Send) -> Arc<Seen> {
     pair.admin_app(
         0,
         &format!("CREATE TABLE numbers (n bigint); ALTER TABLE numbers OWNER TO {}", crate::support::USER),
@@ -127,7 +127,7 @@ fn under_load(pair: &Pair, pooler: &Pooler, change: impl FnOnce() + Send) -> Arc
 }
 
 /// Nothing acknowledged is lost, nothing was done twice; says what was seen.
-fn check(what: &str, pair: &Pair, seen: &Seen) {
+pub(crate) fn check(what: &str, pair: &Pair, seen: &Seen) {
     let rows = pair.admin_app(1, "SELECT n FROM numbers");
     let rows: Vec<u64> = rows.lines().map(|n| n.parse().unwrap()).collect();
     let unique: HashSet<u64> = rows.iter().copied().collect();

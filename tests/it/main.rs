@@ -32,6 +32,7 @@ mod replication;
 mod routing;
 mod routing_hints;
 mod routing_table;
+mod services;
 mod support;
 mod systemd;
 mod takeover;

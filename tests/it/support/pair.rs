@@ -1,21 +1,21 @@
-//! A primary and a streaming replica that one test has for itself: to hold back, to stop, to promote.
+//! A primary and streaming replicas that one test has for itself: to hold back, to stop, to promote.
 
 use super::cluster::Cluster;
 use super::{PASSWORD, USER, cluster, free_port};
 
-/// Two PostgreSQL servers; which of them is the primary changes.
+/// Two PostgreSQL servers, or more; which of them is the primary changes.
 pub(crate) struct Pair {
     cluster: &'static Cluster,
-    names: [String; 2],
-    pub(crate) ports: [u16; 2],
+    names: Vec<String>,
+    pub(crate) ports: Vec<u16>,
 }
 
 impl Pair {
     /// Starts both, the first one being the primary.
     pub(crate) fn start(name: &str) -> Self {
         let cluster = cluster();
-        let names = [format!("{name}-0"), format!("{name}-1")];
-        let pair = Self { cluster, names, ports: [free_port(), free_port()] };
+        let names = vec![format!("{name}-0"), format!("{name}-1")];
+        let pair = Self { cluster, names, ports: vec![free_port(), free_port()] };
         cluster.init(&pair.names[0]);
         let rules = "local all all trust\nhost replication all 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         cluster.start_instance(&pair.names[0], pair.ports[0], "wal_log_hints = on\n", rules);
@@ -23,6 +23,14 @@ impl Pair {
         pair.admin(0, &format!("CREATE DATABASE app OWNER {USER}"));
         pair.clone_to(1, 0);
         pair
+    }
+
+    /// Starts another replica of the first server; it has the next number.
+    pub(crate) fn add_replica(&mut self) {
+        let number = self.names.len();
+        self.names.push(self.names[0].replace("-0", &format!("-{number}")));
+        self.ports.push(free_port());
+        self.clone_to(number, 0);
     }
 
     /// Makes one the replica of the other, from nothing.
@@ -112,7 +120,7 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        for which in 0..2 {
+        for which in 0..self.names.len() {
             // Those that are down already do not mind.
             let _ =
                 self.cluster.try_run("pg_ctl", &["-D", &self.data(which), "-s", "-m", "immediate", "stop"]);

@@ -1,0 +1,158 @@
+//! Hosts behind Kubernetes Services, as CloudNativePG's `-rw` and `-ro`: a name that means another server after a failover, none
+//! at all for a while, or several at once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::failover::{check, under_load, wait_for_roles};
+use crate::support::pair::Pair;
+use crate::support::raw::Raw;
+use crate::support::{Pooler, eventually, free_port, run};
+
+/// An address that leads to one of several servers: each new connection to the next one. Without any it refuses them; those that
+/// there are stay.
+struct Service {
+    port: u16,
+    endpoints: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Service {
+    fn start(endpoints: &[u16]) -> Self {
+        let service = Self { port: free_port(), endpoints: Arc::new(Mutex::new(endpoints.to_vec())) };
+        let (port, endpoints) = (service.port, Arc::downgrade(&service.endpoints));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (mut listener, mut turn) = (None, 0);
+                // Until the test ends.
+                while let Some(endpoints) = endpoints.upgrade() {
+                    let endpoints = endpoints.lock().clone();
+                    if endpoints.is_empty() {
+                        listener = None;
+                    } else if listener.is_none() {
+                        listener = TcpListener::bind(("127.0.0.1", port)).await.ok();
+                    }
+                    let Some(listening) = &listener else {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        continue;
+                    };
+                    let accepted = tokio::time::timeout(Duration::from_millis(5), listening.accept());
+                    if let Ok(Ok((client, _))) = accepted.await {
+                        turn += 1;
+                        tokio::spawn(forward(client, endpoints[turn % endpoints.len()]));
+                    }
+                }
+            });
+        });
+        service
+    }
+
+    fn set(&self, endpoints: &[u16]) {
+        *self.endpoints.lock() = endpoints.to_vec();
+    }
+}
+
+async fn forward(mut client: TcpStream, to: u16) {
+    if let Ok(mut server) = TcpStream::connect(("127.0.0.1", to)).await {
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    }
+}
+
+fn pooler(services: &[&Service], settings: &str) -> Pooler {
+    let join =
+        |what: &dyn Fn(&Service) -> String| services.iter().map(|s| what(s)).collect::<Vec<_>>().join(",");
+    let (hosts, ports) = (join(&|_| "127.0.0.1".to_owned()), join(&|s| s.port.to_string()));
+    let database = format!("app = host={hosts} port={ports} read_write_split=1\n");
+    Pooler::with_databases(&database, &format!("default_pool_size = 8\nlog_connections = 0\n{settings}"))
+}
+
+#[test]
+fn a_failover_behind_services_costs_only_what_was_under_way() {
+    let pair = Pair::start("services");
+    let (rw, ro) = (Service::start(&pair.ports[..1]), Service::start(&pair.ports[1..]));
+    let pooler = pooler(&[&rw, &ro], "");
+    let seen = under_load(&pair, &pooler, || {
+        rw.set(&[]);
+        pair.stop(0, "fast");
+        std::thread::sleep(Duration::from_secs(1));
+        pair.promote(1);
+        ro.set(&[]);
+        rw.set(&pair.ports[1..]);
+    });
+    check("-rw without endpoints for a second", &pair, &seen);
+    let errors = seen.write_errors.lock();
+    assert!(errors.len() <= 8, "{errors:?}");
+    assert!(seen.read_errors.lock().is_empty());
+}
+
+/// Which servers answer when as many read at once as there may be connections.
+fn replicas_used(pooler: &Pooler) -> HashSet<String> {
+    let port = pooler.port;
+    run(async move {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            tasks.spawn(async move {
+                let mut raw = Raw::log_in(port, "app").await;
+                raw.value("/* pgweir: replica */ SELECT current_setting('port'), pg_sleep(0.1)").await
+            });
+        }
+        tasks.join_all().await.into_iter().collect()
+    })
+}
+
+#[test]
+fn several_servers_behind_one_name_are_not_taken_for_one() {
+    let mut pair = Pair::start("several");
+    pair.add_replica();
+    let (rw, ro) = (Service::start(&pair.ports[..1]), Service::start(&pair.ports[1..]));
+    // So that a client gets another connection each time.
+    let once = pooler(&[&rw, &ro], "server_round_robin = 1");
+    wait_for_roles(&once);
+    let used = replicas_used(&once);
+    assert_eq!(used.len(), 1, "only the one that is watched: {used:?}");
+    let twice = pooler(&[&rw, &ro, &ro], "server_round_robin = 1");
+    wait_for_roles(&twice);
+    eventually("each entry is for one of them", || replicas_used(&twice).len() == 2);
+
+    // One of them has not seen a write, and nobody who has to see it reads there.
+    pair.admin_app(0, "CREATE TABLE seen (n int); GRANT ALL ON seen TO PUBLIC; INSERT INTO seen VALUES (0)");
+    pair.admin(2, "SELECT pg_wal_replay_pause()");
+    for pooler in [&once, &twice] {
+        run(pooler.console("RELOAD"));
+        run(async {
+            let mut raw = pooler.raw().await;
+            let mut before = 0;
+            for _ in 0..10 {
+                raw.rows("UPDATE seen SET n = n + 1").await;
+                tokio::time::sleep(Duration::from_millis(120)).await;
+                for _ in 0..5 {
+                    let now: i32 = raw.value("SELECT n FROM seen").await.parse().unwrap();
+                    assert!(now > before, "{now} after {before}");
+                }
+                before += 1;
+            }
+        });
+        pair.admin_app(0, "UPDATE seen SET n = 0");
+    }
+    pair.admin(2, "SELECT pg_wal_replay_resume()");
+}
+
+#[test]
+fn a_server_that_a_name_means_no_more_is_replaced() {
+    let mut pair = Pair::start("replaced");
+    pair.add_replica();
+    let (rw, ro) = (Service::start(&pair.ports[..1]), Service::start(&pair.ports[1..2]));
+    let pooler = pooler(&[&rw, &ro], "");
+    wait_for_roles(&pooler);
+    assert_eq!(replicas_used(&pooler), HashSet::from([pair.ports[1].to_string()]));
+    ro.set(&pair.ports[2..]);
+    pair.kill(1);
+    eventually("the other replica is read from", || {
+        replicas_used(&pooler).contains(&pair.ports[2].to_string())
+    });
+    assert!(pooler.log().contains("is another server now"));
+}
