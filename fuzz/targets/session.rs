@@ -30,7 +30,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new() -> Self {
         let mut server = ServerSession::default();
-        server.attach();
+        server.attach(false);
         Self {
             registry: Registry::default(),
             client: ClientSession::default(),
@@ -97,7 +97,7 @@ impl Link {
     pub(super) fn change_server(&mut self) {
         self.server.detach(&mut self.client);
         self.server = ServerSession::new(Parameters::clone(&self.server.parameters));
-        self.server.attach();
+        self.server.attach(false);
     }
 
     /// Whether nothing lies around half dealt with.

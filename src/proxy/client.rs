@@ -334,6 +334,7 @@ impl Client {
             let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
             if let Err(reason) = server.drain_idle(&mut scrap) {
                 server.close(&reason);
+                self.pool.database.suspect();
             } else if let Some(reason) = self.must_go(&server) {
                 server.close(reason);
             } else {
@@ -600,7 +601,10 @@ impl Client {
             }
         };
         let rest = &bytes[received.consumed..];
-        let verdict = self.attempt.as_mut().map_or(Verdict::Deliver, |attempt| attempt.judge(out.bytes()));
+        let verdict = self
+            .attempt
+            .as_mut()
+            .map_or(Verdict::Deliver, |attempt| attempt.judge(out.bytes(), received.failed));
         // First the books, then the answer: whoever has the answer must find it in the books.
         if received.queries > 0 {
             self.account(&received);

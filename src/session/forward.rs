@@ -13,6 +13,7 @@ use super::pipeline::{Action, Expect, Pipeline, Undone, Unexpected, Verdict};
 use super::prepared::{ClientStatements, Registry, ServerStatements, Statement, server_name};
 use crate::error::{Refusal, sqlstate};
 use crate::sql::{self, Route};
+use crate::wire::backend::error_fields;
 use crate::wire::frame::{Frame, FrameError, HEADER, peek};
 use crate::wire::{frontend, write};
 
@@ -55,6 +56,10 @@ pub struct ServerSession {
     rest: Rest,
     /// What the transaction has changed in the database's catalog.
     ddl: Ddl,
+    /// One client has it for a whole session.
+    exclusive: bool,
+    /// Its client has been told that it ends the connection, and why.
+    has_said_why: bool,
 }
 
 /// How a command changes a database's catalog, as far as routing is concerned.
@@ -143,6 +148,8 @@ pub struct Received {
     pub transactions: u32,
     /// The server has reported a parameter.
     pub reported: bool,
+    /// The client gets an error.
+    pub failed: bool,
     /// A transaction that has changed the catalog has ended.
     pub ddl: Ddl,
 }
@@ -246,8 +253,15 @@ impl ServerSession {
     }
 
     /// A client gets this server. Its unnamed statement, if there is one, belongs to somebody else.
-    pub fn attach(&mut self) {
+    /// `exclusive`: for as long as it wants.
+    pub fn attach(&mut self, exclusive: bool) {
         self.unnamed.valid = false;
+        self.exclusive = exclusive;
+    }
+
+    /// Whether its client has been told that it ends the connection, and why.
+    pub fn has_said_why(&self) -> bool {
+        self.has_said_why
     }
 
     /// A client leaves this settled server: it takes along what the server knows of it.
@@ -690,7 +704,7 @@ pub fn server_to_client(
             break;
         }
         let verdict = server.pipeline.on_backend(frame.tag, frame.body)?;
-        let keep = verdict == Verdict::Forward;
+        let keep = verdict == Verdict::Forward || verdict == Verdict::Farewell && server.exclusive;
         match frame.tag {
             b'D' | b'd' => {}
             b'Z' if keep => {
@@ -710,12 +724,18 @@ pub fn server_to_client(
             }
             b'C' => forget_statements(frame.body, server, client),
             b'E' if verdict == Verdict::SetupFailed => {
-                let fields = crate::wire::backend::error_fields(frame.body);
-                let text = fields.text();
-                let leaving = matches!(fields.severity, b"FATAL" | b"PANIC");
-                return Err(if leaving { ServerFault::Leaving(text) } else { ServerFault::Setup(text) });
+                let text = error_fields(frame.body).text();
+                return Err(if is_fatal(frame.body) {
+                    ServerFault::Leaving(text)
+                } else {
+                    ServerFault::Setup(text)
+                });
             }
-            b'E' => undo_statements(server, client),
+            b'E' => {
+                undo_statements(server, client);
+                received.failed |= keep;
+                server.has_said_why |= keep && is_fatal(frame.body);
+            }
             _ => {}
         }
         if keep {
@@ -744,6 +764,10 @@ fn fake_replies(pipeline: &mut Pipeline, out: &mut Output<'_>) {
     while let Some(tag) = pipeline.pop_fake() {
         write::frame(out.insert(), tag, |_| {});
     }
+}
+
+fn is_fatal(error: &[u8]) -> bool {
+    matches!(error_fields(error).severity, b"FATAL" | b"PANIC")
 }
 
 fn is_read_whole(tag: u8) -> bool {

@@ -84,6 +84,8 @@ pub enum Verdict {
     Skip,
     /// The server refused something the proxy itself had asked for (a SET, a check query).
     SetupFailed,
+    /// The server ends the connection, and owes nobody anything: this concerns only who keeps it for a whole session.
+    Farewell,
 }
 
 /// The server said something that no message to it can have caused.
@@ -107,6 +109,7 @@ pub struct Pipeline {
     /// … and has swallowed a Sync meanwhile.
     swallowed_sync: bool,
     tainted: bool,
+    leaving: bool,
     undone: Vec<Undone>,
 }
 
@@ -121,6 +124,7 @@ impl Default for Pipeline {
             copy_open: false,
             swallowed_sync: false,
             tainted: false,
+            leaving: false,
             undone: Vec::new(),
         }
     }
@@ -142,6 +146,11 @@ impl Pipeline {
     /// error is ignored up to the end of its batch, which no other server would do.
     pub fn is_spent(&self) -> bool {
         self.tainted && self.settled
+    }
+
+    /// Whether the server has said, when it owed nothing, that it ends the connection.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
     }
 
     /// Whether no answer is outstanding.
@@ -291,7 +300,13 @@ impl Pipeline {
         self.drop_stale_copy_ends();
         match self.expected.front() {
             // Nobody asked: the server is about to close the connection.
-            None => self.tainted = true,
+            None => {
+                self.tainted = true;
+                if self.settled {
+                    self.leaving = true;
+                    return Ok(Verdict::Farewell);
+                }
+            }
             Some(_) if self.next_is_ours() => return Ok(Verdict::SetupFailed),
             Some(Entry { expect: Expect::Query | Expect::Call | Expect::Sync, .. }) => {}
             Some(_) => self.fail_batch(),

@@ -297,6 +297,40 @@ fn answers_that_do_not_come() {
     }
 }
 
+/// A server that is stopped says so, even if it has just answered and owes nothing. Who has its answer must not take that for the
+/// answer to what it asks next.
+#[test]
+fn a_farewell_is_not_an_answer() {
+    let farewell = message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0");
+    let port = server(move |stream| {
+        stream.write_all(&welcome())?;
+        read_message(stream)?;
+        let answer = [message(b'C', b"SELECT 0\0"), message(b'Z', b"I")].concat();
+        stream.write_all(&[answer, farewell.clone()].concat())
+    });
+    let pooler = pooler_before(port, "");
+    run(async {
+        let mut raw = log_in_to_hostile(&pooler).await.unwrap();
+        for _ in 0..3 {
+            raw.send(&query("SELECT 1")).await;
+            assert_eq!(raw.until_ready().await.iter().map(|m| m.tag).collect::<String>(), "CZ");
+        }
+        drop(raw);
+        check_at_rest(&pooler, "hostile").await;
+    });
+    assert!(pooler.log().contains("closing because: server ends the connection"));
+    // Who keeps the server for a session loses it with all that the session was, and learns why.
+    let pooler = pooler_before(port, "pool_mode = session");
+    run(async {
+        let mut raw = log_in_to_hostile(&pooler).await.unwrap();
+        raw.send(&query("SELECT 1")).await;
+        let mut all = Vec::new();
+        raw.stream.read_to_end(&mut all).await.unwrap();
+        let text = String::from_utf8_lossy(&all);
+        assert_eq!((text.matches("57P01").count(), text.matches("FATAL").count()), (1, 2), "{text:?}");
+    });
+}
+
 /// What a server says unasked is for nobody: neither for the client that has just had its answer nor for the next one.
 #[test]
 fn answers_to_nothing() {

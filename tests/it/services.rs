@@ -125,15 +125,13 @@ fn several_servers_behind_one_name_are_not_taken_for_one() {
         run(pooler.console("RELOAD"));
         run(async {
             let mut raw = pooler.raw().await;
-            let mut before = 0;
-            for _ in 0..10 {
+            for before in 0..10 {
                 raw.rows("UPDATE seen SET n = n + 1").await;
                 tokio::time::sleep(Duration::from_millis(120)).await;
                 for _ in 0..5 {
                     let now: i32 = raw.value("SELECT n FROM seen").await.parse().unwrap();
                     assert!(now > before, "{now} after {before}");
                 }
-                before += 1;
             }
         });
         pair.admin_app(0, "UPDATE seen SET n = 0");

@@ -24,7 +24,7 @@ impl Client {
         server.info.set_state(ServerState::Active);
         server.info.requested.set(now);
         self.stats.assignments.add(1);
-        server.session.attach();
+        server.session.attach(self.settings.pool_mode == PoolMode::Session);
         let settings = &self.settings;
         if let Some(query) = &settings.server_check_query {
             if server.used && now.since(server.idle_since) > settings.server_check_delay {
@@ -49,15 +49,20 @@ impl Client {
     /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**
     pub(super) fn release_if_settled(&mut self) {
         let Some(server) = &self.server else { return };
-        if self.preparing {
+        if self.preparing || self.settings.pool_mode == PoolMode::Session {
             return;
         }
         let pipeline = &server.session.pipeline;
         let quiet = server.pending.is_empty() && server.carry.is_empty() && !self.session.is_mid_frame();
-        if pipeline.is_spent() && quiet {
-            let server = self.unlink();
-            server.close("reply of a failed COPY is uncertain");
-        } else if server.session.is_settled() && quiet && self.settings.pool_mode != PoolMode::Session {
+        if !quiet {
+            return;
+        }
+        if pipeline.is_leaving() {
+            self.unlink().close("server ends the connection");
+            self.pool.database.suspect();
+        } else if pipeline.is_spent() {
+            self.unlink().close("reply of a failed COPY is uncertain");
+        } else if server.session.is_settled() {
             let server = self.unlink();
             self.give_back(server);
         }
@@ -94,10 +99,14 @@ impl Client {
                 self.try_another_server();
                 return Ok(());
             }
+            let has_said_why = server.session.has_said_why();
             server.close("server conn crashed?");
             self.pool.database.suspect();
             if self.try_on_primary("its server has gone") {
                 return Ok(());
+            }
+            if has_said_why {
+                return Err(End::Gone("server conn crashed?"));
             }
         }
         Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())

@@ -24,6 +24,8 @@ pub(super) struct Attempt {
     batch: Vec<u8>,
     held: Vec<u8>,
     failed: bool,
+    /// An error is among what is held back.
+    has_error: bool,
     /// It might do something else elsewhere: an error is its result, and only if its server goes it is run again.
     is_final: bool,
 }
@@ -45,16 +47,23 @@ impl Attempt {
         let batch = &bytes[..batch_len(bytes).filter(|&len| len <= MOST)?];
         is_repeatable(batch)?;
         let is_final = access != Access::Read;
-        Some(Self { batch: scratch.vector(batch), held: Vec::new(), failed: false, is_final })
+        Some(Self {
+            batch: scratch.vector(batch),
+            held: Vec::new(),
+            failed: false,
+            has_error: false,
+            is_final,
+        })
     }
 
-    /// Takes what the server has said.
-    pub(super) fn judge(&mut self, said: &[u8]) -> Verdict {
+    /// Takes what the server has said; `failed`: there is an error in it.
+    pub(super) fn judge(&mut self, said: &[u8], failed: bool) -> Verdict {
         if self.failed {
             return Verdict::Drop;
         }
+        self.has_error |= failed;
         if self.held.is_empty() {
-            let verdict = judge(said, self.is_final);
+            let verdict = judge(said, self.is_final, self.has_error);
             if verdict == Verdict::Hold {
                 self.held.extend_from_slice(said);
             }
@@ -62,7 +71,7 @@ impl Attempt {
             return verdict;
         }
         self.held.extend_from_slice(said);
-        let verdict = judge(&self.held, self.is_final);
+        let verdict = judge(&self.held, self.is_final, self.has_error);
         self.failed = verdict == Verdict::Drop;
         verdict
     }
@@ -84,7 +93,7 @@ impl Attempt {
     }
 }
 
-fn judge(mut said: &[u8], is_final: bool) -> Verdict {
+fn judge(mut said: &[u8], is_final: bool, has_error: bool) -> Verdict {
     if said.len() > MOST {
         return Verdict::Deliver;
     }
@@ -97,6 +106,8 @@ fn judge(mut said: &[u8], is_final: bool) -> Verdict {
                 let is_result = sqlstate == QUERY_CANCELED || is_final && !sqlstate.starts_with(SERVER_GOES);
                 return if is_result { Verdict::Deliver } else { Verdict::Drop };
             }
+            // Whatever came before the error has not gone to the client either.
+            b'D' | b'C' | b'I' | b's' | b'H' | b'd' | b'c' if has_error => {}
             _ => return Verdict::Deliver,
         }
         if !frame.is_complete() {
@@ -178,34 +189,50 @@ mod tests {
     fn an_error_before_the_first_row_is_not_passed_on() {
         let error: (u8, &[u8]) = (b'E', b"SERROR\0C40001\0\0");
         let start: [(u8, &[u8]); 3] = [(b'1', b""), (b'2', b""), (b'T', b"\0\0")];
-        assert_eq!(judge(&messages(&start), false), Verdict::Hold);
+        assert_eq!(judge(&messages(&start), false, false), Verdict::Hold);
         let failed = messages(&[&start[..], &[error]].concat());
         for cut in 0..failed.len() {
-            let mut attempt = Attempt { batch: Vec::new(), held: Vec::new(), failed: false, is_final: false };
-            assert_eq!(attempt.judge(&failed[..cut]), Verdict::Hold, "{cut}");
-            assert_eq!(attempt.judge(&failed[cut..]), Verdict::Drop, "{cut}");
-            assert_eq!(attempt.judge(&message(b'Z', b"I")), Verdict::Drop);
+            let mut attempt = Attempt {
+                batch: Vec::new(),
+                held: Vec::new(),
+                failed: false,
+                has_error: false,
+                is_final: false,
+            };
+            assert_eq!(attempt.judge(&failed[..cut], true), Verdict::Hold, "{cut}");
+            assert_eq!(attempt.judge(&failed[cut..], true), Verdict::Drop, "{cut}");
+            assert_eq!(attempt.judge(&message(b'Z', b"I"), false), Verdict::Drop);
         }
         for result in
             [(b'D', &b"\0\0"[..]), (b'C', b"SELECT 0\0"), (b'Z', b"I"), (b'E', b"SERROR\0C57014\0\0")]
         {
-            assert_eq!(judge(&messages(&[start[0], result, error]), false), Verdict::Deliver, "{result:?}");
+            assert_eq!(
+                judge(&messages(&[start[0], result, error]), false, false),
+                Verdict::Deliver,
+                "{result:?}"
+            );
         }
+        // Rows that have come with the error have not gone to the client, the end of a batch before it has.
+        let row: (u8, &[u8]) = (b'D', b"\0\0");
+        let ready: (u8, &[u8]) = (b'Z', b"I");
+        assert_eq!(judge(&messages(&[start[2], row, row, error]), false, true), Verdict::Drop);
+        assert_eq!(judge(&messages(&[start[2], row, ready, error]), false, true), Verdict::Deliver);
         // What might write elsewhere is run again only if its server goes.
         let gone = message(b'E', b"SFATAL\0C57P01\0\0");
-        assert_eq!(judge(&message(b'E', b"SERROR\0C25006\0\0"), true), Verdict::Deliver);
-        assert_eq!(judge(&gone, true), Verdict::Drop);
+        assert_eq!(judge(&message(b'E', b"SERROR\0C25006\0\0"), true, true), Verdict::Deliver);
+        assert_eq!(judge(&gone, true, true), Verdict::Drop);
         // A row of which only the beginning has come.
-        assert_eq!(judge(&message(b'D', &[0; 100])[..20], false), Verdict::Deliver);
-        assert_eq!(judge(&message(b'T', &[0; 100])[..20], false), Verdict::Hold);
+        assert_eq!(judge(&message(b'D', &[0; 100])[..20], false, false), Verdict::Deliver);
+        assert_eq!(judge(&message(b'T', &[0; 100])[..20], false, false), Verdict::Hold);
     }
 
     #[test]
     fn what_was_held_back_comes_before_the_rest() {
         let (start, row) = (messages(&[(b'1', b""), (b'T', b"\0\0")]), message(b'D', b"\0\0"));
-        let mut attempt = Attempt { batch: Vec::new(), held: Vec::new(), failed: false, is_final: false };
-        assert_eq!(attempt.judge(&start), Verdict::Hold);
-        assert_eq!(attempt.judge(&row), Verdict::Deliver);
+        let mut attempt =
+            Attempt { batch: Vec::new(), held: Vec::new(), failed: false, has_error: false, is_final: false };
+        assert_eq!(attempt.judge(&start, false), Verdict::Hold);
+        assert_eq!(attempt.judge(&row, false), Verdict::Deliver);
         assert_eq!(attempt.held(), [start, row].concat());
     }
 

@@ -19,7 +19,7 @@ struct Link {
 impl Link {
     fn new(max_prepared: usize) -> Self {
         let mut link = Self { max_prepared, ..Self::default() };
-        link.server.attach();
+        link.server.attach(false);
         link
     }
 
@@ -194,7 +194,7 @@ fn nobody_runs_another_clients_unnamed_statement() {
     link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
     let mut server = std::mem::take(&mut link.server);
     server.detach(&mut link.client);
-    link.server.attach();
+    link.server.attach(false);
     link.to_server.clear();
     link.client_sends(&messages(&[(b'B', b"\0\0x"), SYNC])).unwrap();
     assert_eq!(link.to_server, messages(&[(b'P', b"\0select 1\0\0\0"), (b'B', b"\0\0x"), SYNC]));

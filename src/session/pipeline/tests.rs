@@ -217,6 +217,11 @@ fn what_nobody_asked_for_is_an_error() {
     send(&mut p, &[Parse, Sync]);
     assert!(p.on_backend(b'Z', b"I").is_err(), "the ParseComplete is missing");
     let mut p = Pipeline::default();
-    assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Forward), "57P01 and the like");
-    assert!(p.is_tainted());
+    assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Farewell), "57P01 and the like");
+    assert!(p.is_spent() && p.is_leaving());
+    let mut p = Pipeline::default();
+    send(&mut p, &[Query]);
+    assert_eq!(p.on_backend(b'Z', b"T"), Ok(Verdict::Forward));
+    assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Forward), "it ends a transaction");
+    assert!(p.is_tainted() && !p.is_spent());
 }
