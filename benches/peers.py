@@ -99,12 +99,12 @@ class Bench:
         if self.arguments.pgbouncer:
             self.start_pooler("pgbouncer", self.arguments.pgbouncer, "")
 
-    def start_pooler(self, name, program, settings):
+    def start_pooler(self, name, program, settings, database=None):
         port = self.ports[name] = free_port()
         copy = self.dir / f"{name}.exe"
         shutil.copy(program, copy)
         (self.dir / f"{name}.ini").write_text(
-            f"[databases]\nbench = host=127.0.0.1 port={self.ports['direct']}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"[databases]\nbench = {database or self.primary()}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {port}\nunix_socket_dir =\nauth_type = hba\nauth_hba_file = {self.dir}/hba\n"
             f"auth_file = {self.dir}/users\nclient_tls_sslmode = allow\nclient_tls_key_file = {self.dir}/key\n"
             f"client_tls_cert_file = {self.dir}/cert\nserver_tls_sslmode = disable\n"
@@ -120,6 +120,9 @@ class Bench:
             except OSError:
                 time.sleep(0.05)
         sys.exit(f"{name} does not start: see its log")
+
+    def primary(self):
+        return f"host=127.0.0.1 port={self.ports['direct']}"
 
     def stop(self):
         for process in self.processes:

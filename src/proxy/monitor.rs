@@ -17,7 +17,7 @@ use super::pools::{Database, Pool};
 use super::server::Probe;
 use super::shared::Shared;
 use crate::clock;
-use crate::route::cluster::{Cluster, Purpose};
+use crate::route::cluster::{Cluster, PrimaryChange, Purpose};
 use crate::route::host::{Host, Report, Role};
 use crate::route::wal::Lsn;
 
@@ -130,8 +130,11 @@ impl Watcher {
                     self.note_failure(error);
                 }
             }
+            let period = self.shared.config.load().settings.topology_check_period;
             let pause = match failures {
-                0 => self.shared.config.load().settings.topology_check_period,
+                // The next primary may be any of them, at any moment.
+                0 if self.cluster.primary().is_none() => period.min(RETRY[0]),
+                0 => period,
                 n => RETRY[0].saturating_mul(1 << (n - 1).min(10)).min(RETRY[1]),
             };
             let _ = tokio::time::timeout(pause, self.pool.database.suspected()).await;
@@ -145,7 +148,7 @@ impl Watcher {
         };
         let host = &self.cluster.hosts[self.index];
         if host.instance() != connected.instance && host.set_instance(connected.instance) {
-            tracing::info!("{host} is another server now");
+            tracing::info!("{host} has been restarted, or is another server now");
         }
         let asked = clock::now();
         connected.asked += 1;
@@ -241,6 +244,7 @@ impl Watcher {
         } else {
             tracing::warn!("{host} is not reachable: {error}");
         }
+        self.tell_where_writes_go();
     }
 
     fn note(&mut self, report: &Report) {
@@ -253,7 +257,33 @@ impl Watcher {
         let outdated =
             if self.cluster.is_outdated(self.index) { ", which another one has replaced" } else { "" };
         tracing::info!("{host} is a {}{timeline}{outdated}", report.role.name());
+        self.tell_where_writes_go();
         follow_roles(&self.shared, &self.pool.database);
+    }
+
+    /// For the log: what a failover means for clients.
+    fn tell_where_writes_go(&self) {
+        let (name, cluster) = (&self.pool.database.name, &self.cluster);
+        let host = |n: usize| &cluster.hosts[n];
+        match cluster.note_primary_change(clock::now()) {
+            None => {}
+            Some(PrimaryChange::Lost) => {
+                let limit = self.shared.config.load().settings.failover_hold_timeout.as_secs_f64();
+                tracing::warn!(
+                    "{name}: there is no primary; who needs one waits (failover_hold_timeout={limit})"
+                );
+            }
+            Some(PrimaryChange::Found { primary, without: None }) => {
+                tracing::info!("{name}: writes go to {}", host(primary));
+            }
+            Some(PrimaryChange::Found { primary, without: Some(time) }) => {
+                let seconds = time.as_secs_f64();
+                tracing::info!(
+                    "{name}: writes go to {} after {seconds:.3} s without a primary",
+                    host(primary)
+                );
+            }
+        }
     }
 }
 

@@ -56,6 +56,22 @@ pub struct Cluster {
     last_write: AtomicMicros,
     /// Since when there is no primary; 0: there is one.
     primary_lost: AtomicMicros,
+    /// The primary that was last told of, and when it was found to be lost.
+    told: Mutex<(Option<usize>, Option<Micros>)>,
+}
+
+/// Another host takes writes than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrimaryChange {
+    /// None does.
+    Lost,
+    /// This one does.
+    Found {
+        /// Its number.
+        primary: usize,
+        /// How long there was none; `None`: there has always been one, or never yet.
+        without: Option<Duration>,
+    },
 }
 
 /// Where the primary was when.
@@ -78,6 +94,7 @@ impl Cluster {
             written: Mutex::default(),
             last_write: AtomicMicros::default(),
             primary_lost: AtomicMicros::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -168,6 +185,21 @@ impl Cluster {
         (0..self.hosts.len()).find(|&n| {
             let host = &self.hosts[n];
             host.role() == Role::Primary && host.is_reachable() && !self.is_outdated(n)
+        })
+    }
+
+    /// What has changed since it was called last.
+    pub fn note_primary_change(&self, now: Micros) -> Option<PrimaryChange> {
+        let primary = self.primary();
+        let mut told = self.told.lock();
+        let (before, lost) = *told;
+        if primary == before {
+            return None;
+        }
+        *told = (primary, primary.is_none().then_some(now));
+        Some(match primary {
+            None => PrimaryChange::Lost,
+            Some(primary) => PrimaryChange::Found { primary, without: lost.map(|lost| now.since(lost)) },
         })
     }
 

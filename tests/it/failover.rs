@@ -195,6 +195,16 @@ fn a_switchover_costs_only_what_was_under_way() {
         pair.promote(1);
     });
     check("stop, promote", &pair, &seen);
+    // The log tells it in order.
+    let log = pooler.log();
+    let story = [
+        format!("app: writes go to 127.0.0.1:{}", pair.ports[0]),
+        "app: there is no primary; who needs one waits".to_owned(),
+        format!("127.0.0.1:{} is a primary, timeline 2", pair.ports[1]),
+        format!("app: writes go to 127.0.0.1:{} after ", pair.ports[1]),
+    ];
+    let places: Vec<_> = story.iter().map(|line| log.find(line)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{story:?} at {places:?}\n{log}");
     let errors = seen.write_errors.lock();
     assert!(errors.len() <= 8, "{errors:?}");
     assert!(errors.iter().all(|e| e.starts_with("57P01") || e.starts_with("08006")), "{errors:?}");

@@ -215,3 +215,20 @@ fn who_comes_back_is_warmed_up_and_who_was_there_is_not() {
     let warmth = |n: usize| others.hosts[n].warmth(rules.warm_up, second(30));
     assert_eq!([warmth(0), warmth(1), warmth(2)], [WARM, WARM, WARM / 10]);
 }
+
+#[test]
+fn it_is_told_once_who_takes_writes() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    let changed = |at: u64| hosts.note_primary_change(Micros(at));
+    assert_eq!(changed(10), None);
+    primary(&hosts, 0, 1, 100, 1000);
+    assert_eq!(changed(110), Some(PrimaryChange::Found { primary: 0, without: None }));
+    assert_eq!(changed(120), None);
+    hosts.hosts[0].failed("gone".into());
+    assert_eq!((changed(200), changed(300)), (Some(PrimaryChange::Lost), None));
+    primary(&hosts, 1, 2, 400, 1000);
+    let without = Some(Duration::from_micros(250));
+    assert_eq!(changed(450), Some(PrimaryChange::Found { primary: 1, without }));
+    primary(&hosts, 2, 3, 500, 1000);
+    assert_eq!(changed(600), Some(PrimaryChange::Found { primary: 2, without: None }));
+}
