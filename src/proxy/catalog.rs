@@ -18,7 +18,7 @@ use super::server::Probe;
 use super::shared::Shared;
 use crate::route::cluster::Cluster;
 use crate::route::host::Role;
-use crate::session::forward::Ddl;
+use crate::session::command::Ddl;
 use crate::sql::{self, Catalog, Row};
 
 /// Longest time that reading the catalog may take.

@@ -38,8 +38,10 @@ use crate::pool::limits::Permit;
 use crate::pool::{Outcome, Waiter};
 use crate::route::cluster::Purpose;
 use crate::route::router::{self, Access};
-use crate::session::forward::{self, ClientSession, Context as Walk, Ddl, Idle, Stop};
+use crate::session::command::Ddl;
+use crate::session::forward::{self, ClientSession, Context as Walk, Idle, Stop};
 use crate::session::output::Output;
+use crate::sql::Route;
 use crate::wire::write;
 use link::Reading;
 use retry::{Attempt, Verdict};
@@ -74,6 +76,8 @@ pub struct Client {
     access: Access,
     /// When a write of its own was last acknowledged. Kept only if reads are split from writes.
     last_write: Micros,
+    /// The transaction may have written, by what the server has said of its commands.
+    may_have_written: bool,
     /// The replica it is reading from counts it.
     reading: Option<Reading>,
     /// The read under way, as long as it can be run again.
@@ -158,6 +162,7 @@ impl Client {
             transaction_started: Micros(0),
             access: Access::Write,
             last_write: Micros(0),
+            may_have_written: false,
             reading: None,
             attempt: None,
             on_primary: false,
@@ -291,6 +296,7 @@ impl Client {
     #[inline]
     fn purpose(&mut self, scratch: &mut Scratch, bytes: &[u8], now: Micros) -> Purpose {
         self.access = Access::Write;
+        self.may_have_written = false;
         if !self.settings.read_write_split || self.settings.pool_mode == PoolMode::Session {
             return Purpose::Write;
         }
@@ -605,6 +611,7 @@ impl Client {
             .attempt
             .as_mut()
             .map_or(Verdict::Deliver, |attempt| attempt.judge(out.bytes(), received.failed));
+        self.may_have_written |= received.may_have_written;
         // First the books, then the answer: whoever has the answer must find it in the books.
         if received.queries > 0 {
             self.account(&received);
@@ -672,6 +679,9 @@ impl Client {
     fn note_write(&mut self, now: Micros) {
         let Some(server) = &self.server else { return };
         if !self.settings.read_write_split || only_reads(self.access, server.purpose) {
+            return;
+        }
+        if self.access == Access::ReadOnly && self.session.route == Route::Auto && !self.may_have_written {
             return;
         }
         self.last_write = now;

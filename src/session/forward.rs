@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::command::{self, Ddl};
 use super::output::Output;
 use super::parameters::{self, Parameters};
 use super::pipeline::{Action, Expect, Pipeline, Undone, Unexpected, Verdict};
@@ -60,18 +61,6 @@ pub struct ServerSession {
     exclusive: bool,
     /// Its client has been told that it ends the connection, and why.
     has_said_why: bool,
-}
-
-/// How a command changes a database's catalog, as far as routing is concerned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ddl {
-    /// Not at all.
-    #[default]
-    None,
-    /// It may add what a standby does not have.
-    Adds,
-    /// What was a read may not be one any more.
-    Changes,
 }
 
 /// Bytes of the current frame that have not arrived yet, and whether they go on or are dropped.
@@ -152,6 +141,8 @@ pub struct Received {
     pub failed: bool,
     /// A transaction that has changed the catalog has ended.
     pub ddl: Ddl,
+    /// A command has ended that writes, or may let later ones write, in a transaction that began as a read-only one.
+    pub may_have_written: bool,
 }
 
 /// The server sent something that cannot be; it must be closed.
@@ -719,7 +710,8 @@ pub fn server_to_client(
                 received.reported = true;
             }
             b'C' if keep => {
-                server.ddl = server.ddl.max(ddl(frame.body));
+                server.ddl = server.ddl.max(command::ddl(frame.body));
+                received.may_have_written |= !command::reads(frame.body);
                 forget_statements(frame.body, server, client);
             }
             b'C' => forget_statements(frame.body, server, client),
@@ -781,33 +773,6 @@ fn forget_statements(command: &[u8], server: &mut ServerSession, client: &mut Cl
     }
     if command == b"DISCARD ALL\0" {
         client.reset_route();
-    }
-}
-
-/// Reads CommandComplete. HOT: most commands are told by their first letters.
-#[inline]
-fn ddl(command: &[u8]) -> Ddl {
-    match command {
-        [b'A' | b'I', b'L' | b'M', ..]
-        | [b'C', b'A' | b'R', ..]
-        | [b'C', _, _, _, _, _, b' ', ..]
-        | [b'D', b'O' | b'R', ..] => ddl_command(command),
-        _ => Ddl::None,
-    }
-}
-
-#[cold]
-fn ddl_command(command: &[u8]) -> Ddl {
-    let command = command.strip_suffix(b"\0").unwrap_or(command);
-    let begins = |with: &[&[u8]]| with.iter().any(|with| command.starts_with(with));
-    if begins(&[b"CREATE TABLE", b"CREATE SEQUENCE", b"CALL"]) {
-        Ddl::Adds
-    } else if begins(&[b"CREATE INDEX", b"DROP INDEX", b"DROP TABLE", b"DROP SEQUENCE"]) {
-        Ddl::None
-    } else if begins(&[b"ALTER ", b"CREATE ", b"DROP ", b"IMPORT ", b"COMMIT PREPARED"]) || command == b"DO" {
-        Ddl::Changes
-    } else {
-        Ddl::None
     }
 }
 

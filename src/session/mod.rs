@@ -3,11 +3,13 @@
 //! * [`pipeline`]: which replies the server still owes, and to whom they go. **The safety rule lives here**: a
 //!   server may be given to another client only while [`pipeline::Pipeline::is_settled`].
 //! * [`forward`]: walks a buffer from one side and says which bytes go to the other.
+//! * [`command`]: what a command that has ended means for where later ones may run.
 //! * [`prepared`]: named prepared statements in transaction mode.
 //! * [`parameters`]: run-time parameters that follow the client from server to server.
 //! * [`startup`]: what a client asks for when it logs in.
 //! * [`output`]: the bytes a walk produces: a slice of its input if nothing had to be changed.
 
+pub mod command;
 pub mod forward;
 pub mod output;
 pub mod parameters;

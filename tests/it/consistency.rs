@@ -202,3 +202,41 @@ fn no_read_misses_what_it_must_not_miss() {
         assert!(calm.share > 50, "{consistency}: only {} % were read from the replica", calm.share);
     }
 }
+
+/// Back-to-back transactions are never older than what the replica is known to have.
+#[test]
+fn transactions_that_only_read_do_not_keep_a_client_on_the_primary() {
+    let pair = Pair::start("reading");
+    pair.admin_app(0, "CREATE TABLE numbers (n int); GRANT ALL ON numbers TO PUBLIC");
+    pair.catch_up(1);
+    let pooler = Pooler::with_databases(&pair.database("read_write_split=1"), "topology_check_period = 0.3");
+    run(async { pooler.raw().await.value("SELECT 1").await });
+    eventually("the replica is in use", || {
+        pooler.log().contains("is a replica") && pooler.log().contains("catalog read")
+    });
+    run(async {
+        let mut raw = pooler.raw().await;
+        raw.rows("INSERT INTO numbers VALUES (1)").await;
+        let start = Instant::now();
+        loop {
+            raw.rows("BEGIN READ ONLY").await;
+            assert_eq!(raw.value("SELECT count(*) FROM numbers").await, "1");
+            let on_replica = raw.value("SELECT pg_is_in_recovery()").await == "t";
+            raw.rows("COMMIT").await;
+            if on_replica {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(5), "it stays on the primary");
+        }
+        // But those that turn out to write do.
+        raw.rows("INSERT INTO numbers VALUES (2)").await;
+        raw.rows("BEGIN READ ONLY").await;
+        raw.rows("SET TRANSACTION READ WRITE").await;
+        raw.rows("INSERT INTO numbers VALUES (3)").await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        pair.admin(1, "SELECT pg_wal_replay_pause()");
+        raw.rows("COMMIT").await;
+        assert_eq!(raw.value("SELECT count(*) FROM numbers").await, "3");
+        pair.admin(1, "SELECT pg_wal_replay_resume()");
+    });
+}

@@ -421,28 +421,3 @@ fn chunks<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     all.push(&bytes[from..]);
     all
 }
-
-#[test]
-fn commands_that_change_the_catalog() {
-    for (command, expected) in [
-        ("CREATE FUNCTION", Ddl::Changes),
-        ("CREATE VIEW", Ddl::Changes),
-        ("ALTER TABLE", Ddl::Changes),
-        ("DROP OPERATOR", Ddl::Changes),
-        ("IMPORT FOREIGN SCHEMA", Ddl::Changes),
-        ("COMMIT PREPARED", Ddl::Changes),
-        ("DO", Ddl::Changes),
-        ("CREATE TABLE", Ddl::Adds),
-        ("CALL", Ddl::Adds),
-        ("DROP TABLE", Ddl::None),
-        ("CREATE INDEX", Ddl::None),
-        ("INSERT 0 1", Ddl::None),
-        ("COMMIT", Ddl::None),
-        ("DELETE 1", Ddl::None),
-        ("ANALYZE", Ddl::None),
-        ("SELECT 1", Ddl::None),
-        ("", Ddl::None),
-    ] {
-        assert_eq!(ddl(format!("{command}\0").as_bytes()), expected, "{command}");
-    }
-}
