@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::{Fatal, POLL};
 use crate::admin::http;
 use crate::config::{Config, Settings};
+use crate::net::connect::SocketOptions;
 use crate::net::listener::{self, Listener, SocketFile};
 use crate::proxy::accept;
 use crate::proxy::shared::Shared;
@@ -18,7 +19,7 @@ use crate::proxy::takeover::{Door, DoorKind};
 /// All of them.
 #[derive(Default)]
 pub(super) struct Doors {
-    clients: Vec<Listener>,
+    clients: Vec<(DoorKind, Listener)>,
     http: Option<tokio::net::TcpListener>,
     /// The sockets once more, for a process that takes over.
     copies: Vec<Door>,
@@ -111,7 +112,10 @@ impl Doors {
             let address: SocketAddr = (ip, s.listen_port).into();
             let listener = match take(inherited, DoorKind::Clients, &address.to_string()) {
                 Some(socket) => Listener::inherited(socket),
-                None => listener::tcp(address, s.listen_backlog, s.so_reuseport),
+                None => {
+                    let options = SocketOptions::of(s);
+                    listener::tcp(address, s.listen_backlog, s.so_reuseport, &options)
+                }
             };
             match listener {
                 Ok(listener) => open.push(listener),
@@ -194,28 +198,35 @@ impl Doors {
 
     fn add(&mut self, kind: DoorKind, listener: Listener) -> Result<(), Fatal> {
         self.copies.push(copy(kind, &listener)?);
-        self.clients.push(listener);
+        self.clients.push((kind, listener));
         Ok(())
     }
 
     /// Lets everybody in.
     pub(super) fn serve(&mut self, shared: &Arc<Shared>) {
         self.files.extend(self.inherited_file.take().and_then(|path| SocketFile::new(path).ok()));
-        for listener in self.clients.drain(..) {
+        for (kind, listener) in self.clients.drain(..) {
             let tasks = if listener.tcp_address().is_some() { &mut self.tcp } else { &mut self.others };
-            tasks.push(tokio::task::spawn_local(accept::run(Arc::clone(shared), listener)));
+            // Clients may have been waiting at a socket of the service manager's for longer than this process is there.
+            let is_heir = kind != DoorKind::Activated;
+            tasks.push(tokio::task::spawn_local(accept::run(Arc::clone(shared), listener, is_heir)));
         }
         if let Some(listener) = self.http.take() {
             self.others.push(tokio::task::spawn_local(http::run(Arc::clone(shared), listener)));
         }
     }
 
-    /// Puts `tcp_defer_accept` in force: clients speak first, so there is nothing to do for one that has said nothing.
+    /// Puts in force what the listening sockets have to know of the settings. `tcp_defer_accept`: clients speak first, so
+    /// there is nothing to do for one that has said nothing.
     pub(super) fn follow(&self, settings: &Settings) {
+        let options = SocketOptions::of(settings);
         let is_meant = |door: &&Door| door.kind != DoorKind::Http && !listener::is_unix(&door.socket);
         for door in self.copies.iter().filter(is_meant) {
             if let Err(error) = listener::defer_accept(&door.socket, settings.tcp_defer_accept > 0) {
                 tracing::warn!("cannot set TCP_DEFER_ACCEPT: {error}");
+            }
+            if let Err(error) = options.hand_down(&door.socket) {
+                tracing::warn!("cannot set the options of a listening socket: {error}");
             }
         }
     }

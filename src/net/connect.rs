@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -9,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::resolve::Resolver;
 use super::stream::Stream;
+use crate::config::Settings;
 
 /// Socket settings, from `tcp_keepalive` and its siblings.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,21 +30,47 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
+    /// The options that these settings ask for.
+    pub fn of(s: &Settings) -> Self {
+        Self {
+            keepalive: s.tcp_keepalive,
+            keepidle: s.tcp_keepidle,
+            keepintvl: s.tcp_keepintvl,
+            keepcnt: s.tcp_keepcnt,
+            user_timeout: s.tcp_user_timeout.0,
+            buffer: s.tcp_socket_buffer as usize,
+        }
+    }
+
     /// Applies the settings to a TCP connection. Small messages go out at once (TCP_NODELAY).
     pub fn apply(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
+        self.hand_down(stream)?;
+        self.apply_to_heir(stream)
+    }
+
+    /// Applies to a listening socket what can be taken back there: the kernel hands it down to connections that come in
+    /// later, for which it costs no system call any more.
+    pub fn hand_down(&self, socket: &impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(socket);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_keepalive(self.keepalive)
+    }
+
+    /// Applies the others to a connection that has those from its listening socket. By default there are none.
+    pub fn apply_to_heir(&self, stream: &TcpStream) -> io::Result<()> {
         let socket = SockRef::from(stream);
-        if self.keepalive {
-            let mut keepalive = TcpKeepalive::new();
-            if !self.keepidle.is_zero() {
-                keepalive = keepalive.with_time(self.keepidle);
-            }
-            if !self.keepintvl.is_zero() {
-                keepalive = keepalive.with_interval(self.keepintvl);
-            }
-            if self.keepcnt > 0 {
-                keepalive = keepalive.with_retries(self.keepcnt);
-            }
+        let mut keepalive = TcpKeepalive::new();
+        if !self.keepidle.is_zero() {
+            keepalive = keepalive.with_time(self.keepidle);
+        }
+        if !self.keepintvl.is_zero() {
+            keepalive = keepalive.with_interval(self.keepintvl);
+        }
+        if self.keepcnt > 0 {
+            keepalive = keepalive.with_retries(self.keepcnt);
+        }
+        let has_times = !self.keepidle.is_zero() || !self.keepintvl.is_zero() || self.keepcnt > 0;
+        if self.keepalive && has_times {
             socket.set_tcp_keepalive(&keepalive)?;
         }
         if !self.user_timeout.is_zero() {

@@ -14,6 +14,7 @@ use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::connect::SocketOptions;
 use super::stream::Stream;
 
 sockopt_impl!(
@@ -96,8 +97,13 @@ pub async fn resolve(listen_addr: &str) -> io::Result<Vec<IpAddr>> {
     Ok(all)
 }
 
-/// Listens on a TCP address.
-pub fn tcp(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<Listener> {
+/// Listens on a TCP address. Connections get `options` from the listening socket ([`SocketOptions::hand_down`]).
+pub fn tcp(
+    address: SocketAddr,
+    backlog: u32,
+    reuse_port: bool,
+    options: &SocketOptions,
+) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -105,6 +111,7 @@ pub fn tcp(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<Li
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
     socket.set_nonblocking(true)?;
+    options.hand_down(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     let listener = TcpListener::from_std(socket.into())?;
@@ -267,6 +274,26 @@ impl AsFd for Detached {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_have_the_options_of_their_listening_socket() {
+        let options = |keepalive| SocketOptions { keepalive, ..SocketOptions::default() };
+        let listener = tcp(([127, 0, 0, 1], 0).into(), 8, false, &options(true)).unwrap();
+        for keepalive in [true, false] {
+            options(keepalive).hand_down(&listener).unwrap();
+            let address = listener.tcp_address().unwrap();
+            let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (stream, _) = std::future::poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+            let socket = SockRef::from(stream.tcp().unwrap());
+            assert!(socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.keepalive().unwrap(), keepalive);
         }
     }
 }

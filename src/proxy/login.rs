@@ -59,9 +59,6 @@ pub struct Arrival {
 /// after it.
 pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Future<Output = ()> {
     let Arrival { peer, local, load } = arrival;
-    if let Stream::Tcp(tcp) = &stream {
-        let _ = shared.socket_options().apply(tcp);
-    }
     let newcomer = Newcomer {
         shared: Arc::clone(&shared),
         worker: load.worker,

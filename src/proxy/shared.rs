@@ -251,16 +251,7 @@ impl Shared {
 
     /// The settings for TCP connections.
     pub fn socket_options(&self) -> SocketOptions {
-        let config = self.config.load();
-        let s = &config.settings;
-        SocketOptions {
-            keepalive: s.tcp_keepalive,
-            keepidle: s.tcp_keepidle,
-            keepintvl: s.tcp_keepintvl,
-            keepcnt: s.tcp_keepcnt,
-            user_timeout: s.tcp_user_timeout.0,
-            buffer: s.tcp_socket_buffer as usize,
-        }
+        SocketOptions::of(&self.config.load().settings)
     }
 
     /// What others may know of a server connection about to be opened.
