@@ -49,6 +49,10 @@ impl Received {
 
     /// What has come and was not asked for.
     pub fn into_rest(mut self) -> Vec<u8> {
+        if self.is_empty() {
+            // A client that has said nothing more keeps no memory for it.
+            return Vec::new();
+        }
         self.bytes.drain(..self.taken);
         self.bytes
     }
@@ -69,5 +73,17 @@ impl Received {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_for_a_client_that_has_sent_nothing_ahead() {
+        let received = |taken| Received { bytes: b"startup, query".to_vec(), taken };
+        assert_eq!(received(9).into_rest(), b"query");
+        assert_eq!(received(14).into_rest().capacity(), 0);
     }
 }
