@@ -27,8 +27,8 @@ pub(super) fn startup(input: &[u8]) {
             assert_eq!(&again[4..], input);
         }
         Startup::Session(session) => {
-            if session.protocol == PROTOCOL_3_0 && session.options.is_empty() {
-                write::startup(&mut again, session.parameters.iter().map(|(n, v)| (&**n, &**v)));
+            if session.protocol == PROTOCOL_3_0 && session.options().next().is_none() {
+                write::startup(&mut again, session.parameters());
                 assert_eq!(&again[4..], input);
             }
             requested(&session);

@@ -183,7 +183,7 @@ enum State {
 }
 
 impl Exchange {
-    /// Starts a conversation; gives the first message to the client, if there is one.
+    /// Starts a conversation; gives the first message to the client. Without one there is nothing to wait for.
     pub fn begin(begin: Begin<'_>) -> (Self, Option<AuthRequest>) {
         let secret = begin.account.map(|account| &account.secret);
         match begin.method {
@@ -217,12 +217,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the client has to say something before [`Self::handle`] is called.
-    pub fn needs_answer(&self) -> bool {
-        !matches!(self.0, State::Decided(_))
-    }
-
-    /// Takes the body of the client's password message.
+    /// Takes the body of the client's password message, empty where none was asked for.
     pub fn handle(self, body: &[u8]) -> Progress {
         match self.0 {
             State::Decided(true) => accept(Learned::Nothing),

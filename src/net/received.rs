@@ -18,12 +18,11 @@ pub struct Received {
 }
 
 impl Received {
-    /// Waits until `buf.len()` bytes have come and takes them.
-    pub async fn exact(&mut self, stream: &mut Stream, buf: &mut [u8]) -> io::Result<()> {
-        self.wait_for(stream, buf.len()).await?;
-        buf.copy_from_slice(&self.bytes[self.taken..self.taken + buf.len()]);
-        self.taken += buf.len();
-        Ok(())
+    /// Waits until `len` bytes have come and takes them.
+    pub async fn exact(&mut self, stream: &mut Stream, len: usize) -> io::Result<&[u8]> {
+        self.wait_for(stream, len).await?;
+        self.taken += len;
+        Ok(&self.bytes[self.taken - len..self.taken])
     }
 
     /// Waits for one whole frame, which must not be longer than `max`, and takes it: its tag, and its body in `body`.

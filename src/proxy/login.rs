@@ -56,10 +56,10 @@ pub struct Arrival {
 }
 
 /// Serves an accepted connection until it is closed. The login has memory of its own: it needs much more than what comes
-/// after it.
+/// after it. It is less than a kilobyte, up to which allocators are quick: what few logins need is boxed apart.
 pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Future<Output = ()> {
     let Arrival { peer, local, load } = arrival;
-    let newcomer = Newcomer {
+    let mut newcomer = Newcomer {
         shared: Arc::clone(&shared),
         worker: load.worker,
         stream,
@@ -71,7 +71,10 @@ pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Futu
         tls: None,
         cancel: None,
     };
-    let login = Box::pin(newcomer.log_in());
+    let login = Box::pin(async move {
+        let prepared = newcomer.log_in().await?;
+        Some(newcomer.enter(prepared))
+    });
     async move {
         match login.await {
             Some(Entry::Client(login)) => Client::new(shared, load, *login).await,
@@ -164,13 +167,17 @@ struct Claim {
 }
 
 impl Newcomer {
-    async fn log_in(mut self) -> Option<Entry> {
+    /// Everything up to ReadyForQuery. `None`: there is no session to go on with.
+    async fn log_in(&mut self) -> Option<Prepared> {
         let mut claim = None;
-        let result = self.attempt(&mut claim).await;
-        match result {
-            Ok(Some(entry)) => return Some(self.enter(entry)),
-            Ok(None) => self.pass_cancel_request_on().await,
-            Err(failure) => self.turn_away(claim.as_ref(), failure).await,
+        let failure = match self.attempt(&mut claim).await {
+            Ok(Some(prepared)) => return Some(prepared),
+            Ok(None) => None,
+            Err(failure) => Some(Box::new(failure)),
+        };
+        match failure {
+            None => self.pass_cancel_request_on().await,
+            Some(failure) => Box::pin(self.turn_away(claim.as_ref(), *failure)).await,
         }
         None
     }
@@ -210,7 +217,7 @@ impl Newcomer {
         }
     }
 
-    /// Everything up to ReadyForQuery. `None`: there is no session to go on with (a cancel request).
+    /// The login as far as it goes well. `None`: this is a cancel request.
     async fn attempt(&mut self, claim: &mut Option<Claim>) -> Result<Option<Prepared>, Failure> {
         let limit = self.shared.config.load().settings.client_login_timeout;
         let limit = if limit.is_zero() { Duration::from_secs(u32::MAX.into()) } else { limit };
@@ -218,21 +225,22 @@ impl Newcomer {
         let deadline = tokio::time::Instant::now() + limit;
         let identified =
             tokio::time::timeout_at(deadline, self.identify(claim)).await.map_err(|_| timeout())??;
-        let Some(identified) = identified else { return Ok(None) };
+        let (Some(mut identified), Some(claim)) = (identified, claim) else { return Ok(None) };
         // From here on the client waits for a server, for which `query_wait_timeout` is the limit.
-        self.welcome(identified).await.map(Some)
+        self.welcome(claim, &mut identified).await.map(Some)
     }
 
     /// Finds out who it is.
     async fn identify(&mut self, claim: &mut Option<Claim>) -> Result<Option<Identified>, Failure> {
         let Some(session) = self.startup().await? else { return Ok(None) };
+        let config = self.shared.config.load_full();
         let (user, database) = names(&session)?;
         let claim = &*claim.insert(Claim { user, database });
         let mut out = Vec::new();
         let is_own_user = claim.database == CONSOLE && claim.user == CONSOLE && self.is_own_process();
         let known = |option: &[u8]| is_own_user && option == takeover::OPTION.as_bytes();
-        let takes_over = session.options.iter().any(|option| known(option));
-        let unknown: Vec<_> = session.options.iter().filter(|option| !known(option)).cloned().collect();
+        let takes_over = session.options().any(known);
+        let unknown: Vec<_> = session.options().filter(|option| !known(option)).collect();
         if session.protocol > PROTOCOL_3_2 || !unknown.is_empty() || session.protocol == PROTOCOL_3_0 + 1 {
             let newest = if session.protocol > PROTOCOL_3_2 {
                 PROTOCOL_3_2
@@ -242,7 +250,7 @@ impl Newcomer {
             write::negotiate_protocol_version(&mut out, newest, &unknown);
         }
         let replication = Replication::of(&session)?;
-        if self.shared.config.load().settings.log_connections {
+        if config.settings.log_connections {
             let peer = PeerName(self.peer, self.local);
             tracing::info!(
                 "C-{:#x}: {}/{}@{peer} login attempt: db={} user={} tls={} replication={}",
@@ -263,11 +271,9 @@ impl Newcomer {
         let physical = replication == Replication::Physical;
         let identity = match is_own_user {
             true => None,
-            false => Some(self.authenticate(claim, physical, &mut out).await?),
+            false => Some(self.authenticate(&config, claim, physical, &mut out).await?),
         };
-        let user = identity.as_ref().map_or(&claim.user, |identity| &identity.user).clone();
-        let database = claim.database.clone();
-        Ok(Some(Identified { session, replication, takes_over, identity, out, database, user }))
+        Ok(Some(Identified { session, replication, takes_over, identity, out }))
     }
 
     /// The process at the other end of a Unix socket runs as the same user as this one: it may do as it likes.
@@ -319,9 +325,6 @@ struct Identified {
     /// A process that wants to take over from this one.
     takes_over: bool,
     identity: Option<Identity>,
-    /// The user's name, as proved.
-    user: String,
-    database: String,
     /// What was not sent yet: the last words of the authentication.
     out: Vec<u8>,
 }

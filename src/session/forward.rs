@@ -165,7 +165,14 @@ pub enum ServerFault {
 impl ClientSession {
     /// A session that starts with these parameters.
     pub fn new(parameters: Arc<Parameters>, route: Route) -> Self {
-        Self { parameters, route, initial_route: route, ..Self::default() }
+        Self {
+            parameters,
+            statements: ClientStatements::default(),
+            route,
+            initial_route: route,
+            unnamed: None,
+            rest: Rest::default(),
+        }
     }
 
     /// What it does is what it has chosen at login (RESET).

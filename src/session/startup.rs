@@ -1,36 +1,41 @@
 //! What a StartupMessage asks for, beyond user and database.
 
+use std::borrow::Cow;
+
 use crate::error::{Refusal, sqlstate};
 use crate::session::parameters::Parameters;
 use crate::sql::{self, Route};
-use crate::wire::startup::{Parameter, Session};
+use crate::wire::startup::Session;
 
 /// Parameters of a StartupMessage that are not settings of the session.
 const NOT_SETTINGS: &[&[u8]] = &[b"user", b"database", b"options", b"replication"];
 
+/// Name and value.
+type Setting<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
 /// What a client asked for, still to be compared with what its server reports.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Requested {
-    settings: Vec<Parameter>,
-    from_options: Vec<Parameter>,
+pub struct Requested<'a> {
+    settings: Vec<Setting<'a>>,
+    from_options: Vec<Setting<'a>>,
     /// `pgweir.route`.
     pub route: Route,
     /// Options that cannot be heeded are ignored.
     lenient: bool,
 }
 
-impl Requested {
+impl<'a> Requested<'a> {
     /// Collects the settings of a StartupMessage, those inside `options` included, but for the ones to be ignored
     /// (setting `ignore_startup_parameters`).
-    pub fn new(session: &Session, ignored: &[String]) -> Result<Self, Refusal> {
+    pub fn new(session: &'a Session, ignored: &[String]) -> Result<Self, Refusal> {
         let is_ignored = |name: &[u8]| ignored.iter().any(|i| i.as_bytes().eq_ignore_ascii_case(name));
         let mut requested = Self::default();
-        for (name, value) in &session.parameters {
+        for (name, value) in session.parameters() {
             if requested.take_route(name, value)? {
                 continue;
             }
-            if !NOT_SETTINGS.contains(&&**name) && !is_ignored(name) {
-                requested.settings.push((name.clone(), value.clone()));
+            if !NOT_SETTINGS.contains(&name) && !is_ignored(name) {
+                requested.settings.push((name.into(), value.into()));
             }
         }
         // `options` among the ignored ones: what can be heeded still is.
@@ -120,7 +125,7 @@ fn unsupported(name: &[u8], in_options: bool) -> Refusal {
 }
 
 /// Splits the value of `options` as PostgreSQL does: blanks separate, a backslash escapes.
-fn parse_options(options: &[u8]) -> Result<Vec<Parameter>, Refusal> {
+fn parse_options(options: &[u8]) -> Result<Vec<Setting<'static>>, Refusal> {
     let mut words = words(options).into_iter();
     let mut settings = Vec::new();
     while let Some(word) = words.next() {
@@ -131,8 +136,8 @@ fn parse_options(options: &[u8]) -> Result<Vec<Parameter>, Refusal> {
         };
         let setting = setting.and_then(|setting| {
             let equals = setting.iter().position(|&b| b == b'=')?;
-            let name = setting[..equals].iter().map(|&b| if b == b'-' { b'_' } else { b }).collect();
-            Some((name, setting[equals + 1..].into()))
+            let name: Vec<u8> = setting[..equals].iter().map(|&b| if b == b'-' { b'_' } else { b }).collect();
+            Some((name.into(), setting[equals + 1..].to_vec().into()))
         });
         settings.push(setting.ok_or_else(|| {
             Refusal::protocol(
@@ -161,10 +166,14 @@ fn words(text: &[u8]) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::startup::{self, Startup};
+    use crate::wire::write;
 
     fn session(parameters: &[(&str, &str)]) -> Session {
-        let pair = |(n, v): &(&str, &str)| (n.as_bytes().into(), v.as_bytes().into());
-        Session { protocol: 3 << 16, parameters: parameters.iter().map(pair).collect(), options: Vec::new() }
+        let mut packet = Vec::new();
+        write::startup(&mut packet, parameters.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())));
+        let Ok(Startup::Session(session)) = startup::parse(&packet[4..]) else { panic!("no session") };
+        session
     }
 
     fn reported() -> Parameters {
@@ -176,8 +185,9 @@ mod tests {
     }
 
     fn apply(parameters: &[(&str, &str)]) -> Result<Option<String>, String> {
-        let requested = Requested::new(&session(parameters), &["extra_float_digits".into()])
-            .map_err(|r| r.to_string())?;
+        let session = session(parameters);
+        let requested =
+            Requested::new(&session, &["extra_float_digits".into()]).map_err(|r| r.to_string())?;
         let got = requested.apply(&reported()).map_err(|r| r.to_string())?;
         Ok(got.map(|p| String::from_utf8_lossy(p.get(b"TimeZone").unwrap()).into_owned()))
     }
@@ -199,10 +209,12 @@ mod tests {
 
     #[test]
     fn the_name_of_an_application_says_where_it_runs() {
-        let mut requested = Requested::new(&session(&[("application_name", "psql")]), &[]).unwrap();
+        let named = session(&[("application_name", "psql")]);
+        let mut requested = Requested::new(&named, &[]).unwrap();
         requested.add_host("127.0.0.1:5");
         assert_eq!(requested.get(b"application_name"), Some(&b"psql - 127.0.0.1:5"[..]));
-        let mut requested = Requested::new(&session(&[]), &[]).unwrap();
+        let nameless = session(&[]);
+        let mut requested = Requested::new(&nameless, &[]).unwrap();
         requested.add_host("unix(7)");
         assert_eq!(requested.get(b"application_name"), Some(&b"app - unix(7)"[..]));
     }

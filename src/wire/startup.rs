@@ -1,5 +1,7 @@
 //! The first packet of a connection: it has a length but no tag.
 
+use std::ops::Range;
+
 use super::frame::cstr;
 
 /// Protocol 3.0, as all drivers speak it.
@@ -9,6 +11,8 @@ pub const PROTOCOL_3_2: u32 = 3 << 16 | 2;
 const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
 pub(crate) const SSL_REQUEST: u32 = 1234 << 16 | 5679;
 const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
+/// What names of protocol options begin with.
+const PROTOCOL_OPTION: &[u8] = b"_pq_.";
 
 /// Longest startup packet taken, as in PostgreSQL (`MAX_STARTUP_PACKET_LENGTH`).
 pub const MAX_LENGTH: usize = 10_000;
@@ -96,16 +100,30 @@ pub type Parameter = (Box<[u8]>, Box<[u8]>);
 pub struct Session {
     /// Requested protocol version; the major part is 3.
     pub protocol: u32,
-    /// Name and value of each parameter, in the client's order, `_pq_.` options not among them.
-    pub parameters: Vec<Parameter>,
-    /// Names of protocol options (`_pq_.…`), none of which is supported.
-    pub options: Vec<Box<[u8]>>,
+    /// Names and values as they have come.
+    text: Box<[u8]>,
+    /// Where in `text` each name and its value lie.
+    pairs: Vec<[Range<usize>; 2]>,
 }
 
 impl Session {
+    /// Name and value of each parameter, in the client's order, `_pq_.` options not among them.
+    pub fn parameters(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
+        self.all().filter(|(name, _)| !name.starts_with(PROTOCOL_OPTION))
+    }
+
+    /// Names of protocol options (`_pq_.…`), none of which is supported.
+    pub fn options(&self) -> impl Iterator<Item = &[u8]> {
+        self.all().map(|(name, _)| name).filter(|name| name.starts_with(PROTOCOL_OPTION))
+    }
+
     /// The last value given for a parameter.
     pub fn parameter(&self, name: &str) -> Option<&[u8]> {
-        self.parameters.iter().rev().find(|(n, _)| **n == *name.as_bytes()).map(|(_, v)| &**v)
+        self.parameters().rfind(|(n, _)| *n == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    fn all(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
+        self.pairs.iter().map(|[name, value]| (&self.text[name.clone()], &self.text[value.clone()]))
     }
 }
 
@@ -148,25 +166,23 @@ pub fn parse(body: &[u8]) -> Result<Startup, StartupError> {
     }
 }
 
-fn session(protocol: u32, mut rest: &[u8]) -> Result<Session, StartupError> {
-    let mut parameters = Vec::new();
-    let mut options = Vec::new();
+fn session(protocol: u32, text: &[u8]) -> Result<Session, StartupError> {
+    let mut pairs = Vec::new();
+    let mut at = 0;
+    let mut string = || {
+        let (string, _) = cstr(&text[at..]).ok_or(StartupError::Malformed)?;
+        let range = at..at + string.len();
+        at = range.end + 1;
+        Ok(range)
+    };
     loop {
-        let (name, after) = cstr(rest).ok_or(StartupError::Malformed)?;
+        let name = string()?;
         if name.is_empty() {
-            return if after.is_empty() {
-                Ok(Session { protocol, parameters, options })
-            } else {
-                Err(StartupError::Malformed)
-            };
+            let is_last = name.end + 1 == text.len();
+            let session = Session { protocol, text: text.into(), pairs };
+            return if is_last { Ok(session) } else { Err(StartupError::Malformed) };
         }
-        let (value, after) = cstr(after).ok_or(StartupError::Malformed)?;
-        rest = after;
-        if name.starts_with(b"_pq_.") {
-            options.push(name.into());
-        } else {
-            parameters.push((name.into(), value.into()));
-        }
+        pairs.push([name, string()?]);
     }
 }
 
@@ -211,7 +227,11 @@ mod tests {
         assert_eq!(session.protocol, PROTOCOL_3_2);
         assert_eq!(session.parameter("user"), Some(&b"me"[..]));
         assert_eq!(session.parameter("database"), Some(&b"db"[..]));
-        assert_eq!(session.options.len(), 1);
+        assert_eq!(
+            session.parameters().map(|(name, _)| name).collect::<Vec<_>>(),
+            [b"user", &b"database"[..]]
+        );
+        assert_eq!(session.options().collect::<Vec<_>>(), [b"_pq_.x"]);
         for end in 0..packet.len() {
             assert!(parse(&packet[..end]).is_err(), "cut at {end}");
         }

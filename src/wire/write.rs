@@ -116,7 +116,7 @@ pub fn backend_key_data(out: &mut Vec<u8>, key: &CancelKey) {
 }
 
 /// NegotiateProtocolVersion: the newest minor version spoken here and the options not known.
-pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: u32, options: &[Box<[u8]>]) {
+pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: u32, options: &[&[u8]]) {
     frame(out, b'v', |out| {
         out.extend(newest.to_be_bytes());
         out.extend(u32::try_from(options.len()).unwrap_or(0).to_be_bytes());

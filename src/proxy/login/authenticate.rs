@@ -1,12 +1,11 @@
 //! Who is it? The rule that applies to a client, and what it has to prove.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::{Claim, Failure, Newcomer};
-use crate::auth::exchange::{self, Account, Begin, Exchange, Learned, Method, Progress};
+use crate::auth::exchange::{self, Account, AuthRequest, Begin, Exchange, Learned, Method, Progress};
 use crate::auth::hba::{self, ident::IdentMap};
 use crate::auth::ldap::LdapOptions;
 use crate::auth::scram::ChannelBinding;
@@ -23,8 +22,8 @@ const MAX_PASSWORD: usize = 70_000;
 
 /// Somebody who has proved who they are.
 pub(super) struct Identity {
-    /// The user's name; `auth_query` may have given another one than the client.
-    pub(super) user: String,
+    /// The user's name, if `auth_query` has given another one than the client.
+    pub(super) user: Option<String>,
     /// What `auth_query` has found.
     pub(super) found: Option<Arc<Account>>,
     /// What the proof has revealed.
@@ -49,32 +48,44 @@ impl Newcomer {
     /// Has the client prove that it is who it claims to be. What there is to send at last is left in `out`.
     pub(super) async fn authenticate(
         &mut self,
+        config: &Config,
         claim: &Claim,
         physical_replication: bool,
         out: &mut Vec<u8>,
     ) -> Result<Identity, Failure> {
-        let config = self.shared.config.load_full();
-        let proof = self.proof(&config, claim, physical_replication)?;
-        let mut user = Cow::Borrowed(&*claim.user);
+        let proof = self.proof(config, claim, physical_replication)?;
         if let Proof::Ldap(_) | Proof::Pam = proof {
             let learned = Box::pin(self.authenticate_elsewhere(claim, &proof, out)).await?;
-            return Ok(Identity { user: user.into_owned(), found: None, learned });
+            return Ok(Identity { user: None, found: None, learned });
         }
         let mut account = self.shared.access.load().accounts.get(&*claim.user).cloned();
-        let mut found = None;
-        let mut remembered = None;
+        let (mut other_name, mut found, mut remembered) = (None, None, None);
         if account.is_none() && !matches!(proof, Proof::Exchange(Method::Any)) {
-            if let Some((looked_up, key)) = Box::pin(self.look_up(&config, claim)).await? {
-                user = Cow::Owned(looked_up.user);
+            if let Some((looked_up, key)) = Box::pin(self.look_up(config, claim)).await? {
+                other_name = Some(looked_up.user);
                 account = Some(looked_up.account);
                 found.clone_from(&account);
                 remembered = Some(key);
             }
         }
+        let user = other_name.as_deref().unwrap_or(&claim.user);
         let is_known = account.is_some();
         let learned = match proof {
             Proof::Exchange(method) => {
-                let proved = self.converse(claim, &user, account.as_deref(), method, out).await;
+                let (exchange, request) = Exchange::begin(Begin {
+                    method,
+                    user,
+                    account: account.as_deref(),
+                    entropy: self.shared.entropy(),
+                    mock_key: &self.shared.mock_key,
+                    scram_iterations: config.settings.scram_iterations,
+                    binding: self.tls.as_ref().map_or(ChannelBinding::None, |tls| tls.binding.clone()),
+                });
+                let proved = if let Some(request) = request {
+                    Box::pin(self.converse(claim, exchange, &request, out)).await
+                } else {
+                    self.conclude(claim, exchange.handle(b""), out)
+                };
                 if let (Err(Failure::Refused(_)), Some(key)) = (&proved, &remembered) {
                     // The password may have changed since it was looked up: the next attempt shall know.
                     self.shared.lookups.forget(key);
@@ -82,16 +93,16 @@ impl Newcomer {
                 proved?
             }
             Proof::Certificate(map) => {
-                self.check_certificate(claim, &user, map.as_deref(), is_known)?;
+                self.check_certificate(claim, user, map.as_deref(), is_known)?;
                 Learned::Nothing
             }
             Proof::Peer(map) => {
-                self.check_peer(claim, &user, map.as_deref(), is_known)?;
+                self.check_peer(claim, user, map.as_deref(), is_known)?;
                 Learned::Nothing
             }
             Proof::Ldap(_) | Proof::Pam => unreachable!("have been dealt with"),
         };
-        Ok(Identity { user: user.into_owned(), found, learned })
+        Ok(Identity { user: other_name, found, learned })
     }
 
     fn proof(&self, config: &Config, claim: &Claim, physical_replication: bool) -> Result<Proof, Failure> {
@@ -147,44 +158,38 @@ impl Newcomer {
     async fn converse(
         &mut self,
         claim: &Claim,
-        user: &str,
-        account: Option<&Account>,
-        method: Method,
+        mut exchange: Exchange,
+        request: &AuthRequest,
         out: &mut Vec<u8>,
     ) -> Result<Learned, Failure> {
-        let (mut exchange, request) = Exchange::begin(Begin {
-            method,
-            user,
-            account,
-            entropy: self.shared.entropy(),
-            mock_key: &self.shared.mock_key,
-            scram_iterations: self.shared.config.load().settings.scram_iterations,
-            binding: self.tls.as_ref().map_or(ChannelBinding::None, |tls| tls.binding.clone()),
-        });
-        if let Some(request) = request {
-            write_request(out, &request);
-        }
+        write_request(out, request);
         let mut message = Vec::new();
         loop {
-            if exchange.needs_answer() {
-                self.read_answer(out, &mut message).await?;
-            }
+            self.read_answer(out, &mut message).await?;
             match exchange.handle(&message) {
                 Progress::Continue(next, request) => {
                     write_request(out, &request);
                     exchange = next;
                 }
-                Progress::Accepted(authenticated, last) => {
-                    if let Some(last) = last {
-                        write_request(out, &last);
-                    }
-                    return Ok(authenticated.learned);
-                }
-                Progress::Rejected(failure) => {
-                    self.log_warning(claim, failure.log_detail);
-                    return Err(rejected(&claim.user, failure.kind).into());
-                }
+                end => return self.conclude(claim, end, out),
             }
+        }
+    }
+
+    /// How a conversation has ended.
+    fn conclude(&self, claim: &Claim, end: Progress, out: &mut Vec<u8>) -> Result<Learned, Failure> {
+        match end {
+            Progress::Accepted(authenticated, last) => {
+                if let Some(last) = last {
+                    write_request(out, &last);
+                }
+                Ok(authenticated.learned)
+            }
+            Progress::Rejected(failure) => {
+                self.log_warning(claim, failure.log_detail);
+                Err(rejected(&claim.user, failure.kind).into())
+            }
+            Progress::Continue(..) => unreachable!("has no end yet"),
         }
     }
 
@@ -206,7 +211,7 @@ impl Newcomer {
         proof: &Proof,
         out: &mut Vec<u8>,
     ) -> Result<Learned, Failure> {
-        write_request(out, &exchange::AuthRequest::CleartextPassword);
+        write_request(out, &AuthRequest::CleartextPassword);
         let mut message = Vec::new();
         self.read_answer(out, &mut message).await?;
         // An empty password would be an anonymous login to a directory, which proves nothing.
@@ -298,7 +303,7 @@ impl Newcomer {
     }
 }
 
-fn write_request(out: &mut Vec<u8>, request: &exchange::AuthRequest) {
+fn write_request(out: &mut Vec<u8>, request: &AuthRequest) {
     let (code, body) = request.encode();
     write::authentication(out, code, &body);
 }

@@ -19,7 +19,7 @@ impl Newcomer {
         let (mut ssl, mut gss) = (false, false);
         loop {
             let mut word = [0; 4];
-            self.received.exact(&mut self.stream, &mut word).await?;
+            word.copy_from_slice(self.received.exact(&mut self.stream, 4).await?);
             if word[0] == TLS_HANDSHAKE && self.tls.is_none() && !ssl && !gss {
                 // A TLS ClientHello in place of a startup packet: direct TLS.
                 let Some(tls) = self.offered_tls() else { return Err(Failure::Silent("bad startup packet")) };
@@ -29,9 +29,7 @@ impl Newcomer {
                 continue;
             }
             let len = startup::body_length(word).map_err(|_| Failure::Silent("bad startup packet"))?;
-            let mut body = vec![0; len];
-            self.received.exact(&mut self.stream, &mut body).await?;
-            match startup::parse(&body) {
+            match startup::parse(self.received.exact(&mut self.stream, len).await?) {
                 Ok(Startup::Ssl) if !ssl => {
                     ssl = true;
                     if let Some(tls) = self.offered_tls() {

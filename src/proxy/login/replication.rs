@@ -64,7 +64,8 @@ impl Replication {
 /// Startup parameters for the server: all of the client's but those that say who and where.
 fn startup_parameters(session: &Session) -> Vec<Parameter> {
     let own = |name: &[u8]| matches!(name, b"user" | b"database");
-    session.parameters.iter().filter(|(name, _)| !own(name)).cloned().collect()
+    let others = session.parameters().filter(|(name, _)| !own(name));
+    others.map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 impl Newcomer {

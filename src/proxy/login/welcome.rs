@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::replication::Replication;
-use super::{Failure, Identified, Newcomer, Prepared};
+use super::{Claim, Failure, Identified, Newcomer, Prepared};
 use crate::clock::AtomicMicros;
 use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
@@ -20,20 +20,26 @@ use crate::wire::write;
 
 impl Newcomer {
     /// The client is who it says. Gives it a place, once a server has told what it is like.
-    pub(super) async fn welcome(&mut self, mut identified: Identified) -> Result<Prepared, Failure> {
+    pub(super) async fn welcome(
+        &mut self,
+        claim: &Claim,
+        identified: &mut Identified,
+    ) -> Result<Prepared, Failure> {
         if identified.takes_over {
             return Box::pin(self.hand_over(identified)).await;
         }
-        if identified.database == CONSOLE {
-            return self.console(identified);
+        let proved = identified.identity.as_ref().and_then(|identity| identity.user.as_deref());
+        let name = proved.unwrap_or(&claim.user);
+        if claim.database == CONSOLE {
+            return self.console(name, identified);
         }
         let shared = Arc::clone(&self.shared);
-        let database = settings::database(&shared, &identified.database)
-            .ok_or_else(|| no_such_database(&identified.database))?;
+        let database =
+            settings::database(&shared, &claim.database).ok_or_else(|| no_such_database(&claim.database))?;
         if database.disabled.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Refusal::protocol(format!("database \"{}\" is disabled", database.name)).into());
         }
-        let user = settings::user(&shared, &identified.user);
+        let user = settings::user(&shared, name);
         let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
         let permits = [
             shared
@@ -59,7 +65,7 @@ impl Newcomer {
             let application_name =
                 identified.session.parameter("application_name").unwrap_or_default().to_vec();
             let info =
-                self.announce(&identified, &database.name, &user, &parameters, &application_name).await?;
+                self.announce(identified, &database.name, &user, &parameters, &application_name).await?;
             let shown = identified.replication.shown();
             let _ = (info.replication.set(shown), server.info.replication.set(shown));
             return Ok(Prepared::Replication { info, server, permits });
@@ -74,7 +80,7 @@ impl Newcomer {
         let untried_parameters = own.is_some();
         let parameters = own.map_or(reported, Arc::new);
         let application_name = requested.get(b"application_name").unwrap_or_default();
-        let info = self.announce(&identified, &database.name, &user, &parameters, application_name).await?;
+        let info = self.announce(identified, &database.name, &user, &parameters, application_name).await?;
         pool.stats[self.worker].logins.add(1);
         Ok(Prepared::Client {
             info,
@@ -150,26 +156,26 @@ impl Newcomer {
     }
 
     /// The new process is in; what comes next is not the protocol of clients any more.
-    async fn hand_over(&mut self, identified: Identified) -> Result<Prepared, Failure> {
-        let mut out = identified.out;
-        write::authentication(&mut out, 0, &[]);
-        write::ready_for_query(&mut out, b'I');
-        self.stream.write_all(&out).await?;
+    async fn hand_over(&mut self, identified: &mut Identified) -> Result<Prepared, Failure> {
+        let out = &mut identified.out;
+        write::authentication(out, 0, &[]);
+        write::ready_for_query(out, b'I');
+        self.stream.write_all(out).await?;
         Ok(Prepared::Successor)
     }
 
-    fn console(&self, identified: Identified) -> Result<Prepared, Failure> {
+    fn console(&self, user: &str, identified: &Identified) -> Result<Prepared, Failure> {
         let config = self.shared.config.load();
         let is_admin = identified.identity.is_none()
             || config.settings.auth_type == AuthType::Any
-            || settings::is_admin(&config, &identified.user);
-        if !is_admin && !settings::is_stats_user(&config, &identified.user) {
+            || settings::is_admin(&config, user);
+        if !is_admin && !settings::is_stats_user(&config, user) {
             return Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed")
                 .detail("The console is for admin_users and stats_users.")
                 .into());
         }
         // Admins come in however full it is.
-        let (limits, user) = (&self.shared.console.clients, settings::user(&self.shared, &identified.user));
+        let (limits, user) = (&self.shared.console.clients, settings::user(&self.shared, user));
         let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
         let permits = if is_admin {
             [limits.acquire_regardless(), user.clients.acquire_regardless()]
@@ -185,7 +191,7 @@ impl Newcomer {
         };
         let application_name = identified.session.parameter("application_name").unwrap_or_default();
         let info = self.register(&CONSOLE.into(), &user, PROTOCOL_3_0, application_name, true);
-        Ok(Prepared::Console { info, is_admin, greeting: identified.out, permits })
+        Ok(Prepared::Console { info, is_admin, greeting: identified.out.clone(), permits })
     }
 }
 
