@@ -5,7 +5,7 @@
 //! Within an explicit `READ ONLY` transaction the server stays the same, so what follows need not be looked at.
 
 use crate::session::forward::ClientSession;
-use crate::session::parameters::Parameters;
+use crate::session::parameters::Meaning;
 use crate::sql::{self, Catalog, Class, Route};
 use crate::wire::frame::peek;
 use crate::wire::frontend;
@@ -35,9 +35,9 @@ pub fn access(buf: &[u8], client: &mut ClientSession, known: Known<'_>) -> Acces
 
 /// `None`: something in the batch is missing or not understood.
 fn of_batch(batch: &[u8], client: &mut ClientSession, (catalog, generation): Known<'_>) -> Option<Access> {
-    let rules = Rules { parameters: &client.parameters, catalog };
+    let rules = Rules { meaning: client.parameters.meaning(), catalog };
     // Nothing is remembered of statements that change their meaning with the next SET.
-    let generation = if rules.parameters.standard_conforming_strings() { generation } else { 0 };
+    let generation = if rules.meaning.standard_strings { generation } else { 0 };
     let mut all: Option<Access> = None;
     let mut at = 0;
     loop {
@@ -84,16 +84,16 @@ fn is_parsed(mut batch: &[u8], name: &[u8]) -> bool {
 
 /// What a client's statements are judged by.
 struct Rules<'a> {
-    parameters: &'a Parameters,
+    meaning: Meaning,
     catalog: Option<&'a Catalog>,
 }
 
 impl Rules<'_> {
     fn class(&self, text: &[u8]) -> Class {
-        if !text.is_ascii() && self.has_ascii_bytes_in_characters() {
+        if self.meaning.ascii_in_characters && !text.is_ascii() {
             return Class::Write;
         }
-        if !self.parameters.standard_conforming_strings() && text.contains(&b'\\') {
+        if !self.meaning.standard_strings && text.contains(&b'\\') {
             return Class::Write;
         }
         sql::classify(text, self.catalog)
@@ -104,25 +104,15 @@ impl Rules<'_> {
     }
 
     fn of_class(&self, class: Class) -> Access {
-        if self.parameters.get(b"default_transaction_isolation") == Some(b"serializable") {
+        if self.meaning.serializable {
             return Access::Write;
         }
         match class {
             Class::Read => Access::Read,
             Class::ReadOnly => Access::ReadOnly,
-            Class::Begin if self.parameters.get(b"default_transaction_read_only") == Some(b"on") => {
-                Access::ReadOnly
-            }
+            Class::Begin if self.meaning.read_only => Access::ReadOnly,
             Class::Begin | Class::Write => Access::Write,
         }
-    }
-
-    /// In some encodings a character's second byte may look like ASCII, which the lexer would misread.
-    fn has_ascii_bytes_in_characters(&self) -> bool {
-        const ENCODINGS: &[&[u8]] =
-            &[b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"];
-        let encoding = self.parameters.get(b"client_encoding");
-        encoding.is_some_and(|encoding| ENCODINGS.iter().any(|e| e.eq_ignore_ascii_case(encoding)))
     }
 }
 
@@ -131,6 +121,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::session::parameters::Parameters;
     use crate::session::prepared::Registry;
     use crate::wire::write;
 

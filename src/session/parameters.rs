@@ -21,6 +21,26 @@ pub struct Parameters {
     messages: Vec<u8>,
     /// Names of those that the server does not report.
     unreported: Vec<Box<[u8]>>,
+    meaning: Meaning,
+}
+
+/// What some of the parameters mean for statements, at hand for whoever has to judge one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// `'…'` literals keep their backslashes (`standard_conforming_strings`).
+    pub standard_strings: bool,
+    /// Part of a character may look like an ASCII character (`client_encoding`).
+    pub ascii_in_characters: bool,
+    /// Transactions are SERIALIZABLE unless they say something else (`default_transaction_isolation`).
+    pub serializable: bool,
+    /// Transactions are read-only unless they say something else (`default_transaction_read_only`).
+    pub read_only: bool,
+}
+
+impl Default for Meaning {
+    fn default() -> Self {
+        Self { standard_strings: true, ascii_in_characters: false, serializable: false, read_only: false }
+    }
 }
 
 impl Parameters {
@@ -45,7 +65,27 @@ impl Parameters {
             }
             None => write::parameter_status(&mut self.messages, name, value),
         }
+        self.meaning = self.understood();
         true
+    }
+
+    /// What they mean for statements.
+    #[inline]
+    pub fn meaning(&self) -> Meaning {
+        self.meaning
+    }
+
+    fn understood(&self) -> Meaning {
+        // The second byte of a character may be less than 128.
+        const ENCODINGS: &[&[u8]] =
+            &[b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004"];
+        let encoding = self.get(b"client_encoding").unwrap_or_default();
+        Meaning {
+            standard_strings: self.get(b"standard_conforming_strings").is_none_or(|v| v == b"on"),
+            ascii_in_characters: ENCODINGS.iter().any(|e| e.eq_ignore_ascii_case(encoding)),
+            serializable: self.get(b"default_transaction_isolation") == Some(b"serializable"),
+            read_only: self.get(b"default_transaction_read_only") == Some(b"on"),
+        }
     }
 
     /// Where a parameter's message lies, and its value.
@@ -92,11 +132,6 @@ impl Parameters {
     /// Whether the server says it is a standby (PostgreSQL 14 and later report `in_hot_standby`).
     pub fn in_hot_standby(&self) -> Option<bool> {
         self.get(b"in_hot_standby").map(|v| v == b"on")
-    }
-
-    /// Whether `'…'` literals keep their backslashes.
-    pub fn standard_conforming_strings(&self) -> bool {
-        self.get(b"standard_conforming_strings").is_none_or(|v| v == b"on")
     }
 
     /// Appends a simple query that makes `server` equal to `self`; `false` if nothing has to be done. What

@@ -367,7 +367,10 @@ fn follows_for(last: Option<Token<'_>>) -> bool {
 /// Compares with a lower-case word.
 #[inline]
 fn is(word: &[u8], lower: &[u8]) -> bool {
-    word.len() == lower.len() && word.eq_ignore_ascii_case(lower)
+    // Most words differ in their first letter.
+    word.len() == lower.len()
+        && word.first().map(u8::to_ascii_lowercase) == lower.first().copied()
+        && word.eq_ignore_ascii_case(lower)
 }
 
 #[cfg(test)]

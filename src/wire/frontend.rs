@@ -1,5 +1,7 @@
 //! The frontend messages that the proxy has to read: those that name a prepared statement.
 
+use std::ffi::CStr;
+
 use super::frame::{FrameError, cstr};
 
 /// Parse: the statement's name, and the rest (query text, NUL, parameter types) as it came.
@@ -42,8 +44,8 @@ impl<'a> Parse<'a> {
 
 /// The query text at the start of a Parse's rest or of a Query's body.
 pub fn text(text_and_more: &[u8]) -> &[u8] {
-    let end = text_and_more.iter().position(|&b| b == 0).unwrap_or(text_and_more.len());
-    &text_and_more[..end]
+    // Many bytes at a time, which `position` does not do.
+    CStr::from_bytes_until_nul(text_and_more).map_or(text_and_more, CStr::to_bytes)
 }
 
 /// Reads the names at the start of a Bind body: portal, then statement. `None` if the buffer ends before them.
