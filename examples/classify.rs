@@ -20,7 +20,7 @@ fn main() -> std::io::Result<()> {
                 Catalog::read(&rows_of(&String::from_utf8_lossy(rows))).map_err(std::io::Error::other)?;
         } else {
             let verdict = match classify(statement, Some(&catalog)) {
-                Class::Read | Class::ReadOnly => "replica",
+                Class::Read | Class::ReadOnly | Class::Hinted => "replica",
                 Class::Write => "primary",
                 Class::Begin => "begin",
             };

@@ -148,6 +148,12 @@ impl<S> Lane<S> {
         self.state.lock().failures
     }
 
+    /// Whether none is open, and none will be opened for a while, for the last attempt has failed.
+    pub fn is_failing(&self, now: Micros) -> bool {
+        let state = self.state.lock();
+        state.open == 0 && now < state.retry_at
+    }
+
     /// Forget earlier failures: connections may be opened at once.
     pub fn retry_now(&self) {
         self.state.lock().retry_at = Micros(0);

@@ -17,7 +17,6 @@ use super::pools::Pool;
 use super::server::Probe;
 use super::shared::Shared;
 use crate::route::cluster::Cluster;
-use crate::route::host::Role;
 use crate::session::command::Ddl;
 use crate::sql::{self, Catalog, Row};
 
@@ -154,14 +153,13 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// `None`: no primary is known.
     async fn read(&mut self) -> Result<Option<Catalog>, String> {
-        let primary = self.cluster.hosts.iter().position(|h| h.role() == Role::Primary && h.is_reachable());
-        let Some(host) = primary else { return Ok(None) };
+        let Some(host) = self.cluster.primary() else { return Ok(None) };
         let rows = tokio::time::timeout(LIMIT, self.rows(host)).await;
         Catalog::read(&rows.map_err(|_| "no answer in time".to_owned())??).map(Some)
     }
 
     async fn rows(&self, host: usize) -> Result<Vec<Row>, String> {
-        let probe = Probe::open(self.shared, self.pool, host).await;
+        let probe = Probe::open(self.shared, self.pool, self.cluster, host).await;
         let mut probe = probe.map_err(|error| error.to_string())?;
         probe.run("SET search_path = pg_catalog").await?;
         probe.run(sql::CATALOG_QUERY).await

@@ -41,7 +41,6 @@ use crate::route::router::{self, Access};
 use crate::session::command::Ddl;
 use crate::session::forward::{self, ClientSession, Context as Walk, Idle, Stop};
 use crate::session::output::Output;
-use crate::sql::Route;
 use crate::wire::write;
 use link::Reading;
 use retry::{Attempt, Verdict};
@@ -272,8 +271,18 @@ impl Client {
         self.transaction_started = now;
         self.info.requested.set(now);
         self.refresh_settings();
-        let purpose = self.purpose(scratch, bytes, now);
-        match self.checkout(purpose) {
+        let mut purpose = self.purpose(scratch, bytes, now);
+        let server = self.checkout(purpose);
+        if server.is_none() && purpose != Purpose::Write && self.pool.lane(purpose).is_failing(now) {
+            // No connection to that replica can be had for now.
+            self.reading = None;
+            purpose = Purpose::Write;
+        }
+        match server {
+            Some(server) if !self.may_read_from_replica() => {
+                self.judge_anew(server);
+                self.carry = scratch.vector(bytes);
+            }
             Some(server) => {
                 self.link(server, now);
                 self.send(cx, scratch, Cow::Borrowed(bytes))?;
@@ -329,7 +338,7 @@ impl Client {
             Consistency::Database => cluster.last_write(),
         };
         let host = cluster.replica(after, &self.settings.replica_rules, now)?;
-        self.reading = Some(Reading::new(cluster, host));
+        self.reading = Some(Reading::new(cluster, host, after));
         Some(Purpose::Read(host))
     }
 
@@ -355,6 +364,24 @@ impl Client {
         let needs_watched = self.settings.read_consistency != Consistency::Eventual;
         let unwatched = needs_watched && server.is_unwatched();
         server.must_go().or(unwatched.then_some("not the server that is watched"))
+    }
+
+    /// Whether the replica that was chosen is still known to have all that must not be missed. Its name may have come to mean
+    /// another server.
+    #[inline]
+    fn may_read_from_replica(&self) -> bool {
+        self.reading.as_ref().is_none_or(Reading::holds)
+    }
+
+    /// The replica that was chosen will not do any more: the request, which lies in `carry`, begins once more.
+    #[cold]
+    fn judge_anew(&mut self, server: Box<Server>) {
+        self.reading = None;
+        self.attempt = None;
+        self.phase = Phase::Idle;
+        self.info.set_state(ClientState::Idle);
+        self.info.waiting_since.set(Micros(0));
+        super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
     }
 
     // === Waiting ===
@@ -412,6 +439,10 @@ impl Client {
             self.info.waiting_since.set(since);
             self.set_deadline(now);
             return Poll::Ready(again);
+        }
+        if server.purpose != Purpose::Write && !self.may_read_from_replica() {
+            self.judge_anew(server);
+            return Poll::Ready(Ok(()));
         }
         self.stats.wait_time.record(u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX));
         self.info.waiting_since.set(Micros(0));
@@ -681,7 +712,7 @@ impl Client {
         if !self.settings.read_write_split || only_reads(self.access, server.purpose) {
             return;
         }
-        if self.access == Access::ReadOnly && self.session.route == Route::Auto && !self.may_have_written {
+        if self.access == Access::ReadOnly && !self.may_have_written {
             return;
         }
         self.last_write = now;
@@ -700,8 +731,13 @@ impl Client {
     }
 
     fn leave_queue(&self, purpose: Purpose) {
-        if let Some(server) = self.waiter.as_ref().and_then(|w| self.pool.lane(purpose).give_up(w)) {
-            super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
+        let Some(waiter) = &self.waiter else { return };
+        // Who waits for a replica may have been moved to the primary's queue.
+        let lanes = [Some(purpose), (purpose != Purpose::Write).then_some(Purpose::Write)];
+        for purpose in lanes.into_iter().flatten() {
+            if let Some(server) = self.pool.lane(purpose).give_up(waiter) {
+                super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
+            }
         }
     }
 

@@ -152,6 +152,8 @@ pub struct ServerInfo {
     pub target: Target,
     /// Index in the database's host list.
     pub host: usize,
+    /// Which of the servers it leads to that the host's name may mean; 0: not known. For databases with `read_write_split`.
+    pub instance: AtomicU64,
     /// The server's end of the connection; not set for Unix sockets.
     pub remote: OnceLock<SocketAddr>,
     /// The pooler's end of the connection.

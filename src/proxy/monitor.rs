@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
@@ -116,8 +117,9 @@ impl Watcher {
             // Taken out, so that a connection whose answer was not awaited is closed.
             let host = &self.cluster.hosts[self.index];
             let mut probe = self.probe.take().filter(|_| !host.is_closing());
-            if let Some(old) = probe.take_if(|probe| probe.asked >= QUESTIONS) {
-                probe = self.renew(old).await;
+            let has_moved = host.take_elsewhere();
+            if let Some(old) = probe.take_if(|probe| has_moved || probe.asked >= QUESTIONS) {
+                probe = self.renew(old, has_moved).await;
             }
             let asked = tokio::time::timeout(LIMIT, self.ask(probe)).await;
             match asked.unwrap_or_else(|_| Err("no answer in time".into())) {
@@ -146,10 +148,7 @@ impl Watcher {
             Some(connected) => connected,
             None => self.connect_to_any().await?,
         };
-        let host = &self.cluster.hosts[self.index];
-        if host.instance() != connected.instance && host.set_instance(connected.instance) {
-            tracing::info!("{host} has been restarted, or is another server now");
-        }
+        self.watch_instance(connected.instance);
         let asked = clock::now();
         connected.asked += 1;
         let rows = connected.probe.run(connected.query).await?;
@@ -171,23 +170,51 @@ impl Watcher {
         Ok(report)
     }
 
+    /// From now on a connection to this server is used.
+    fn watch_instance(&self, instance: u64) {
+        let host = &self.cluster.hosts[self.index];
+        if host.instance() == instance {
+            return;
+        }
+        let before = host.set_instance(instance);
+        if before == 0 {
+            return;
+        }
+        tracing::info!("{host} has been restarted, or is another server now");
+        // What leads to the other one is watched by nobody, even if that still is what it was.
+        let servers = self.shared.servers.iter();
+        for server in servers.filter(|s| s.database == self.pool.database.name && s.host == self.index) {
+            if server.instance.load(Relaxed) == before {
+                let _ = server.close_needed.set("host is another server now");
+            }
+        }
+        follow_roles(&self.shared, &self.pool.database);
+    }
+
     /// The same connection once more, and new: to the same one of the servers that the name may mean. If that cannot be
-    /// had, the old one will do, unless the host lets nobody in.
-    async fn renew(&self, old: Connected) -> Option<Connected> {
+    /// had, the old one will do, unless the host lets nobody in, or connections lead elsewhere (`has_moved`).
+    async fn renew(&self, old: Connected, has_moved: bool) -> Option<Connected> {
+        let is_double = self.is_watched_elsewhere(old.instance);
         let connect = async {
+            let mut failed = false;
             for _ in 0..OTHERS {
-                let new = self.connect().await.ok()?;
-                if new.instance == old.instance {
-                    return Some(new);
+                match self.connect().await {
+                    Ok(new) if new.instance == old.instance && !is_double => return (Some(new), failed),
+                    Ok(new) if is_double && !self.is_watched_elsewhere(new.instance) => {
+                        return (Some(new), failed);
+                    }
+                    Ok(_) => {}
+                    Err(_) => {
+                        failed = true;
+                        break;
+                    }
                 }
             }
-            None
+            (None, failed)
         };
-        let new = tokio::time::timeout(LIMIT, connect).await.unwrap_or_default();
-        if self.cluster.hosts[self.index].is_closing() {
-            return None;
-        }
-        new.or(Some(Connected { asked: 0, ..old }))
+        let (new, failed) = tokio::time::timeout(LIMIT, connect).await.unwrap_or((None, true));
+        let must_leave = has_moved && !failed || self.cluster.hosts[self.index].is_closing();
+        new.or((!must_leave).then_some(Connected { asked: 0, ..old }))
     }
 
     /// Where a host is listed several times, each entry is to stand for another one of the servers that its name means.
@@ -211,7 +238,7 @@ impl Watcher {
     }
 
     async fn connect(&self) -> Result<Connected, String> {
-        let opened = Probe::open(&self.shared, &self.pool, self.index).await;
+        let opened = Probe::open(&self.shared, &self.pool, &self.cluster, self.index).await;
         let mut probe = opened.map_err(|error| error.to_string())?;
         probe.run(SETUP).await?;
         let instance = probe.instance().await;
@@ -249,8 +276,14 @@ impl Watcher {
 
     fn note(&mut self, report: &Report) {
         let host = &self.cluster.hosts[self.index];
+        // Somebody else may have failed to reach it meanwhile.
+        let was_reachable = host.is_reachable();
         let was = std::mem::replace(&mut self.state, State::Up);
         if !self.cluster.note(self.index, report) && was == State::Up {
+            if !was_reachable {
+                self.tell_where_writes_go();
+                follow_roles(&self.shared, &self.pool.database);
+            }
             return;
         }
         let timeline = report.timeline.map_or(String::new(), |timeline| format!(", timeline {timeline}"));

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::info::{ServerInfo, ServerState};
 use super::pools::{Pool, Slot};
+use super::settings;
 use super::shared::Shared;
 use super::takeover::MovedServer;
 use crate::auth::scram::ChannelBinding;
@@ -47,8 +49,6 @@ pub struct Server {
     pub info: Arc<ServerInfo>,
     /// What it is good for.
     pub purpose: Purpose,
-    /// Which server it leads to, if it is for reads from a replica; else 0.
-    pub instance: u64,
     /// A client has had it: what was just opened need not be checked.
     pub used: bool,
     /// When it was last given back.
@@ -66,6 +66,9 @@ pub enum ConnectError {
     /// It lets nobody in for now: it starts up or shuts down.
     #[error("{0}")]
     NotNow(String),
+    /// It has as many connections as it can have: worth another try.
+    #[error("{0}")]
+    Full(String),
     /// The server refused the login.
     #[error("{0}")]
     Refused(Refusal),
@@ -89,6 +92,23 @@ impl Server {
         &self.slot.pool
     }
 
+    /// A connection that has just let us in.
+    fn opened(stream: Stream, parameters: Parameters, slot: Slot, info: Arc<ServerInfo>) -> Box<Self> {
+        let server = Box::new(Self {
+            stream,
+            session: ServerSession::new(parameters),
+            pending: Vec::new(),
+            carry: Vec::new(),
+            purpose: slot.purpose,
+            used: false,
+            idle_since: clock::now(),
+            slot,
+            info,
+        });
+        server.note_application_name();
+        server
+    }
+
     /// Why it must not be used again; `None`: it may.
     #[inline]
     pub fn must_go(&self) -> Option<&'static str> {
@@ -109,7 +129,7 @@ impl Server {
     #[inline]
     pub fn is_unwatched(&self) -> bool {
         let watched = self.slot.host().map_or(0, |(cluster, host)| cluster.hosts[host].instance());
-        self.purpose != Purpose::Write && watched != 0 && self.instance != watched
+        self.purpose != Purpose::Write && watched != 0 && self.info.instance.load(Relaxed) != watched
     }
 
     /// Closes the connection and logs why.
@@ -175,8 +195,12 @@ pub struct Probe {
 
 impl Probe {
     /// Connects to one of the hosts of a pool's database, as the pool would.
-    pub async fn open(shared: &Shared, pool: &Pool, host: usize) -> Result<Self, ConnectError> {
-        let cluster = pool.database.cluster();
+    pub async fn open(
+        shared: &Shared,
+        pool: &Pool,
+        cluster: &Cluster,
+        host: usize,
+    ) -> Result<Self, ConnectError> {
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = shared.server_info(pool, target, host);
         let stream = reach(shared, pool, &info).await?;
@@ -276,15 +300,24 @@ pub async fn open(
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = Arc::new(shared.server_info(&slot.pool, target, host));
         match open_at(shared, &slot, &cluster, &info, own).await {
-            Ok(opened) => {
+            Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
                 cluster.connected(host);
-                return Ok(opened.into_server(slot.occupied(shared, Arc::clone(&info), cluster), info));
+                if !Arc::ptr_eq(&cluster, &slot.pool.database.cluster()) {
+                    let _ = info.close_needed.set(settings::HOSTS_CHANGED);
+                }
+                let slot = slot.occupied(shared, Arc::clone(&info), cluster);
+                return Ok(Server::opened(stream, parameters, slot, info));
             }
             Err(error) => {
-                if matches!(error, ConnectError::OtherServer) && others < OTHERS {
+                if matches!(error, ConnectError::OtherServer) {
                     others += 1;
-                    candidates.push_front(host);
+                    if others <= OTHERS {
+                        candidates.push_front(host);
+                    } else {
+                        cluster.hosts[host].set_elsewhere();
+                        slot.pool.database.suspect();
+                    }
                 }
                 note_failure(&slot.pool, &cluster.hosts[host], &info, &error, own);
                 failure = error;
@@ -294,32 +327,6 @@ pub async fn open(
     Err((failure, slot))
 }
 
-/// What a login to a server has led to.
-struct Opened {
-    stream: Stream,
-    parameters: Parameters,
-    instance: u64,
-}
-
-impl Opened {
-    fn into_server(self, slot: Slot, info: Arc<ServerInfo>) -> Box<Server> {
-        let server = Box::new(Server {
-            stream: self.stream,
-            session: ServerSession::new(self.parameters),
-            pending: Vec::new(),
-            carry: Vec::new(),
-            purpose: slot.purpose,
-            instance: self.instance,
-            used: false,
-            idle_since: clock::now(),
-            slot,
-            info,
-        });
-        server.note_application_name();
-        server
-    }
-}
-
 /// Opens a connection to this host within `server_connect_timeout`.
 async fn open_at(
     shared: &Shared,
@@ -327,7 +334,7 @@ async fn open_at(
     cluster: &Cluster,
     info: &ServerInfo,
     own: &[Parameter],
-) -> Result<Opened, ConnectError> {
+) -> Result<(Stream, Parameters), ConnectError> {
     let settings = slot.pool.settings.load_full();
     let host = &cluster.hosts[info.host];
     let attempt = async {
@@ -337,9 +344,10 @@ async fn open_at(
             None => tracing::info!("{info} new connection to server"),
         }
         let (mut stream, parameters) = login(shared, &slot.pool, info, stream, own).await?;
-        let reads = slot.purpose != Purpose::Write;
-        let instance = if reads { instance(&mut stream).await } else { 0 };
-        Ok(Opened { stream, parameters, instance })
+        if cluster.split {
+            info.instance.store(instance(&mut stream).await, Relaxed);
+        }
+        Ok((stream, parameters))
     };
     let limit = settings.server_connect_timeout;
     let opened = if limit.is_zero() {
@@ -350,13 +358,18 @@ async fn open_at(
     };
     note_access(host, &opened);
     let opened = opened?;
-    let role = note_role(cluster, info.host, &opened.parameters);
+    let role = note_role(cluster, info.host, &opened.1);
     if !cluster.suits(info.host, slot.purpose) {
         return Err(ConnectError::WrongRole(role));
     }
-    let reads = slot.purpose != Purpose::Write && settings.read_consistency != Consistency::Eventual;
-    if reads && host.instance() != 0 && host.instance() != opened.instance {
-        return Err(ConnectError::OtherServer);
+    if host.instance() != 0 && host.instance() != info.instance.load(Relaxed) {
+        if slot.purpose == Purpose::Write {
+            // The name may have come to mean another primary: whoever watches it has to look again.
+            host.set_elsewhere();
+            slot.pool.database.suspect();
+        } else if settings.read_consistency != Consistency::Eventual {
+            return Err(ConnectError::OtherServer);
+        }
     }
     Ok(opened)
 }
@@ -370,7 +383,7 @@ fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectErro
     let reason = match error {
         ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
         ConnectError::Unreachable(why) if why == LOGIN_TIMEOUT => why,
-        ConnectError::Unreachable(_) | ConnectError::NotNow(_) => "connect failed",
+        ConnectError::Unreachable(_) | ConnectError::NotNow(_) | ConnectError::Full(_) => "connect failed",
         // A client's own connection may lack a right that those of others do not need.
         ConnectError::Refused(_) if !own.is_empty() => "login failed",
         ConnectError::Refused(refusal) => refusal.reason(),
@@ -414,7 +427,6 @@ pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io
         pending: Vec::new(),
         carry: Vec::new(),
         purpose: slot.purpose,
-        instance: 0,
         used: true,
         idle_since: clock::now(),
         slot: slot.occupied(shared, Arc::clone(&info), cluster),
@@ -441,6 +453,7 @@ fn note_access<T>(host: &Host, opened: &Result<T, ConnectError>) {
     match opened {
         Ok(_) => host.set_closing(false),
         Err(ConnectError::NotNow(_)) => host.set_closing(true),
+        Err(ConnectError::Unreachable(_)) => host.set_closing(false),
         Err(_) => {}
     }
 }
@@ -624,8 +637,9 @@ fn server_refusal(body: &[u8]) -> ConnectError {
     tracing::warn!("server login failed: {}", fields.text());
     let message = String::from_utf8_lossy(fields.message).into_owned();
     match fields.sqlstate {
-        b"57P03" | b"57P01" | b"57P02" => ConnectError::NotNow(message),
-        b"53300" => ConnectError::Unreachable(message),
+        b"57P03" => ConnectError::NotNow(message),
+        b"57P01" | b"57P02" => ConnectError::Unreachable(message),
+        b"53300" => ConnectError::Full(message),
         b"28P01" => ConnectError::Refused(Refusal::new(sqlstate::INVALID_PASSWORD, message)),
         b"28000" => ConnectError::Refused(Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)),
         b"3D000" => ConnectError::Refused(Refusal::new(sqlstate::UNKNOWN_DATABASE, message)),

@@ -70,7 +70,7 @@ pub fn refresh_tls(shared: &Arc<Shared>, config: &Config) -> Result<(), TlsError
     })?;
     if changed {
         for database in shared.pools.databases() {
-            close_servers(shared, &database.name, "database configuration changed");
+            close_servers(shared, &database.name, HOSTS_CHANGED);
         }
     }
     Ok(())
@@ -89,6 +89,9 @@ fn add_database(
     added
 }
 
+/// Why connections are closed that were opened by another configuration.
+pub const HOSTS_CHANGED: &str = "database configuration changed";
+
 fn update_database(
     shared: &Arc<Shared>,
     config: &Config,
@@ -98,7 +101,7 @@ fn update_database(
     set_database_limits(config, database, current);
     let before = database.config.load_full();
     let split = splits(config, current);
-    let hosts = |d: &DatabaseConfig| (d.hosts(), d.weights(), d.load_balance_hosts);
+    let hosts = |d: &DatabaseConfig| (d.hosts(), d.load_balance_hosts);
     let old = database.cluster();
     if hosts(&before) != hosts(current) || old.split != split {
         let new = cluster(config, current);
@@ -106,6 +109,10 @@ fn update_database(
             new.warm_up_new_ones(&old, clock::now());
         }
         database.set_cluster(new);
+        // Nobody watches the old hosts any more.
+        close_servers(shared, &database.name, HOSTS_CHANGED);
+    } else {
+        old.hosts.iter().zip(current.weights()).for_each(|(host, weight)| host.set_weight(weight));
     }
     if *before != *current {
         database.config.store(Arc::new(current.clone()));

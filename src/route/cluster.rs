@@ -175,6 +175,8 @@ impl Cluster {
             Some(("outdated", format!("another host has been promoted to timeline {}", self.timeline())))
         } else if host.has_diverged() {
             Some(("diverged", "it has replayed what the primary has never written".to_owned()))
+        } else if host.role() == Role::Replica && host.weight() == 0 {
+            Some(("up", "its weight is 0".to_owned()))
         } else {
             None
         }
@@ -237,8 +239,12 @@ impl Cluster {
         if first.warmth == WARM && fitting.next().is_none() {
             return Some(first.host);
         }
+        // With nobody to hand reads over, there is nothing to warm up for.
+        let all_warm = self.primary().is_none();
+        let fitting = self.fitting_replicas(after, rules, now);
+        let fitting = fitting.map(|c| Candidate { warmth: if all_warm { WARM } else { c.warmth }, ..c });
         let turn = self.next.fetch_add(1, Relaxed);
-        replicas::choose(self.fitting_replicas(after, rules, now), turn as u64)
+        replicas::choose(fitting, turn as u64)
     }
 
     fn fitting_replicas<'a>(
@@ -257,7 +263,7 @@ impl Cluster {
         self.hosts.iter().enumerate().filter(move |(_, host)| fits(host)).map(move |(n, host)| Candidate {
             host: n,
             busy: host.busy.load(Relaxed) as u64,
-            weight: host.weight.into(),
+            weight: host.weight().into(),
             warmth: host.warmth(rules.warm_up, now),
         })
     }

@@ -42,8 +42,7 @@ pub struct Host {
     pub name: String,
     /// Port.
     pub port: u16,
-    /// Its share of the reads, compared with other replicas (`weight`); 0: none.
-    pub weight: u32,
+    weight: AtomicU32,
     role: AtomicU8,
     reachable: AtomicBool,
     /// It lets nobody in, as a server does that shuts down when those have gone who are in.
@@ -52,6 +51,8 @@ pub struct Host {
     timeline: AtomicU32,
     /// Which of the servers that its name may mean is watched; 0: not known.
     instance: AtomicU64,
+    /// A connection has led to another one than that.
+    elsewhere: AtomicBool,
     /// Where it writes (primary), or what it has replayed (replica).
     position: AtomicU64,
     /// When it said so.
@@ -97,12 +98,13 @@ impl Host {
         Self {
             name,
             port,
-            weight,
+            weight: AtomicU32::new(weight),
             role: AtomicU8::new(Role::Unknown as u8),
             reachable: AtomicBool::new(true),
             closing: AtomicBool::new(false),
             timeline: AtomicU32::new(0),
             instance: AtomicU64::new(0),
+            elsewhere: AtomicBool::new(false),
             position: AtomicU64::new(0),
             told: AtomicMicros::default(),
             caught_up: AtomicMicros::default(),
@@ -143,7 +145,20 @@ impl Host {
 
     /// Whether reads can go to it, if it has come far enough.
     pub fn is_usable_replica(&self) -> bool {
-        self.weight > 0 && self.role() == Role::Replica && self.is_reachable() && !self.diverged.load(Relaxed)
+        self.weight() > 0
+            && self.role() == Role::Replica
+            && self.is_reachable()
+            && !self.diverged.load(Relaxed)
+    }
+
+    /// Its share of the reads, compared with other replicas (`weight`); 0: none.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Changes its share.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Relaxed);
     }
 
     /// How much of its weight counts, in thousandths: one that has come back is warmed up.
@@ -156,7 +171,7 @@ impl Host {
 
     /// Its weight as far as it counts.
     pub fn weight_now(&self, warm_up: Duration, now: Micros) -> f64 {
-        f64::from(self.weight) * self.warmth(warm_up, now) as f64 / replicas::WARM as f64
+        f64::from(self.weight()) * self.warmth(warm_up, now) as f64 / replicas::WARM as f64
     }
 
     /// Since when it has to be warmed up; 0: it is warm.
@@ -180,12 +195,24 @@ impl Host {
         self.instance.load(Relaxed)
     }
 
-    /// From now on this server is watched; says whether it is another one than before.
-    pub fn set_instance(&self, instance: u64) -> bool {
+    /// From now on this server is watched; gives the one before. What was known of that holds no more.
+    pub fn set_instance(&self, instance: u64) -> u64 {
         // In this order: whoever sees the new one must not see what the old one has replayed.
         self.caught_up.set(Micros(0));
-        let before = self.instance.swap(instance, SeqCst);
-        before != 0 && before != instance
+        self.position.store(0, Relaxed);
+        self.timeline.store(0, Relaxed);
+        self.diverged.store(false, Relaxed);
+        self.instance.swap(instance, SeqCst)
+    }
+
+    /// A connection has led to another server than the one that is watched.
+    pub fn set_elsewhere(&self) {
+        self.elsewhere.store(true, Relaxed);
+    }
+
+    /// Whether one has since this was last asked.
+    pub fn take_elsewhere(&self) -> bool {
+        self.elsewhere.swap(false, Relaxed)
     }
 
     /// Where it writes, or what it has replayed.

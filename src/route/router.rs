@@ -18,7 +18,9 @@ pub type Known<'a> = (Option<&'a Catalog>, u32);
 pub enum Access {
     /// It may write.
     Write,
-    /// It belongs on a replica, where it cannot write; elsewhere it might.
+    /// It belongs on a replica, for its client says so; elsewhere it may write.
+    Hinted,
+    /// It begins a transaction that can only read, unless it is told otherwise.
     ReadOnly,
     /// It reads, wherever it runs, and leaves no transaction open.
     Read,
@@ -29,7 +31,7 @@ pub fn access(buf: &[u8], client: &mut ClientSession, known: Known<'_>) -> Acces
     match client.route {
         Route::Auto => of_batch(buf, client, known).unwrap_or(Access::Write),
         Route::Primary => Access::Write,
-        Route::Replica => Access::ReadOnly,
+        Route::Replica => Access::Hinted,
     }
 }
 
@@ -110,6 +112,7 @@ impl Rules<'_> {
         match class {
             Class::Read => Access::Read,
             Class::ReadOnly => Access::ReadOnly,
+            Class::Hinted => Access::Hinted,
             Class::Begin if self.meaning.read_only => Access::ReadOnly,
             Class::Begin | Class::Write => Access::Write,
         }

@@ -33,6 +33,12 @@ pub fn reads(command: &[u8]) -> bool {
     }
 }
 
+/// Whether a transaction may have ended with this command: what comes behind it is not part of a read-only one.
+#[inline]
+pub fn may_end_transaction(command: &[u8]) -> bool {
+    matches!(command, [b'C' | b'R' | b'P', b'O' | b'R', ..])
+}
+
 fn reading_command(command: &[u8]) -> bool {
     const READING: &[&[u8]] = &[
         b"BEGIN\0",
@@ -90,6 +96,19 @@ mod tests {
             ("", Ddl::None),
         ] {
             assert_eq!(ddl(format!("{command}\0").as_bytes()), expected, "{command}");
+        }
+    }
+
+    #[test]
+    fn commands_that_may_end_a_transaction() {
+        for (command, expected) in [
+            ("COMMIT", true),
+            ("ROLLBACK", true),
+            ("PREPARE TRANSACTION", true),
+            ("SELECT 1", false),
+            ("BEGIN", false),
+        ] {
+            assert_eq!(may_end_transaction(format!("{command}\0").as_bytes()), expected, "{command}");
         }
     }
 

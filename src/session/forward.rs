@@ -57,6 +57,8 @@ pub struct ServerSession {
     rest: Rest,
     /// What the transaction has changed in the database's catalog.
     ddl: Ddl,
+    /// Its client's first transaction may be over: what it does now may be part of another one.
+    past_first: bool,
     /// One client has it for a whole session.
     exclusive: bool,
     /// Its client has been told that it ends the connection, and why.
@@ -141,7 +143,8 @@ pub struct Received {
     pub failed: bool,
     /// A transaction that has changed the catalog has ended.
     pub ddl: Ddl,
-    /// A command has ended that writes, or may let later ones write, in a transaction that began as a read-only one.
+    /// A command has ended that writes, or may let later ones write, or is not part of the client's first transaction on this
+    /// server, if that began as a read-only one.
     pub may_have_written: bool,
 }
 
@@ -254,6 +257,7 @@ impl ServerSession {
     /// `exclusive`: for as long as it wants.
     pub fn attach(&mut self, exclusive: bool) {
         self.unnamed.valid = false;
+        self.past_first = false;
         self.exclusive = exclusive;
     }
 
@@ -710,6 +714,7 @@ pub fn server_to_client(
                 if frame.body == b"I" {
                     received.transactions += 1;
                     received.ddl = received.ddl.max(std::mem::take(&mut server.ddl));
+                    server.past_first = true;
                 }
             }
             b'S' => {
@@ -718,10 +723,12 @@ pub fn server_to_client(
             }
             b'C' if keep => {
                 server.ddl = server.ddl.max(command::ddl(frame.body));
-                received.may_have_written |= !command::reads(frame.body);
+                received.may_have_written |= server.past_first || !command::reads(frame.body);
+                server.past_first |= command::may_end_transaction(frame.body);
                 forget_statements(frame.body, server, client);
             }
             b'C' => forget_statements(frame.body, server, client),
+            b'V' => received.may_have_written = true,
             b'E' if verdict == Verdict::SetupFailed => {
                 let text = error_fields(frame.body).text();
                 return Err(if is_fatal(frame.body) {

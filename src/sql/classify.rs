@@ -13,8 +13,10 @@ pub enum Class {
     Write,
     /// It only reads.
     Read,
-    /// It belongs on a replica, where it cannot write: it begins a transaction that can only read, or its client says so.
+    /// It begins a transaction that can only read.
     ReadOnly,
+    /// It belongs on a replica, for its client says so. It may write elsewhere.
+    Hinted,
     /// It begins a transaction of the default kind: `default_transaction_read_only` says whether that can write.
     Begin,
 }
@@ -30,8 +32,7 @@ pub fn classify(text: &[u8], catalog: Option<&Catalog>) -> Class {
     let catalog = catalog.filter(|catalog| !catalog.distrusts(text));
     let class = statements(&mut Lexer::new(text), catalog).unwrap_or_default();
     match (hint, class) {
-        (Some(Route::Replica), Class::Begin) => Class::ReadOnly,
-        (Some(Route::Replica), Class::Write) => Class::ReadOnly,
+        (Some(Route::Replica), Class::Begin | Class::Write) => Class::Hinted,
         _ => class,
     }
 }

@@ -207,7 +207,7 @@ fn no_read_misses_what_it_must_not_miss() {
 #[test]
 fn transactions_that_only_read_do_not_keep_a_client_on_the_primary() {
     let pair = Pair::start("reading");
-    pair.admin_app(0, "CREATE TABLE numbers (n int); GRANT ALL ON numbers TO PUBLIC");
+    pair.admin_app(0, "CREATE TABLE numbers (n int); GRANT ALL ON numbers TO PUBLIC; CREATE FUNCTION add() RETURNS void LANGUAGE sql AS 'INSERT INTO numbers VALUES (0)'");
     pair.catch_up(1);
     let pooler = Pooler::with_databases(&pair.database("read_write_split=1"), "topology_check_period = 0.3");
     run(async { pooler.raw().await.value("SELECT 1").await });
@@ -237,6 +237,17 @@ fn transactions_that_only_read_do_not_keep_a_client_on_the_primary() {
         pair.admin(1, "SELECT pg_wal_replay_pause()");
         raw.rows("COMMIT").await;
         assert_eq!(raw.value("SELECT count(*) FROM numbers").await, "3");
+        // And what comes behind their end may be anything.
+        raw.rows("BEGIN READ ONLY").await;
+        raw.rows("COMMIT; SELECT add()").await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(raw.value("SELECT count(*) FROM numbers").await, "4");
+        raw.rows("/* pgweir: primary */ SELECT 1").await;
+        raw.rows("BEGIN READ ONLY").await;
+        raw.send(&[query("COMMIT"), query("SELECT add()")].concat()).await;
+        raw.until_ready().await;
+        raw.until_ready().await;
+        assert_eq!(raw.value("SELECT count(*) FROM numbers").await, "5");
         pair.admin(1, "SELECT pg_wal_replay_resume()");
     });
 }

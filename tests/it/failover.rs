@@ -369,4 +369,14 @@ fn a_replica_that_comes_back_is_warmed_up() {
     assert!(run(pooler.console("SHOW HOSTS")).iter().any(|host| host[13].starts_with("0.1")));
     run(pooler.console("SET replica_warm_up = 0"));
     eventually("it has its full share", || reads_on_replica(&pooler, 100) == 100);
+    // A weight of 0 keeps reads away, and the connections that there are.
+    let ini = std::fs::read_to_string(pooler.dir.join("pgweir.ini")).unwrap();
+    std::fs::write(
+        pooler.dir.join("pgweir.ini"),
+        ini.replace("read_write_split=1", "read_write_split=1 weight=1,0"),
+    )
+    .unwrap();
+    run(pooler.console("RELOAD"));
+    assert_eq!(reads_on_replica(&pooler, 20), 0);
+    assert!(!pooler.log().contains("database configuration changed"));
 }

@@ -114,9 +114,15 @@ fn several_servers_behind_one_name_are_not_taken_for_one() {
     wait_for_roles(&once);
     let used = replicas_used(&once);
     assert_eq!(used.len(), 1, "only the one that is watched: {used:?}");
-    let twice = pooler(&[&rw, &ro, &ro], "server_round_robin = 1");
+    let twice =
+        pooler(&[&rw, &ro, &ro], "server_round_robin = 1\ntopology_check_period = 0.02\nreplica_warm_up = 0");
     wait_for_roles(&twice);
     eventually("each entry is for one of them", || replicas_used(&twice).len() == 2);
+    // So they are again when one has been away.
+    pair.stop(2, "fast");
+    eventually("only one is left", || replicas_used(&twice).len() == 1);
+    pair.launch(2);
+    eventually("there are two again", || replicas_used(&twice).len() == 2);
 
     // One of them has not seen a write, and nobody who has to see it reads there.
     pair.admin_app(0, "CREATE TABLE seen (n int); GRANT ALL ON seen TO PUBLIC; INSERT INTO seen VALUES (0)");
@@ -153,4 +159,20 @@ fn a_server_that_a_name_means_no_more_is_replaced() {
         replicas_used(&pooler).contains(&pair.ports[2].to_string())
     });
     assert!(pooler.log().contains("is another server now"));
+}
+
+#[test]
+fn a_server_that_has_left_its_service_is_given_up() {
+    let mut pair = Pair::start("left");
+    pair.add_replica();
+    let (rw, ro) = (Service::start(&pair.ports[..1]), Service::start(&pair.ports[1..2]));
+    let pooler = pooler(&[&rw, &ro], "");
+    wait_for_roles(&pooler);
+    assert_eq!(replicas_used(&pooler), HashSet::from([pair.ports[1].to_string()]));
+    // It lives on, and so do the connections to it until something closes them.
+    ro.set(&pair.ports[2..]);
+    run(pooler.console("RECONNECT app"));
+    eventually("the other replica is read from", || {
+        replicas_used(&pooler) == HashSet::from([pair.ports[2].to_string()])
+    });
 }

@@ -146,12 +146,19 @@ impl Client {
 pub(super) struct Reading {
     cluster: Arc<Cluster>,
     host: usize,
+    /// It must not miss what was acknowledged up to this moment; 0: nothing in particular.
+    after: Micros,
 }
 
 impl Reading {
-    pub(super) fn new(cluster: Arc<Cluster>, host: usize) -> Self {
+    pub(super) fn new(cluster: Arc<Cluster>, host: usize, after: Micros) -> Self {
         cluster.hosts[host].busy.fetch_add(1, Relaxed);
-        Self { cluster, host }
+        Self { cluster, host, after }
+    }
+
+    /// Whether the replica is still known to have all that must not be missed.
+    pub(super) fn holds(&self) -> bool {
+        self.after == Micros(0) || self.cluster.hosts[self.host].caught_up() > self.after
     }
 }
 

@@ -92,6 +92,8 @@ impl Client {
         self.info.link.store(server.info.id, Relaxed);
         server.info.link.store(self.info.id, Relaxed);
         server.info.set_state(ServerState::Active);
+        let mut server = server;
+        server.session.attach(self.settings.pool_mode == PoolMode::Session);
         self.server = Some(server);
     }
 }

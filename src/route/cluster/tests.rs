@@ -203,6 +203,9 @@ fn who_comes_back_is_warmed_up_and_who_was_there_is_not() {
     assert_eq!((warmth(1, 5), warmth(1, 10), warmth(1, 15)), (WARM / 10, WARM * 55 / 100, WARM));
     let reads = (0..100).filter(|_| hosts.replica(Micros(0), &rules, second(5)).is_some()).count();
     assert!((8..=12).contains(&reads), "{reads}");
+    // Nobody else could serve them.
+    hosts.hosts[0].failed("gone".into());
+    assert!((0..100).all(|_| hosts.replica(Micros(0), &rules, second(5)).is_some()));
     // A primary that has become a replica, and one that was down from the beginning.
     hosts.hosts[0].answered(Role::Replica, second(20));
     hosts.hosts[2].failed("not there yet".into());

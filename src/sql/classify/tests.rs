@@ -156,7 +156,7 @@ fn without_a_catalog_nothing_is_a_read() {
     }
     assert_eq!(class("begin read only"), Class::ReadOnly);
     assert_eq!(class("begin"), Class::Begin);
-    assert_eq!(class("/* pgweir: replica */ select f()"), Class::ReadOnly);
+    assert_eq!(class("/* pgweir: replica */ select f()"), Class::Hinted);
 }
 
 #[test]
