@@ -238,16 +238,20 @@ fn transactions_that_only_read_do_not_keep_a_client_on_the_primary() {
         raw.rows("COMMIT").await;
         assert_eq!(raw.value("SELECT count(*) FROM numbers").await, "3");
         // And what comes behind their end may be anything.
-        raw.rows("BEGIN READ ONLY").await;
-        raw.rows("COMMIT; SELECT add()").await;
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        assert_eq!(raw.value("SELECT count(*) FROM numbers").await, "4");
-        raw.rows("/* pgweir: primary */ SELECT 1").await;
-        raw.rows("BEGIN READ ONLY").await;
-        raw.send(&[query("COMMIT"), query("SELECT add()")].concat()).await;
-        raw.until_ready().await;
-        raw.until_ready().await;
-        assert_eq!(raw.value("SELECT count(*) FROM numbers").await, "5");
+        let query_by_query = [query("COMMIT"), query("SELECT add()")].concat();
+        for (end, batches, count) in [(query("COMMIT; SELECT add()"), 1, "5"), (query_by_query, 2, "7")] {
+            pair.admin(1, "SELECT pg_wal_replay_resume()");
+            raw.rows("INSERT INTO numbers VALUES (4)").await;
+            raw.rows("BEGIN READ ONLY").await;
+            assert_eq!(raw.value("SELECT pg_is_in_recovery()").await, "f");
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            pair.admin(1, "SELECT pg_wal_replay_pause()");
+            raw.send(&end).await;
+            for _ in 0..batches {
+                raw.until_ready().await;
+            }
+            assert_eq!(raw.value("SELECT count(*) FROM numbers").await, count);
+        }
         pair.admin(1, "SELECT pg_wal_replay_resume()");
     });
 }

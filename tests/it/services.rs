@@ -120,8 +120,13 @@ fn several_servers_behind_one_name_are_not_taken_for_one() {
     eventually("each entry is for one of them", || replicas_used(&twice).len() == 2);
     // So they are again when one has been away.
     pair.stop(2, "fast");
-    eventually("only one is left", || replicas_used(&twice).len() == 1);
+    ro.set(&pair.ports[1..2]);
+    eventually("both are for the same", || {
+        let hosts = run(twice.console("SHOW HOSTS"));
+        hosts.iter().filter(|host| host[3] == "replica" && host[4] == "up").count() == 2
+    });
     pair.launch(2);
+    ro.set(&pair.ports[1..]);
     eventually("there are two again", || replicas_used(&twice).len() == 2);
 
     // One of them has not seen a write, and nobody who has to see it reads there.
