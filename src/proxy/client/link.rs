@@ -96,6 +96,7 @@ impl Client {
             self.info.link.store(0, Relaxed);
             if self.preparing && server.session.pipeline.only_ours() {
                 server.close("server conn crashed?");
+                self.pool.database.suspect();
                 self.try_another_server();
                 return Ok(());
             }
@@ -127,6 +128,7 @@ impl Client {
             self.info.link.store(0, Relaxed);
             server.close(&fault.to_string());
             if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
+                self.pool.database.suspect();
                 self.try_another_server();
                 return Ok(());
             }
