@@ -76,7 +76,7 @@ fn of_batch(batch: &[u8], client: &mut ClientSession, (catalog, generation): Kno
 /// Whether one of these messages prepares a statement of this name.
 fn is_parsed(mut batch: &[u8], name: &[u8]) -> bool {
     while let Ok(Some(frame)) = peek(batch) {
-        if frame.tag == b'P' && frontend::parse(frame.body).is_ok_and(|parse| parse.name == name) {
+        if frame.tag == b'P' && frontend::parse_name(frame.body) == Some(name) {
             return true;
         }
         batch = &batch[frame.len..];

@@ -11,6 +11,7 @@ pub struct Parse<'a> {
     pub name: &'a [u8],
     /// Query text, its NUL, the number of parameter types and the types.
     pub text_and_types: &'a [u8],
+    text: &'a [u8],
 }
 
 /// Bind, Describe, Close or Execute: which part names the statement.
@@ -24,21 +25,26 @@ pub struct Named<'a> {
     pub after: &'a [u8],
 }
 
+/// The name at the start of a Parse body.
+pub fn parse_name(body: &[u8]) -> Option<&[u8]> {
+    cstr(body).map(|(name, _)| name)
+}
+
 /// Reads a whole Parse body.
 pub fn parse(body: &[u8]) -> Result<Parse<'_>, FrameError> {
     let (name, text_and_types) = cstr(body).ok_or(FrameError::Body("Parse"))?;
-    let (_, types) = cstr(text_and_types).ok_or(FrameError::Body("Parse"))?;
+    let (text, types) = cstr(text_and_types).ok_or(FrameError::Body("Parse"))?;
     let (count, oids) = types.split_first_chunk::<2>().ok_or(FrameError::Body("Parse"))?;
     if oids.len() != 4 * usize::from(u16::from_be_bytes(*count)) {
         return Err(FrameError::Body("Parse"));
     }
-    Ok(Parse { name, text_and_types })
+    Ok(Parse { name, text_and_types, text })
 }
 
 impl<'a> Parse<'a> {
     /// The query text.
     pub fn text(&self) -> &'a [u8] {
-        text(self.text_and_types)
+        self.text
     }
 }
 

@@ -125,7 +125,7 @@ fn is_repeatable(mut batch: &[u8]) -> Option<()> {
     while !batch.is_empty() {
         let frame = peek(batch).ok()??;
         match frame.tag {
-            b'P' => has_unnamed |= frontend::parse(frame.body).ok()?.name.is_empty(),
+            b'P' => has_unnamed |= frontend::parse_name(frame.body)?.is_empty(),
             b'B' if frontend::bind(frame.body)?.name.is_empty() && !has_unnamed => return None,
             b'Q' | b'B' | b'D' | b'E' | b'S' => {}
             _ => return None,
