@@ -132,7 +132,6 @@ fn transactions_that_can_only_read() {
             "begin read only deferrable",
             "begin; set transaction isolation level repeatable read, read only",
             "begin read only; select 1",
-            "/* pgweir: replica */ begin",
         ],
     );
     check(
@@ -162,8 +161,12 @@ fn without_a_catalog_nothing_is_a_read() {
 #[test]
 fn hints_have_the_last_word() {
     check(
-        Class::ReadOnly,
-        &["/* pgweir: replica */ select nextval('s')", "--pgweir:replica\nfetch all from c"],
+        Class::Hinted,
+        &[
+            "/* pgweir: replica */ select nextval('s')",
+            "--pgweir:replica\nfetch all from c",
+            "/* pgweir: replica */ begin",
+        ],
     );
     check(Class::Write, &["/* pgweir: primary */ select 1", "/* pgweir: auto */ select nextval('s')"]);
 }
