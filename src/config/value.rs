@@ -37,10 +37,10 @@ impl Value for Vec<String> {
 impl Value for Vec<u16> {
     const KIND: &'static str = "ports";
     fn parse(text: &str) -> Result<Self, String> {
-        text.split(',').map(|part| u16::parse(part.trim())).collect()
+        each(text)
     }
     fn show(&self) -> String {
-        self.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
+        joined(self)
     }
 }
 
@@ -48,11 +48,19 @@ impl Value for Vec<u16> {
 impl Value for Vec<u32> {
     const KIND: &'static str = "weights";
     fn parse(text: &str) -> Result<Self, String> {
-        text.split(',').map(|part| u32::parse(part.trim())).collect()
+        each(text)
     }
     fn show(&self) -> String {
-        self.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+        joined(self)
     }
+}
+
+fn each<T: Value>(text: &str) -> Result<Vec<T>, String> {
+    text.split(',').map(|part| T::parse(part.trim())).collect()
+}
+
+fn joined<T: Value>(all: &[T]) -> String {
+    all.iter().map(T::show).collect::<Vec<_>>().join(",")
 }
 
 /// 0 or 1; any other number means 1, as in C.
