@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::catalog;
 use super::pools::{Database, Pool};
-use super::server::Probe;
+use super::server::{OTHERS, Probe};
 use super::shared::Shared;
 use crate::clock;
 use crate::route::cluster::{Cluster, PrimaryChange, Purpose};
@@ -29,8 +29,6 @@ const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(5
 /// How many questions are asked on one connection. A server that is to shut down, but waits for those who are in, only says
 /// so to somebody new; and it does not wait for us.
 const QUESTIONS: u32 = 100;
-/// How often another of the servers is met that a name means before we give up, for now.
-const OTHERS: usize = 8;
 /// Longest time an answer may take.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -194,27 +192,25 @@ impl Watcher {
     /// The same connection once more, and new: to the same one of the servers that the name may mean. If that cannot be
     /// had, the old one will do, unless the host lets nobody in, or connections lead elsewhere (`has_moved`).
     async fn renew(&self, old: Connected, has_moved: bool) -> Option<Connected> {
+        // Two entries that have come to watch the same server part again.
         let is_double = self.is_watched_elsewhere(old.instance);
         let connect = async {
-            let mut failed = false;
             for _ in 0..OTHERS {
-                match self.connect().await {
-                    Ok(new) if new.instance == old.instance && !is_double => return (Some(new), failed),
-                    Ok(new) if is_double && !self.is_watched_elsewhere(new.instance) => {
-                        return (Some(new), failed);
-                    }
-                    Ok(_) => {}
-                    Err(_) => {
-                        failed = true;
-                        break;
-                    }
+                let new = self.connect().await?;
+                let is_right = match is_double {
+                    true => !self.is_watched_elsewhere(new.instance),
+                    false => new.instance == old.instance,
+                };
+                if is_right {
+                    return Ok(Some(new));
                 }
             }
-            (None, failed)
+            Ok::<_, String>(None)
         };
-        let (new, failed) = tokio::time::timeout(LIMIT, connect).await.unwrap_or((None, true));
-        let must_leave = has_moved && !failed || self.cluster.hosts[self.index].is_closing();
-        new.or((!must_leave).then_some(Connected { asked: 0, ..old }))
+        let new =
+            tokio::time::timeout(LIMIT, connect).await.unwrap_or_else(|_| Err("no answer in time".into()));
+        let is_gone = has_moved && matches!(new, Ok(None)) || self.cluster.hosts[self.index].is_closing();
+        new.unwrap_or_default().or((!is_gone).then_some(Connected { asked: 0, ..old }))
     }
 
     /// Where a host is listed several times, each entry is to stand for another one of the servers that its name means.
@@ -278,18 +274,16 @@ impl Watcher {
         let host = &self.cluster.hosts[self.index];
         // Somebody else may have failed to reach it meanwhile.
         let was_reachable = host.is_reachable();
-        let was = std::mem::replace(&mut self.state, State::Up);
-        if !self.cluster.note(self.index, report) && was == State::Up {
-            if !was_reachable {
-                self.tell_where_writes_go();
-                follow_roles(&self.shared, &self.pool.database);
-            }
+        let was_up = std::mem::replace(&mut self.state, State::Up) == State::Up;
+        let has_changed = self.cluster.note(self.index, report);
+        if has_changed || !was_up {
+            let timeline = report.timeline.map_or(String::new(), |timeline| format!(", timeline {timeline}"));
+            let outdated =
+                if self.cluster.is_outdated(self.index) { ", which another one has replaced" } else { "" };
+            tracing::info!("{host} is a {}{timeline}{outdated}", report.role.name());
+        } else if was_reachable {
             return;
         }
-        let timeline = report.timeline.map_or(String::new(), |timeline| format!(", timeline {timeline}"));
-        let outdated =
-            if self.cluster.is_outdated(self.index) { ", which another one has replaced" } else { "" };
-        tracing::info!("{host} is a {}{timeline}{outdated}", report.role.name());
         self.tell_where_writes_go();
         follow_roles(&self.shared, &self.pool.database);
     }

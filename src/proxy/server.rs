@@ -30,7 +30,7 @@ use crate::wire::{backend, write};
 /// Longest message taken from a server during login or in answer to a query of our own.
 const MAX_MESSAGE: usize = 1 << 20;
 /// How often another of the servers is met that a name means before we give up, for now.
-const OTHERS: usize = 8;
+pub(super) const OTHERS: usize = 8;
 /// The server did not let us in within `server_connect_timeout`.
 const LOGIN_TIMEOUT: &str = "connect timeout";
 
@@ -417,7 +417,7 @@ pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io
         let _ = info.key.set(key);
     }
     if host.is_none() {
-        let _ = info.close_needed.set("database configuration changed");
+        let _ = info.close_needed.set(settings::HOSTS_CHANGED);
     }
     let parameters = Arc::unwrap_or_clone(moved.parameters);
     let slot = pool.slot_regardless(shared);

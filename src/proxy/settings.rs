@@ -126,7 +126,7 @@ fn update_database(
         };
         if login(&before) != login(current) {
             tracing::info!("database {} has changed, its server connections are obsolete", database.name);
-            close_servers(shared, &database.name, "database configuration changed");
+            close_servers(shared, &database.name, HOSTS_CHANGED);
         }
     }
 }

@@ -189,7 +189,7 @@ impl Client {
         {
             return Ok(());
         }
-        let reason = "database configuration changed";
+        let reason = settings::HOSTS_CHANGED;
         self.unlink().close(reason);
         Err(Refusal::new(sqlstate::ADMIN_SHUTDOWN, reason).into())
     }
