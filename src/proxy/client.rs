@@ -197,7 +197,7 @@ impl Client {
             }
             let phase = match self.phase {
                 Phase::Idle => self.idle(cx, scratch),
-                Phase::Waiting(purpose) => self.waiting(cx, scratch, purpose),
+                Phase::Waiting(_) => self.waiting(cx, scratch),
                 Phase::Linked => self.linked(cx, scratch),
             };
             match phase {
@@ -267,9 +267,11 @@ impl Client {
             Some(Idle::Request) => {}
         }
         let now = clock::now();
-        self.request_started = now;
+        if self.info.waiting_since.get() == Micros(0) {
+            self.request_started = now;
+            self.info.requested.set(now);
+        }
         self.transaction_started = now;
-        self.info.requested.set(now);
         self.refresh_settings();
         let mut purpose = self.purpose(scratch, bytes, now);
         let server = self.checkout(purpose);
@@ -280,10 +282,12 @@ impl Client {
         }
         match server {
             Some(server) if !self.may_read_from_replica() => {
-                self.judge_anew(server);
+                self.return_unused(server);
+                self.begin_anew();
                 self.carry = scratch.vector(bytes);
             }
             Some(server) => {
+                self.info.waiting_since.set(Micros(0));
                 self.link(server, now);
                 self.send(cx, scratch, Cow::Borrowed(bytes))?;
             }
@@ -373,15 +377,15 @@ impl Client {
         self.reading.as_ref().is_none_or(Reading::holds)
     }
 
-    /// The replica that was chosen will not do any more: the request, which lies in `carry`, begins once more.
+    /// The server or the replica that was chosen will not do any more, and nothing was sent: the request, which lies in
+    /// `carry`, begins once more. If it was waiting, it still is.
     #[cold]
-    fn judge_anew(&mut self, server: Box<Server>) {
+    pub(super) fn begin_anew(&mut self) {
+        self.preparing = false;
         self.reading = None;
         self.attempt = None;
         self.phase = Phase::Idle;
         self.info.set_state(ClientState::Idle);
-        self.info.waiting_since.set(Micros(0));
-        super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
     }
 
     // === Waiting ===
@@ -395,20 +399,17 @@ impl Client {
         waiter.start(now, cx.waker());
         self.pool.lane(purpose).wait(Arc::clone(waiter));
         self.phase = Phase::Waiting(purpose);
-        self.notified = false;
-        self.info.waiting_since.set(now);
+        if self.info.waiting_since.get() == Micros(0) {
+            self.info.waiting_since.set(now);
+            self.notified = false;
+        }
         self.info.set_state(ClientState::Waiting);
         self.set_deadline(now);
         self.pool.grow(&self.shared, purpose, self.load.worker, now);
         Ok(())
     }
 
-    fn waiting(
-        &mut self,
-        cx: &mut Context<'_>,
-        scratch: &mut Scratch,
-        purpose: Purpose,
-    ) -> Poll<Result<(), End>> {
+    fn waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
         let Some(waiter) = &self.waiter else { return Poll::Ready(Err(End::Gone("not waiting"))) };
         let outcome = waiter.poll(cx);
         let server = match outcome {
@@ -423,7 +424,6 @@ impl Client {
             }
         };
         let now = clock::now();
-        let since = self.info.waiting_since.get();
         let mut scrap = [0; 64];
         let mut server = server;
         let drained = server.drain_idle(&mut scrap);
@@ -436,15 +436,15 @@ impl Client {
                 // It let us in and went away at once, and so may the next one, without end.
                 return Poll::Ready(Err(Refusal::new(sqlstate::CONNECTION_FAILURE, reason).into()));
             }
-            let again = self.wait(cx, purpose, now);
-            self.info.waiting_since.set(since);
-            self.set_deadline(now);
-            return Poll::Ready(again);
-        }
-        if server.purpose != Purpose::Write && !self.may_read_from_replica() {
-            self.judge_anew(server);
+            self.begin_anew();
             return Poll::Ready(Ok(()));
         }
+        if server.purpose != Purpose::Write && !self.may_read_from_replica() {
+            self.return_unused(server);
+            self.begin_anew();
+            return Poll::Ready(Ok(()));
+        }
+        let since = self.info.waiting_since.get();
         self.stats.wait_time.record(u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX));
         self.info.waiting_since.set(Micros(0));
         self.request_started = now;
@@ -737,7 +737,7 @@ impl Client {
         let lanes = [Some(purpose), (purpose != Purpose::Write).then_some(Purpose::Write)];
         for purpose in lanes.into_iter().flatten() {
             if let Some(server) = self.pool.lane(purpose).give_up(waiter) {
-                super::worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
+                self.return_unused(server);
             }
         }
     }

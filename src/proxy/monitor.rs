@@ -209,7 +209,12 @@ impl Watcher {
         };
         let new =
             tokio::time::timeout(LIMIT, connect).await.unwrap_or_else(|_| Err("no answer in time".into()));
-        let is_gone = has_moved && matches!(new, Ok(None)) || self.cluster.hosts[self.index].is_closing();
+        let host = &self.cluster.hosts[self.index];
+        if has_moved && new.is_err() {
+            // Still to be found out.
+            host.set_elsewhere();
+        }
+        let is_gone = has_moved && matches!(new, Ok(None)) || host.is_closing();
         new.unwrap_or_default().or((!is_gone).then_some(Connected { asked: 0, ..old }))
     }
 
@@ -261,13 +266,12 @@ impl Watcher {
         if std::mem::replace(&mut self.state, state) == state {
             return;
         }
-        if state == State::Closing {
-            tracing::warn!("{host} takes no connections now: {error}");
-            follow_roles(&self.shared, &self.pool.database);
-        } else {
-            tracing::warn!("{host} is not reachable: {error}");
+        match state {
+            State::Closing => tracing::warn!("{host} takes no connections now: {error}"),
+            _ => tracing::warn!("{host} is not reachable: {error}"),
         }
         self.tell_where_writes_go();
+        follow_roles(&self.shared, &self.pool.database);
     }
 
     fn note(&mut self, report: &Report) {
@@ -314,9 +318,11 @@ impl Watcher {
     }
 }
 
-/// Closes idle servers that no longer are what they are for, and lets those who wait for the primary try at once.
+/// Closes idle servers that no longer are what they are for. Those who wait for one that can be had now try at once, those who
+/// wait for a replica that cannot go to the primary.
 fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
-    let now = clock::now();
+    let (now, cluster) = (clock::now(), database.cluster());
+    cluster.note_move();
     for pool in shared.pools.all().into_iter().filter(|pool| Arc::ptr_eq(&pool.database, database)) {
         for (purpose, lane) in pool.lanes() {
             let idle = lane.take_idle(|server| server.must_go().is_some());
@@ -324,9 +330,13 @@ fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
                 let reason = server.must_go().unwrap_or("host has changed");
                 server.close(reason);
             }
-            if purpose == Purpose::Write && database.cluster().primary().is_some() {
-                lane.retry_now();
-                pool.grow(shared, purpose, 0, now);
+            match purpose {
+                Purpose::Read(host) if !cluster.can_read_from(host) => pool.leave_replica(shared, host, 0),
+                Purpose::Write if cluster.primary().is_none() => {}
+                _ => {
+                    lane.retry_now();
+                    pool.grow(shared, purpose, 0, now);
+                }
             }
         }
     }

@@ -263,6 +263,15 @@ impl Pool {
         }
     }
 
+    /// Sends those who wait for a replica to the primary, which can serve reads, too: the replica may not come back.
+    pub fn leave_replica(self: &Arc<Self>, shared: &Arc<Shared>, host: usize, worker: usize) {
+        let primary = self.lane(Purpose::Write);
+        if self.lane(Purpose::Read(host)).move_waiters_to(primary) > 0 {
+            primary.serve_waiters(worker);
+            self.grow(shared, Purpose::Write, worker, clock::now());
+        }
+    }
+
     /// Whether it is kept at `min_pool_size` even without clients: its database's line names the user.
     fn is_kept_open(&self) -> bool {
         self.settings.load().min_pool_size > 0 && self.database.config.load().user.is_some()

@@ -78,6 +78,9 @@ pub enum ConnectError {
     /// The name means several servers, and this is not the one of which it is known what it has replayed.
     #[error("is another server than the one that is watched")]
     OtherServer,
+    /// While it said nothing, another host took its place.
+    #[error("is not used any more")]
+    Moved,
 }
 
 impl From<io::Error> for ConnectError {
@@ -295,11 +298,16 @@ pub async fn open(
     let cluster = slot.pool.database.cluster();
     let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
     let mut others = 0;
+    let mut moves = cluster.moves();
     let mut candidates: VecDeque<usize> = cluster.candidates(slot.purpose).into();
     while let Some(host) = candidates.pop_front() {
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = Arc::new(shared.server_info(&slot.pool, target, host));
-        match open_at(shared, &slot, &cluster, &info, own).await {
+        let opened = tokio::select! {
+            opened = open_at(shared, &slot, &cluster, &info, own) => opened,
+            () = cluster.leads_elsewhere(&mut moves, host, slot.purpose) => Err(ConnectError::Moved),
+        };
+        match opened {
             Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
                 cluster.connected(host);
@@ -310,14 +318,19 @@ pub async fn open(
                 return Ok(Server::opened(stream, parameters, slot, info));
             }
             Err(error) => {
-                if matches!(error, ConnectError::OtherServer) {
-                    others += 1;
-                    if others <= OTHERS {
+                match error {
+                    ConnectError::Moved if slot.purpose == Purpose::Write => {
+                        candidates = cluster.candidates(slot.purpose).into();
+                    }
+                    ConnectError::OtherServer if others < OTHERS => {
+                        others += 1;
                         candidates.push_front(host);
-                    } else {
+                    }
+                    ConnectError::OtherServer => {
                         cluster.hosts[host].set_elsewhere();
                         slot.pool.database.suspect();
                     }
+                    _ => {}
                 }
                 note_failure(&slot.pool, &cluster.hosts[host], &info, &error, own);
                 failure = error;
@@ -389,6 +402,7 @@ fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectErro
         ConnectError::Refused(refusal) => refusal.reason(),
         ConnectError::WrongRole(_) => "wrong role",
         ConnectError::OtherServer => "not the server that is watched",
+        ConnectError::Moved => "host has another role now",
     };
     if !matches!(error, ConnectError::OtherServer) {
         tracing::warn!("{info} {error}");

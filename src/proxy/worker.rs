@@ -175,19 +175,13 @@ fn report_failure(
     worker: usize,
     error: &ConnectError,
 ) {
-    let lane = pool.lane(purpose);
-    if purpose != Purpose::Write {
-        // Nobody waits for a replica that may not come back: the primary can serve reads, too.
-        if lane.move_waiters_to(pool.lane(Purpose::Write)) > 0 {
-            pool.lane(Purpose::Write).serve_waiters(worker);
-            pool.grow(shared, Purpose::Write, worker, clock::now());
-        }
-        return;
+    if let Purpose::Read(host) = purpose {
+        return pool.leave_replica(shared, host, worker);
     }
     if let ConnectError::Refused(refusal) = error {
         *pool.login_error.lock() = Some((refusal.clone(), clock::now()));
         if !has_usable_server(shared, pool) {
-            lane.refuse_all(refusal);
+            pool.lane(purpose).refuse_all(refusal);
         }
     }
 }

@@ -201,6 +201,8 @@ impl Client {
         // A request that is not complete yet is none that could be cancelled.
         let Some(end) = forward::batch_len(&self.carry) else { return Ok(()) };
         self.leave_queue(purpose);
+        // Somebody may be about to grant it something.
+        self.waiter = None;
         self.phase = Phase::Idle;
         self.info.set_state(ClientState::Idle);
         self.info.waiting_since.set(Micros(0));

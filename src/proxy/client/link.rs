@@ -88,6 +88,11 @@ impl Client {
         worker::give_back(&self.shared, &self.pool, server, self.load.worker, reset);
     }
 
+    /// The same for one that was granted and not used.
+    pub(super) fn return_unused(&self, server: Box<Server>) {
+        worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
+    }
+
     /// The connection to the server broke.
     pub(super) fn server_lost(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         // What the server said before it went, such as 57P01, is on its way to the client.
@@ -97,7 +102,7 @@ impl Client {
             if self.preparing && server.session.pipeline.only_ours() {
                 server.close("server conn crashed?");
                 self.pool.database.suspect();
-                self.try_another_server();
+                self.begin_anew();
                 return Ok(());
             }
             let has_said_why = server.session.has_said_why();
@@ -113,23 +118,13 @@ impl Client {
         Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())
     }
 
-    /// The server is gone, and nothing of the client's request has been sent to it: the request lies in `carry` and
-    /// begins once more.
-    fn try_another_server(&mut self) {
-        self.preparing = false;
-        self.attempt = None;
-        self.phase = Phase::Idle;
-        self.info.set_state(ClientState::Idle);
-        self.set_deadline(self.request_started);
-    }
-
     pub(super) fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
         if let Some(server) = self.server.take() {
             self.info.link.store(0, Relaxed);
             server.close(&fault.to_string());
             if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
                 self.pool.database.suspect();
-                self.try_another_server();
+                self.begin_anew();
                 return Ok(());
             }
         }
