@@ -48,7 +48,8 @@ pub async fn run(shared: Arc<Shared>) {
         end_lifetimes(&shared, &pools, now);
         names::leave_old_addresses(&shared);
         if shared.config.load().settings.server_fast_close {
-            wake_those_with_obsolete_servers(&shared);
+            // Their tasks look after it themselves.
+            shared.wake_those_with(|server| server.is_obsolete());
         }
         for pool in pools {
             tend(&shared, &pool, now);
@@ -112,14 +113,6 @@ fn end_hold(shared: &Shared, pool: &Pool, now: Micros) {
     let refusal = Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "no primary server can be reached")
         .detail(format!("There has been none for {} seconds (failover_hold_timeout).", limit.as_secs_f64()));
     pool.lane(Purpose::Write).refuse_all(&refusal);
-}
-
-/// Their tasks look after `server_fast_close` themselves.
-fn wake_those_with_obsolete_servers(shared: &Shared) {
-    let is_obsolete = |id: u64| shared.servers.get(&id).is_some_and(|server| server.is_obsolete());
-    for client in shared.clients.iter().filter(|client| is_obsolete(client.link.load(Relaxed))) {
-        client.wake();
-    }
 }
 
 fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {

@@ -128,6 +128,11 @@ impl Server {
         }
     }
 
+    /// Whether nothing will come from it any more, for its host is silent and another one has taken its place.
+    pub fn is_lost(&self) -> bool {
+        self.slot.host().is_some_and(|(cluster, host)| cluster.is_lost(host))
+    }
+
     /// Whether it leads to another server than the one of which it is known what it has replayed.
     #[inline]
     pub fn is_unwatched(&self) -> bool {

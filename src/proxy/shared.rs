@@ -180,6 +180,14 @@ impl Shared {
         }
     }
 
+    /// Wakes clients whose server is such a one, so that they look at it.
+    pub fn wake_those_with(&self, is_such: impl Fn(&ServerInfo) -> bool) {
+        let is_meant = |id: u64| self.servers.get(&id).is_some_and(|server| is_such(&server));
+        for client in self.clients.iter().filter(|client| is_meant(client.link.load(Relaxed))) {
+            client.wake();
+        }
+    }
+
     /// What the process is doing.
     pub fn lifecycle(&self) -> Lifecycle {
         match self.lifecycle.load(Relaxed) {

@@ -193,6 +193,11 @@ impl Cluster {
         self.hosts[host].role() == Role::Primary && self.hosts[host].timeline() < self.timeline()
     }
 
+    /// Whether another host has taken its place, and it says nothing: nobody will be answered any more.
+    pub fn is_lost(&self, host: usize) -> bool {
+        self.is_outdated(host) && !self.hosts[host].is_reachable()
+    }
+
     /// Why a host is not used, in a word and in a sentence; `None`: it is.
     pub fn obstacle(&self, index: usize) -> Option<(&'static str, String)> {
         let host = &self.hosts[index];

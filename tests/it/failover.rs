@@ -380,3 +380,25 @@ fn a_replica_that_comes_back_is_warmed_up() {
     assert_eq!(reads_on_replica(&pooler, 20), 0);
     assert!(!pooler.log().contains("database configuration changed"));
 }
+
+#[test]
+fn nobody_waits_for_the_answer_of_a_primary_that_has_been_replaced() {
+    let pair = Pair::start("frozen");
+    let pooler = Pooler::with_databases(&pair.database("read_write_split=1"), "server_connect_timeout = 600");
+    wait_for_roles(&pooler);
+    run(async {
+        let mut raw = pooler.raw().await;
+        let mut idle = pooler.raw().await;
+        idle.rows("/* pgweir: primary */ SELECT 1").await;
+        raw.send(&query("/* pgweir: primary */ SELECT pg_sleep(0.2), pg_sleep(1000)")).await;
+        eventually("it is under way", || {
+            pair.admin(0, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1"
+        });
+        let _frozen = pair.freeze(0);
+        pair.promote(1);
+        let messages = raw.until_ready().await;
+        assert_eq!(messages.last().map(|m| (m.tag, m.field('C'))), Some(('E', "08006".to_owned())));
+        assert_eq!(idle.value("SELECT pg_is_in_recovery()").await, "f");
+        assert_eq!(idle.value("CREATE TABLE written AS SELECT 1; SELECT count(*) FROM written").await, "1");
+    });
+}

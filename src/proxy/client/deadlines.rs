@@ -110,6 +110,9 @@ impl Client {
             self.stop_waiting(cx)?;
         }
         self.close_obsolete()?;
+        if self.server.as_ref().is_some_and(|server| server.is_lost()) {
+            return self.server_lost(cx);
+        }
         if self.settings.version != self.pool.settings_version.load(Relaxed) {
             self.follow_settings();
         }

@@ -1,5 +1,8 @@
 //! A primary and streaming replicas that one test has for itself: to hold back, to stop, to promote.
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
 use super::cluster::Cluster;
 use super::{PASSWORD, USER, cluster, free_port};
 
@@ -66,15 +69,25 @@ impl Pair {
 
     /// `kill -9` of all its processes, as if the machine had gone.
     pub(crate) fn kill(&self, which: usize) {
+        self.signal(which, Signal::SIGKILL);
+    }
+
+    /// All its processes stand still, as if the network had gone, until what is returned is dropped, which kills them.
+    pub(crate) fn freeze(&self, which: usize) -> Frozen<'_> {
+        self.signal(which, Signal::SIGSTOP);
+        Frozen(self, which)
+    }
+
+    fn signal(&self, which: usize, signal: Signal) {
         let pidfile =
             std::fs::read_to_string(self.cluster.dir.join(&self.names[which]).join("postmaster.pid"));
         let pid: i32 = pidfile.unwrap().lines().next().unwrap().parse().unwrap();
-        for child in
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace()
-        {
-            kill(child.parse().unwrap());
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let children = children.split_whitespace().map(|child| child.parse().unwrap());
+        for pid in children.chain([pid]) {
+            // It may have ended meanwhile.
+            let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
         }
-        kill(pid);
     }
 
     /// `pg_ctl promote`; returns when it takes writes.
@@ -128,6 +141,11 @@ impl Drop for Pair {
     }
 }
 
-fn kill(pid: i32) {
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+/// See [`Pair::freeze`].
+pub(crate) struct Frozen<'a>(&'a Pair, usize);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.kill(self.1);
+    }
 }
