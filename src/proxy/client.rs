@@ -313,7 +313,7 @@ impl Client {
         if !self.settings.read_write_split || self.settings.pool_mode == PoolMode::Session {
             return Purpose::Write;
         }
-        let replica = self.route(bytes, now);
+        let replica = self.route(scratch, bytes, now);
         if std::mem::take(&mut self.on_primary) {
             self.reading = None;
             return Purpose::Write;
@@ -325,14 +325,14 @@ impl Client {
     }
 
     /// The replica for the next transaction, if that is for one, and one has all that the client must not miss.
-    fn route(&mut self, bytes: &[u8], now: Micros) -> Option<Purpose> {
+    fn route(&mut self, scratch: &mut Scratch, bytes: &[u8], now: Micros) -> Option<Purpose> {
         let cluster = self.pool.database.cluster();
         if !cluster.has_replica() {
             return None;
         }
         let catalog = self.pool.database.catalogs.load();
         let known = catalog.as_ref().map_or((None, 0), |known| (Some(&known.catalog), known.generation));
-        self.access = router::access(bytes, &mut self.session, known);
+        self.access = router::access(bytes, &mut self.session, known, &mut scratch.memo);
         if self.access == Access::Write {
             return None;
         }

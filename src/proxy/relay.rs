@@ -9,6 +9,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::net::stream::Stream;
+use crate::sql::Memo;
 
 /// Size of the read buffer. Larger ones do not fit the processor's caches, smaller ones cost system calls on large
 /// results.
@@ -24,6 +25,8 @@ pub(super) struct Scratch {
     pub(super) read: Box<[u8]>,
     /// What is written instead, when something had to be changed.
     pub(super) rewrite: Vec<u8>,
+    /// What has been found out of statements.
+    pub(super) memo: Memo,
     spare: Vec<Vec<u8>>,
 }
 

@@ -6,7 +6,7 @@
 
 use crate::session::forward::ClientSession;
 use crate::session::parameters::Meaning;
-use crate::sql::{self, Catalog, Class, Route};
+use crate::sql::{self, Catalog, Class, Memo, Route};
 use crate::wire::frame::peek;
 use crate::wire::frontend;
 
@@ -27,19 +27,25 @@ pub enum Access {
 }
 
 /// What the batch at the start of `buf` needs.
-pub fn access(buf: &[u8], client: &mut ClientSession, known: Known<'_>) -> Access {
+pub fn access(buf: &[u8], client: &mut ClientSession, known: Known<'_>, memo: &mut Memo) -> Access {
     match client.route {
-        Route::Auto => of_batch(buf, client, known).unwrap_or(Access::Write),
+        Route::Auto => of_batch(buf, client, known, memo).unwrap_or(Access::Write),
         Route::Primary => Access::Write,
         Route::Replica => Access::Hinted,
     }
 }
 
 /// `None`: something in the batch is missing or not understood.
-fn of_batch(batch: &[u8], client: &mut ClientSession, (catalog, generation): Known<'_>) -> Option<Access> {
+fn of_batch(
+    batch: &[u8],
+    client: &mut ClientSession,
+    (catalog, generation): Known<'_>,
+    memo: &mut Memo,
+) -> Option<Access> {
     let rules = Rules { meaning: client.parameters.meaning(), catalog };
     // Nothing is remembered of statements that change their meaning with the next SET.
-    let generation = if rules.meaning.standard_strings { generation } else { 0 };
+    let is_usual = rules.meaning.standard_strings && !rules.meaning.ascii_in_characters;
+    let generation = if is_usual { generation } else { 0 };
     let mut all: Option<Access> = None;
     let mut at = 0;
     loop {
@@ -48,8 +54,11 @@ fn of_batch(batch: &[u8], client: &mut ClientSession, (catalog, generation): Kno
             return None;
         }
         let access = match frame.tag {
-            b'Q' if at == 0 => return Some(rules.access(frontend::text(frame.body))),
-            b'P' => Some(rules.access(frontend::parse(frame.body).ok()?.text())),
+            b'Q' if at == 0 => return Some(rules.of_class(rules.class(frontend::text(frame.body)))),
+            b'P' => {
+                let text = frontend::parse(frame.body).ok()?.text();
+                Some(rules.of_class(memo.class(text, generation, || rules.class(text))))
+            }
             b'B' => {
                 let name = frontend::bind(frame.body)?.name;
                 let class = client.statements.class(name, generation, |s| rules.class(s.text()));
@@ -65,9 +74,11 @@ fn of_batch(batch: &[u8], client: &mut ClientSession, (catalog, generation): Kno
             _ => return None,
         };
         // The batch is what its least harmless part is.
-        all = [all, access].into_iter().flatten().min();
-        if all == Some(Access::Write) {
-            return all;
+        if let Some(access) = access {
+            if access == Access::Write {
+                return Some(access);
+            }
+            all = Some(all.map_or(access, |all| all.min(access)));
         }
         at += frame.len;
     }
@@ -99,10 +110,6 @@ impl Rules<'_> {
             return Class::Write;
         }
         sql::classify(text, self.catalog)
-    }
-
-    fn access(&self, text: &[u8]) -> Access {
-        self.of_class(self.class(text))
     }
 
     fn of_class(&self, class: Class) -> Access {
@@ -170,7 +177,7 @@ mod tests {
     }
 
     fn reads(client: &mut ClientSession, batch: &[Vec<u8>]) -> bool {
-        access(&batch.concat(), client, (Some(&Catalog::default()), 1)) != Access::Write
+        access(&batch.concat(), client, (Some(&Catalog::default()), 1), &mut Memo::default()) != Access::Write
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::sql::{self, Class, Route};
@@ -80,7 +81,7 @@ impl Registry {
 /// A client's names. Empty ones take no memory.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    names: HashMap<Box<[u8]>, Named>,
+    names: HashMap<Box<[u8]>, Named, RandomState>,
     prepared: u64,
 }
 
@@ -146,7 +147,7 @@ impl ClientStatements {
 
     /// Forgets all names (DEALLOCATE ALL, DISCARD ALL).
     pub fn clear(&mut self) {
-        self.names = HashMap::new();
+        self.names = HashMap::default();
     }
 
     /// How many names there are.
@@ -163,7 +164,7 @@ impl ClientStatements {
 /// What a server has prepared.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    last_use: HashMap<u64, u64>,
+    last_use: HashMap<u64, u64, RandomState>,
     clock: u64,
 }
 

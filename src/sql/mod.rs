@@ -3,14 +3,16 @@
 //! The rules are conservative by construction: whatever is not known to only read is a write, for a write on a
 //! standby fails, while a read on the primary costs nothing but its work. `lexer` cuts the text, `classify` holds
 //! the rules, `functions` the names of PostgreSQL's functions that are known to be safe, `catalog` what the database
-//! has of its own, `hint` what clients say themselves.
+//! has of its own, `hint` what clients say themselves, `memo` what was found out before.
 
 mod catalog;
 mod classify;
 mod functions;
 mod hint;
 mod lexer;
+mod memo;
 
 pub use catalog::{Catalog, QUERY as CATALOG_QUERY, Row};
 pub use classify::{Class, classify};
 pub use hint::{Route, SETTING, setting};
+pub use memo::Memo;

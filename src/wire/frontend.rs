@@ -33,7 +33,8 @@ pub fn parse_name(body: &[u8]) -> Option<&[u8]> {
 /// Reads a whole Parse body.
 pub fn parse(body: &[u8]) -> Result<Parse<'_>, FrameError> {
     let (name, text_and_types) = cstr(body).ok_or(FrameError::Body("Parse"))?;
-    let (text, types) = cstr(text_and_types).ok_or(FrameError::Body("Parse"))?;
+    let text = CStr::from_bytes_until_nul(text_and_types).map_err(|_| FrameError::Body("Parse"))?.to_bytes();
+    let types = &text_and_types[text.len() + 1..];
     let (count, oids) = types.split_first_chunk::<2>().ok_or(FrameError::Body("Parse"))?;
     if oids.len() != 4 * usize::from(u16::from_be_bytes(*count)) {
         return Err(FrameError::Body("Parse"));
