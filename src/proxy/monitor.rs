@@ -322,7 +322,7 @@ impl Watcher {
 /// wait for a replica that cannot go to the primary, and those whose primary has been replaced and is silent hear of it.
 fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
     let (now, cluster) = (clock::now(), database.cluster());
-    cluster.note_move();
+    database.note_move();
     shared.wake_those_with(|server| server.database == database.name && cluster.is_lost(server.host));
     for pool in shared.pools.all().into_iter().filter(|pool| Arc::ptr_eq(&pool.database, database)) {
         for (purpose, lane) in pool.lanes() {

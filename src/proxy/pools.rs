@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::cancel;
 use super::catalog::Catalogs;
@@ -39,6 +39,7 @@ pub struct Database {
     /// `max_db_client_connections`.
     pub clients: Arc<Limit>,
     suspicion: Notify,
+    moves: watch::Sender<()>,
     /// PAUSE or KILL of this database.
     pub paused: AtomicBool,
     /// DISABLE: no new clients.
@@ -60,6 +61,7 @@ impl Database {
             servers: Arc::default(),
             clients: Arc::default(),
             suspicion: Notify::new(),
+            moves: watch::Sender::default(),
             paused: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             auto: AtomicBool::new(auto),
@@ -81,6 +83,16 @@ impl Database {
     /// Waits until that is suspected.
     pub async fn suspected(&self) {
         self.suspicion.notified().await;
+    }
+
+    /// A host has another role than before, or cannot be used any more, or can be again.
+    pub fn note_move(&self) {
+        self.moves.send_replace(());
+    }
+
+    /// What [`Self::note_move`] tells from now on.
+    pub fn moves(&self) -> watch::Receiver<()> {
+        self.moves.subscribe()
     }
 
     /// Replaces its hosts after a change of the configuration.

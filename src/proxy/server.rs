@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tokio::sync::watch;
+
 use super::info::{ServerInfo, ServerState};
 use super::pools::{Pool, Slot};
 use super::settings;
@@ -303,14 +305,14 @@ pub async fn open(
     let cluster = slot.pool.database.cluster();
     let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
     let mut others = 0;
-    let mut moves = cluster.moves();
+    let mut moves = slot.pool.database.moves();
     let mut candidates: VecDeque<usize> = cluster.candidates(slot.purpose).into();
     while let Some(host) = candidates.pop_front() {
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = Arc::new(shared.server_info(&slot.pool, target, host));
         let opened = tokio::select! {
             opened = open_at(shared, &slot, &cluster, &info, own) => opened,
-            () = cluster.leads_elsewhere(&mut moves, host, slot.purpose) => Err(ConnectError::Moved),
+            () = moved(&cluster, &mut moves, host, slot.purpose) => Err(ConnectError::Moved),
         };
         match opened {
             Ok((stream, parameters)) => {
@@ -343,6 +345,16 @@ pub async fn open(
         }
     }
     Err((failure, slot))
+}
+
+/// Waits until a host's role has changed so that connections for this purpose lead elsewhere.
+async fn moved(cluster: &Cluster, moves: &mut watch::Receiver<()>, host: usize, purpose: Purpose) {
+    while moves.changed().await.is_ok() {
+        if cluster.leads_elsewhere(host, purpose) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Opens a connection to this host within `server_connect_timeout`.

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::host::{Host, Report, Role};
 use super::replicas::{self, Candidate, WARM};
@@ -59,7 +58,6 @@ pub struct Cluster {
     primary_lost: AtomicMicros,
     /// The primary that was last told of, and when it was found to be lost.
     told: Mutex<(Option<usize>, Option<Micros>)>,
-    moves: watch::Sender<()>,
 }
 
 /// Another host takes writes than before.
@@ -97,33 +95,7 @@ impl Cluster {
             last_write: AtomicMicros::default(),
             primary_lost: AtomicMicros::default(),
             told: Mutex::default(),
-            moves: watch::Sender::default(),
         }
-    }
-
-    /// Tells [`Self::moves`] that a host has another role than before, or cannot be used any more, or can be again.
-    pub fn note_move(&self) {
-        self.moves.send_replace(());
-    }
-
-    /// What [`Self::note_move`] tells from now on.
-    pub fn moves(&self) -> watch::Receiver<()> {
-        self.moves.subscribe()
-    }
-
-    /// Waits for a move after which connections for this purpose do not lead to this host: it cannot be read from, or another
-    /// one takes writes.
-    pub async fn leads_elsewhere(&self, moves: &mut watch::Receiver<()>, host: usize, purpose: Purpose) {
-        while moves.changed().await.is_ok() {
-            let elsewhere = match purpose {
-                Purpose::Read(number) => !self.can_read_from(number),
-                Purpose::Write => self.primary().is_some_and(|primary| primary != host),
-            };
-            if elsewhere {
-                return;
-            }
-        }
-        std::future::pending().await
     }
 
     /// Hosts that have not been among those of `before`, which these ones replace, have to be warmed up.
@@ -316,6 +288,14 @@ impl Cluster {
                     (Role::Replica, Purpose::Read(number)) => number == host,
                     _ => false,
                 }
+    }
+
+    /// Whether connections for this purpose do not lead to this host: it cannot be read from, or another one takes writes.
+    pub fn leads_elsewhere(&self, host: usize, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Read(number) => !self.can_read_from(number),
+            Purpose::Write => self.primary().is_some_and(|primary| primary != host),
+        }
     }
 
     /// Hosts for a new connection, the one to try first coming first.
