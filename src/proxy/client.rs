@@ -6,12 +6,15 @@
 //! ```
 //!
 //! The task never blocks and never waits for anything but its sockets, its place in the queue, and the tick, which wakes
-//! it when a deadline has passed or somebody wants it closed.
+//! it when a deadline has passed or somebody wants it closed. Here are Idle and what goes both ways while Linked; `choice` says
+//! which server it may be, `queue` is Waiting, `link` begins and ends Linked.
 
+mod choice;
 mod deadlines;
 mod link;
 mod moving;
 mod parameters;
+mod queue;
 mod retry;
 
 use std::borrow::Cow;
@@ -22,27 +25,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
-use super::info::{ClientInfo, ClientState};
+use super::info::ClientInfo;
 use super::pools::{Pool, PoolSettings};
 use super::relay::{self, Scratch};
 use super::server::Server;
 use super::settings;
-use super::shared::{Lifecycle, Shared};
+use super::shared::Shared;
 use super::worker::Load;
 use crate::clock::{self, Micros};
 use crate::config::{Consistency, PoolMode};
-use crate::error::{Refusal, sqlstate};
+use crate::error::Refusal;
 use crate::metrics::stats::Stats;
 use crate::net::stream::Stream;
+use crate::pool::Waiter;
 use crate::pool::limits::Permit;
-use crate::pool::{Outcome, Waiter};
 use crate::route::cluster::Purpose;
-use crate::route::router::{self, Access};
+use crate::route::router::Access;
 use crate::session::command::Ddl;
 use crate::session::forward::{self, ClientSession, Context as Walk, Idle, Stop};
 use crate::session::output::Output;
 use crate::wire::write;
-use link::Reading;
+use choice::{Reading, only_reads};
 use retry::{Attempt, Verdict};
 
 /// A logged-in client.
@@ -303,171 +306,6 @@ impl Client {
         if self.settings.version != self.pool.settings_version.load(Relaxed) {
             self.settings = settings::for_client(&self.shared, &self.pool, &self.info.user);
         }
-    }
-
-    /// Where the next transaction may run.
-    #[inline]
-    fn purpose(&mut self, scratch: &mut Scratch, bytes: &[u8], now: Micros) -> Purpose {
-        self.access = Access::Write;
-        self.may_have_written = false;
-        if !self.settings.read_write_split || self.settings.pool_mode == PoolMode::Session {
-            return Purpose::Write;
-        }
-        let replica = self.route(scratch, bytes, now);
-        if std::mem::take(&mut self.on_primary) {
-            self.reading = None;
-            return Purpose::Write;
-        }
-        if self.access == Access::Read || replica.is_some() {
-            self.keep(scratch, bytes);
-        }
-        replica.unwrap_or(Purpose::Write)
-    }
-
-    /// The replica for the next transaction, if that is for one, and one has all that the client must not miss.
-    fn route(&mut self, scratch: &mut Scratch, bytes: &[u8], now: Micros) -> Option<Purpose> {
-        let cluster = self.pool.database.cluster();
-        if !cluster.has_replica() {
-            return None;
-        }
-        let catalog = self.pool.database.catalogs.load();
-        let known = catalog.as_ref().map_or((None, 0), |known| (Some(&known.catalog), known.generation));
-        self.access = router::access(bytes, &mut self.session, known, &mut scratch.memo);
-        if self.access == Access::Write {
-            return None;
-        }
-        let after = match self.settings.read_consistency {
-            Consistency::Eventual => Micros(0),
-            Consistency::Session => self.last_write,
-            Consistency::Database => cluster.last_write(),
-        };
-        let host = cluster.replica(after, &self.settings.replica_rules, now)?;
-        self.reading = Some(Reading::new(cluster, host, after));
-        Some(Purpose::Read(host))
-    }
-
-    /// An idle server that is in order.
-    fn checkout(&self, purpose: Purpose) -> Option<Box<Server>> {
-        let mut scrap = [0; 64];
-        loop {
-            let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
-            if let Err(reason) = server.drain_idle(&mut scrap) {
-                server.close(&reason);
-                self.pool.database.suspect();
-            } else if let Some(reason) = self.must_go(&server) {
-                server.close(reason);
-            } else {
-                return Some(server);
-            }
-        }
-    }
-
-    /// Why a server must not be used for this client's transaction; `None`: it may.
-    #[inline]
-    fn must_go(&self, server: &Server) -> Option<&'static str> {
-        let needs_watched = self.settings.read_consistency != Consistency::Eventual;
-        let unwatched = needs_watched && server.is_unwatched();
-        server.must_go().or(unwatched.then_some("not the server that is watched"))
-    }
-
-    /// Whether the replica that was chosen is still known to have all that must not be missed. Its name may have come to mean
-    /// another server.
-    #[inline]
-    fn may_read_from_replica(&self) -> bool {
-        self.reading.as_ref().is_none_or(Reading::holds)
-    }
-
-    /// The server or the replica that was chosen will not do any more, and nothing was sent: the request, which lies in
-    /// `carry`, begins once more. If it was waiting, it still is.
-    #[cold]
-    pub(super) fn begin_anew(&mut self) {
-        self.preparing = false;
-        self.reading = None;
-        self.attempt = None;
-        self.phase = Phase::Idle;
-        self.info.set_state(ClientState::Idle);
-    }
-
-    // === Waiting ===
-
-    fn wait(&mut self, cx: &mut Context<'_>, purpose: Purpose, now: Micros) -> Result<(), End> {
-        if self.shared.lifecycle() == Lifecycle::WaitForServers {
-            return Err(Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down").into());
-        }
-        let worker = self.load.worker;
-        let waiter = self.waiter.get_or_insert_with(|| Arc::new(Waiter::new(worker)));
-        waiter.start(now, cx.waker());
-        self.pool.lane(purpose).wait(Arc::clone(waiter));
-        self.phase = Phase::Waiting(purpose);
-        if self.info.waiting_since.get() == Micros(0) {
-            self.info.waiting_since.set(now);
-            self.notified = false;
-        }
-        self.info.set_state(ClientState::Waiting);
-        self.set_deadline(now);
-        self.pool.grow(&self.shared, purpose, self.load.worker, now);
-        Ok(())
-    }
-
-    fn waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
-        let Some(waiter) = &self.waiter else { return Poll::Ready(Err(End::Gone("not waiting"))) };
-        let outcome = waiter.poll(cx);
-        let server = match outcome {
-            Poll::Ready(Outcome::Granted(server)) => server,
-            Poll::Ready(Outcome::Refused(refusal)) => return Poll::Ready(Err(refusal.into())),
-            Poll::Pending => {
-                // A wait usually ends before the client says more. Only a socket event gets past this.
-                let mut read = std::mem::take(&mut scratch.read);
-                let gone = self.read_waiting(cx, &mut read);
-                scratch.read = read;
-                return gone.map(Err);
-            }
-        };
-        let now = clock::now();
-        let mut scrap = [0; 64];
-        let mut server = server;
-        let drained = server.drain_idle(&mut scrap);
-        let must_go = drained.as_ref().err().map(String::as_str).or_else(|| self.must_go(&server));
-        if let Some(reason) = must_go {
-            let was_new = !server.used;
-            server.close(reason);
-            self.pool.database.suspect();
-            if let Some(reason) = drained.err().filter(|_| was_new) {
-                // It let us in and went away at once, and so may the next one, without end.
-                return Poll::Ready(Err(Refusal::new(sqlstate::CONNECTION_FAILURE, reason).into()));
-            }
-            self.begin_anew();
-            return Poll::Ready(Ok(()));
-        }
-        if server.purpose != Purpose::Write && !self.may_read_from_replica() {
-            self.return_unused(server);
-            self.begin_anew();
-            return Poll::Ready(Ok(()));
-        }
-        let since = self.info.waiting_since.get();
-        self.stats.wait_time.record(u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX));
-        self.info.waiting_since.set(Micros(0));
-        self.request_started = now;
-        self.link(server, now);
-        // The deadline so far was that of the wait.
-        self.set_deadline(now);
-        let bytes = std::mem::take(&mut self.carry);
-        Poll::Ready(self.send(cx, scratch, Cow::Owned(bytes)))
-    }
-
-    /// Notices that a waiting client has gone; keeps what it pipelines meanwhile, up to a point.
-    fn read_waiting(&mut self, cx: &mut Context<'_>, read: &mut [u8]) -> Poll<End> {
-        while self.carry.len() < read.len() {
-            match ready!(relay::receive(cx, &mut self.stream, read)) {
-                Ok(Some(n)) => {
-                    self.stats.received.add(n as u64);
-                    self.carry.extend_from_slice(&read[..n]);
-                }
-                Ok(None) => return Poll::Ready(End::Gone("client unexpected eof")),
-                Err(error) => return Poll::Ready(error.into()),
-            }
-        }
-        Poll::Pending
     }
 
     // === Linked ===
@@ -731,17 +569,6 @@ impl Client {
         }
     }
 
-    fn leave_queue(&self, purpose: Purpose) {
-        let Some(waiter) = &self.waiter else { return };
-        // Who waits for a replica may have been moved to the primary's queue.
-        let lanes = [Some(purpose), (purpose != Purpose::Write).then_some(Purpose::Write)];
-        for purpose in lanes.into_iter().flatten() {
-            if let Some(server) = self.pool.lane(purpose).give_up(waiter) {
-                self.return_unused(server);
-            }
-        }
-    }
-
     // === The end ===
 
     fn finish(&mut self, cx: &mut Context<'_>, end: End) {
@@ -770,11 +597,6 @@ impl Client {
         }
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
     }
-}
-
-/// Whether a transaction cannot write where it runs.
-fn only_reads(access: Access, purpose: Purpose) -> bool {
-    access == Access::Read || purpose != Purpose::Write
 }
 
 impl Drop for Client {

@@ -97,8 +97,8 @@ impl Server {
         &self.slot.pool
     }
 
-    /// A connection that has just let us in.
-    fn opened(stream: Stream, parameters: Parameters, slot: Slot, info: Arc<ServerInfo>) -> Box<Self> {
+    /// A connection that is in order and at rest.
+    fn new(stream: Stream, parameters: Parameters, slot: Slot, info: Arc<ServerInfo>) -> Box<Self> {
         let server = Box::new(Self {
             stream,
             session: ServerSession::new(parameters),
@@ -322,7 +322,7 @@ pub async fn open(
                     let _ = info.close_needed.set(settings::HOSTS_CHANGED);
                 }
                 let slot = slot.occupied(shared, Arc::clone(&info), cluster);
-                return Ok(Server::opened(stream, parameters, slot, info));
+                return Ok(Server::new(stream, parameters, slot, info));
             }
             Err(error) => {
                 match error {
@@ -451,18 +451,10 @@ pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io
         let _ = info.close_needed.set(settings::HOSTS_CHANGED);
     }
     let parameters = Arc::unwrap_or_clone(moved.parameters);
-    let slot = pool.slot_regardless(shared);
-    Ok(Box::new(Server {
-        stream,
-        session: ServerSession::new(parameters),
-        pending: Vec::new(),
-        carry: Vec::new(),
-        purpose: slot.purpose,
-        used: true,
-        idle_since: clock::now(),
-        slot: slot.occupied(shared, Arc::clone(&info), cluster),
-        info,
-    }))
+    let slot = pool.slot_regardless(shared).occupied(shared, Arc::clone(&info), cluster);
+    let mut server = Server::new(stream, parameters, slot, info);
+    server.used = true;
+    Ok(server)
 }
 
 /// PostgreSQL 14 and later say in the login itself whether they are a standby.

@@ -1,17 +1,16 @@
 //! How a client gets a server, gives it back, and loses it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Context;
 
 use super::super::info::{ClientState, ServerState};
 use super::super::server::Server;
 use super::super::{relay, worker};
-use super::{Client, End, Phase, only_reads};
+use super::choice::only_reads;
+use super::{Client, End, Phase};
 use crate::clock::Micros;
 use crate::config::PoolMode;
 use crate::error::{Refusal, sqlstate};
-use crate::route::cluster::Cluster;
 use crate::session::forward::{self, ServerFault};
 
 impl Client {
@@ -88,11 +87,6 @@ impl Client {
         worker::give_back(&self.shared, &self.pool, server, self.load.worker, reset);
     }
 
-    /// The same for one that was granted and not used.
-    pub(super) fn return_unused(&self, server: Box<Server>) {
-        worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
-    }
-
     /// The connection to the server broke.
     pub(super) fn server_lost(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         // What the server said before it went, such as 57P01, is on its way to the client.
@@ -136,31 +130,5 @@ impl Client {
             other => Refusal::new(sqlstate::CONNECTION_FAILURE, format!("broken server message: {other}")),
         }
         .into())
-    }
-}
-
-/// A read under way, or waiting for a server, counted at its replica.
-pub(super) struct Reading {
-    cluster: Arc<Cluster>,
-    host: usize,
-    /// It must not miss what was acknowledged up to this moment; 0: nothing in particular.
-    after: Micros,
-}
-
-impl Reading {
-    pub(super) fn new(cluster: Arc<Cluster>, host: usize, after: Micros) -> Self {
-        cluster.hosts[host].busy.fetch_add(1, Relaxed);
-        Self { cluster, host, after }
-    }
-
-    /// Whether the replica is still known to have all that must not be missed.
-    pub(super) fn holds(&self) -> bool {
-        self.after == Micros(0) || self.cluster.hosts[self.host].caught_up() > self.after
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.cluster.hosts[self.host].busy.fetch_sub(1, Relaxed);
     }
 }

@@ -1,0 +1,117 @@
+//! Which server a transaction may run on, and whether one is at hand. HOT.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::super::relay::Scratch;
+use super::super::server::Server;
+use super::Client;
+use crate::clock::Micros;
+use crate::config::{Consistency, PoolMode};
+use crate::route::cluster::{Cluster, Purpose};
+use crate::route::router::{self, Access};
+
+impl Client {
+    /// Where the next transaction may run.
+    #[inline]
+    pub(super) fn purpose(&mut self, scratch: &mut Scratch, bytes: &[u8], now: Micros) -> Purpose {
+        self.access = Access::Write;
+        self.may_have_written = false;
+        if !self.settings.read_write_split || self.settings.pool_mode == PoolMode::Session {
+            return Purpose::Write;
+        }
+        let replica = self.route(scratch, bytes, now);
+        if std::mem::take(&mut self.on_primary) {
+            self.reading = None;
+            return Purpose::Write;
+        }
+        if self.access == Access::Read || replica.is_some() {
+            self.keep(scratch, bytes);
+        }
+        replica.unwrap_or(Purpose::Write)
+    }
+
+    /// The replica for the next transaction, if that is for one, and one has all that the client must not miss.
+    fn route(&mut self, scratch: &mut Scratch, bytes: &[u8], now: Micros) -> Option<Purpose> {
+        let cluster = self.pool.database.cluster();
+        if !cluster.has_replica() {
+            return None;
+        }
+        let catalog = self.pool.database.catalogs.load();
+        let known = catalog.as_ref().map_or((None, 0), |known| (Some(&known.catalog), known.generation));
+        self.access = router::access(bytes, &mut self.session, known, &mut scratch.memo);
+        if self.access == Access::Write {
+            return None;
+        }
+        let after = match self.settings.read_consistency {
+            Consistency::Eventual => Micros(0),
+            Consistency::Session => self.last_write,
+            Consistency::Database => cluster.last_write(),
+        };
+        let host = cluster.replica(after, &self.settings.replica_rules, now)?;
+        self.reading = Some(Reading::new(cluster, host, after));
+        Some(Purpose::Read(host))
+    }
+
+    /// An idle server that is in order.
+    pub(super) fn checkout(&self, purpose: Purpose) -> Option<Box<Server>> {
+        let mut scrap = [0; 64];
+        loop {
+            let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
+            if let Err(reason) = server.drain_idle(&mut scrap) {
+                server.close(&reason);
+                self.pool.database.suspect();
+            } else if let Some(reason) = self.must_go(&server) {
+                server.close(reason);
+            } else {
+                return Some(server);
+            }
+        }
+    }
+
+    /// Why a server must not be used for this client's transaction; `None`: it may.
+    #[inline]
+    pub(super) fn must_go(&self, server: &Server) -> Option<&'static str> {
+        let needs_watched = self.settings.read_consistency != Consistency::Eventual;
+        let unwatched = needs_watched && server.is_unwatched();
+        server.must_go().or(unwatched.then_some("not the server that is watched"))
+    }
+
+    /// Whether the replica that was chosen is still known to have all that must not be missed. Its name may have come to mean
+    /// another server.
+    #[inline]
+    pub(super) fn may_read_from_replica(&self) -> bool {
+        self.reading.as_ref().is_none_or(Reading::holds)
+    }
+}
+
+/// Whether a transaction cannot write where it runs.
+pub(super) fn only_reads(access: Access, purpose: Purpose) -> bool {
+    access == Access::Read || purpose != Purpose::Write
+}
+
+/// A read under way, or waiting for a server, counted at its replica.
+pub(super) struct Reading {
+    cluster: Arc<Cluster>,
+    host: usize,
+    /// It must not miss what was acknowledged up to this moment; 0: nothing in particular.
+    after: Micros,
+}
+
+impl Reading {
+    pub(super) fn new(cluster: Arc<Cluster>, host: usize, after: Micros) -> Self {
+        cluster.hosts[host].busy.fetch_add(1, Relaxed);
+        Self { cluster, host, after }
+    }
+
+    /// Whether the replica is still known to have all that must not be missed.
+    pub(super) fn holds(&self) -> bool {
+        self.after == Micros(0) || self.cluster.hosts[self.host].caught_up() > self.after
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.cluster.hosts[self.host].busy.fetch_sub(1, Relaxed);
+    }
+}

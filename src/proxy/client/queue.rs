@@ -1,0 +1,128 @@
+//! A client that waits for a server.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::super::info::ClientState;
+use super::super::relay::{self, Scratch};
+use super::super::server::Server;
+use super::super::shared::Lifecycle;
+use super::super::worker;
+use super::{Client, End, Phase};
+use crate::clock::{self, Micros};
+use crate::error::{Refusal, sqlstate};
+use crate::pool::{Outcome, Waiter};
+use crate::route::cluster::Purpose;
+
+impl Client {
+    /// Joins the queue, and has a connection opened if there may be more of them.
+    pub(super) fn wait(&mut self, cx: &mut Context<'_>, purpose: Purpose, now: Micros) -> Result<(), End> {
+        if self.shared.lifecycle() == Lifecycle::WaitForServers {
+            return Err(Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down").into());
+        }
+        let worker = self.load.worker;
+        let waiter = self.waiter.get_or_insert_with(|| Arc::new(Waiter::new(worker)));
+        waiter.start(now, cx.waker());
+        self.pool.lane(purpose).wait(Arc::clone(waiter));
+        self.phase = Phase::Waiting(purpose);
+        if self.info.waiting_since.get() == Micros(0) {
+            self.info.waiting_since.set(now);
+            self.notified = false;
+        }
+        self.info.set_state(ClientState::Waiting);
+        self.set_deadline(now);
+        self.pool.grow(&self.shared, purpose, self.load.worker, now);
+        Ok(())
+    }
+
+    /// Takes the server that was granted, if one was.
+    pub(super) fn waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
+        let Some(waiter) = &self.waiter else { return Poll::Ready(Err(End::Gone("not waiting"))) };
+        let outcome = waiter.poll(cx);
+        let server = match outcome {
+            Poll::Ready(Outcome::Granted(server)) => server,
+            Poll::Ready(Outcome::Refused(refusal)) => return Poll::Ready(Err(refusal.into())),
+            Poll::Pending => {
+                // A wait usually ends before the client says more. Only a socket event gets past this.
+                let mut read = std::mem::take(&mut scratch.read);
+                let gone = self.read_waiting(cx, &mut read);
+                scratch.read = read;
+                return gone.map(Err);
+            }
+        };
+        let now = clock::now();
+        let mut scrap = [0; 64];
+        let mut server = server;
+        let drained = server.drain_idle(&mut scrap);
+        let must_go = drained.as_ref().err().map(String::as_str).or_else(|| self.must_go(&server));
+        if let Some(reason) = must_go {
+            let was_new = !server.used;
+            server.close(reason);
+            self.pool.database.suspect();
+            if let Some(reason) = drained.err().filter(|_| was_new) {
+                // It let us in and went away at once, and so may the next one, without end.
+                return Poll::Ready(Err(Refusal::new(sqlstate::CONNECTION_FAILURE, reason).into()));
+            }
+            self.begin_anew();
+            return Poll::Ready(Ok(()));
+        }
+        if server.purpose != Purpose::Write && !self.may_read_from_replica() {
+            self.return_unused(server);
+            self.begin_anew();
+            return Poll::Ready(Ok(()));
+        }
+        let since = self.info.waiting_since.get();
+        self.stats.wait_time.record(u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX));
+        self.info.waiting_since.set(Micros(0));
+        self.request_started = now;
+        self.link(server, now);
+        // The deadline so far was that of the wait.
+        self.set_deadline(now);
+        let bytes = std::mem::take(&mut self.carry);
+        Poll::Ready(self.send(cx, scratch, Cow::Owned(bytes)))
+    }
+
+    /// Notices that a waiting client has gone; keeps what it pipelines meanwhile, up to a point.
+    fn read_waiting(&mut self, cx: &mut Context<'_>, read: &mut [u8]) -> Poll<End> {
+        while self.carry.len() < read.len() {
+            match ready!(relay::receive(cx, &mut self.stream, read)) {
+                Ok(Some(n)) => {
+                    self.stats.received.add(n as u64);
+                    self.carry.extend_from_slice(&read[..n]);
+                }
+                Ok(None) => return Poll::Ready(End::Gone("client unexpected eof")),
+                Err(error) => return Poll::Ready(error.into()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The server or the replica that was chosen will not do any more, and nothing was sent: the request, which lies in
+    /// `carry`, begins once more. If it was waiting, it still is.
+    #[cold]
+    pub(super) fn begin_anew(&mut self) {
+        self.preparing = false;
+        self.reading = None;
+        self.attempt = None;
+        self.phase = Phase::Idle;
+        self.info.set_state(ClientState::Idle);
+    }
+
+    /// Leaves it without a server.
+    pub(super) fn leave_queue(&self, purpose: Purpose) {
+        let Some(waiter) = &self.waiter else { return };
+        // Who waits for a replica may have been moved to the primary's queue.
+        let lanes = [Some(purpose), (purpose != Purpose::Write).then_some(Purpose::Write)];
+        for purpose in lanes.into_iter().flatten() {
+            if let Some(server) = self.pool.lane(purpose).give_up(waiter) {
+                self.return_unused(server);
+            }
+        }
+    }
+
+    /// Gives back a server that was granted and not used.
+    pub(super) fn return_unused(&self, server: Box<Server>) {
+        worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
+    }
+}
