@@ -261,16 +261,18 @@ impl Watcher {
 
     fn note_failure(&mut self, error: String) {
         let host = &self.cluster.hosts[self.index];
-        host.failed(error.clone());
+        // A connection that was being opened when it went may have let it look well again.
+        let is_news = host.failed(error.clone());
         let state = if host.is_closing() { State::Closing } else { State::Down };
-        if std::mem::replace(&mut self.state, state) == state {
+        if std::mem::replace(&mut self.state, state) != state {
+            match state {
+                State::Closing => tracing::warn!("{host} takes no connections now: {error}"),
+                _ => tracing::warn!("{host} is not reachable: {error}"),
+            }
+            self.tell_where_writes_go();
+        } else if !is_news {
             return;
         }
-        match state {
-            State::Closing => tracing::warn!("{host} takes no connections now: {error}"),
-            _ => tracing::warn!("{host} is not reachable: {error}"),
-        }
-        self.tell_where_writes_go();
         follow_roles(&self.shared, &self.pool.database);
     }
 

@@ -213,10 +213,13 @@ fn nobody_waits_for_a_primary_that_says_nothing_once_there_is_another() {
     wait_for_roles(&pooler);
     let _listener = rw.fall_silent();
     pair.kill(0);
+    eventually("it is missed", || pooler.log().contains("there is no primary"));
     run(async {
         let mut raw = pooler.raw().await;
         raw.send(&query("CREATE TABLE written (n int)")).await;
-        eventually("somebody waits for the old one", || pooler.log().contains("there is no primary"));
+        while pooler.console("SHOW POOLS").await.iter().all(|pool| pool[3] == "0") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         pair.promote(1);
         raw.until_ready().await;
     });

@@ -33,6 +33,12 @@ impl Client {
         self.info.set_state(ClientState::Waiting);
         self.set_deadline(now);
         self.pool.grow(&self.shared, purpose, self.load.worker, now);
+        if let Purpose::Read(host) = purpose {
+            // Whoever has just found out that it cannot be read from may have been too early to move this one.
+            if !self.pool.database.cluster().can_read_from(host) {
+                self.pool.leave_replica(&self.shared, host, self.load.worker);
+            }
+        }
         Ok(())
     }
 
