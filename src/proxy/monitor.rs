@@ -42,6 +42,7 @@ const QUERY: &str = "SELECT r, CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg
 const ROLE_QUERY: &str = "SELECT pg_is_in_recovery(), NULL, NULL";
 const SETUP: &str = "SET search_path = pg_catalog";
 const SEGMENT_QUERY: &str = "SELECT pg_size_bytes(current_setting('wal_segment_size'))";
+const SYSTEM_QUERY: &str = "SELECT system_identifier FROM pg_control_system()";
 
 /// Runs until the task is dropped.
 pub async fn run(shared: Arc<Shared>) {
@@ -106,6 +107,8 @@ struct Connected {
     query: &'static str,
     /// `wal_segment_size`, in bytes.
     segment_size: u64,
+    /// `system_identifier`; 0: it does not say.
+    system: u64,
 }
 
 impl Watcher {
@@ -159,6 +162,7 @@ impl Watcher {
             asked,
             answered,
             role,
+            system: connected.system,
             timeline: timeline.as_ref().and_then(|text| u32::from_str_radix(text, radix).ok()),
             position: position.as_deref().and_then(Lsn::parse).map(|lsn| {
                 if role == Role::Primary { lsn.end_of_record(connected.segment_size) } else { lsn }
@@ -243,8 +247,8 @@ impl Watcher {
         let mut probe = opened.map_err(|error| error.to_string())?;
         probe.run(SETUP).await?;
         let instance = probe.instance().await;
-        let size = probe.run(SEGMENT_QUERY).await.ok();
-        let size = size.and_then(|rows| rows.first()?.first()?.as_ref()?.parse().ok());
+        let segment_size = probe.number(SEGMENT_QUERY).await;
+        let system = probe.number(SYSTEM_QUERY).await;
         let query = match probe.run(QUERY).await {
             Ok(_) => QUERY,
             Err(error) => {
@@ -256,7 +260,7 @@ impl Watcher {
                 ROLE_QUERY
             }
         };
-        Ok(Connected { probe, instance, asked: 0, query, segment_size: size.unwrap_or(0) })
+        Ok(Connected { probe, instance, asked: 0, query, segment_size, system })
     }
 
     fn note_failure(&mut self, error: String) {

@@ -226,6 +226,11 @@ impl Probe {
         ask(&mut self.stream, message, |_| Ok(())).await
     }
 
+    /// Runs a query whose answer is a number; 0: there is none.
+    pub async fn number(&mut self, sql: &str) -> u64 {
+        number(self.run(sql).await)
+    }
+
     /// Which server it leads to; 0: it does not say.
     pub async fn instance(&mut self) -> u64 {
         instance(&mut self.stream).await
@@ -238,8 +243,12 @@ async fn instance(stream: &mut Stream) -> u64 {
         b"SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8";
     let mut message = Vec::new();
     write::query(&mut message, sql);
-    let rows = ask(stream, message, |_| Ok(())).await.unwrap_or_default();
-    let text = rows.into_iter().flatten().next().flatten();
+    number(ask(stream, message, |_| Ok(())).await)
+}
+
+/// The first value; 0: there is none, or it is no number.
+fn number(answer: Result<Vec<Vec<Option<String>>>, String>) -> u64 {
+    let text = answer.unwrap_or_default().into_iter().flatten().next().flatten();
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 

@@ -1,6 +1,6 @@
 //! The hosts of a database together: who is the primary, and which replica a read may go to.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -51,6 +51,8 @@ pub struct Cluster {
     next: AtomicUsize,
     /// The newest timeline any primary was on; 0: none has said.
     timeline: AtomicU32,
+    /// `system_identifier` of the primary; 0: not known.
+    system: AtomicU64,
     written: Mutex<Written>,
     /// When a write was last acknowledged; kept for `read_consistency = database` only.
     last_write: AtomicMicros,
@@ -77,8 +79,8 @@ pub enum PrimaryChange {
 /// Where the primary was when.
 #[derive(Debug, Default)]
 struct Written {
-    /// The host and its timeline.
-    by: Option<(usize, u32)>,
+    /// The host, its cluster of databases and its timeline.
+    by: Option<(usize, u64, u32)>,
     history: History,
 }
 
@@ -91,6 +93,7 @@ impl Cluster {
             balance,
             next: AtomicUsize::new(0),
             timeline: AtomicU32::new(0),
+            system: AtomicU64::new(0),
             written: Mutex::default(),
             last_write: AtomicMicros::default(),
             primary_lost: AtomicMicros::default(),
@@ -114,21 +117,26 @@ impl Cluster {
         host.set_position(report);
         match report.role {
             Role::Primary => self.note_primary(index, report),
-            Role::Replica => self.note_replica(host, report),
+            Role::Replica => self.note_replica(index, report),
             Role::Unknown => {}
         }
         changed
     }
 
     fn note_primary(&self, index: usize, report: &Report) {
+        self.note_system(report.system);
+        if self.is_foreign(index) {
+            return;
+        }
         let timeline = report.timeline.unwrap_or(0);
         if self.timeline.fetch_max(timeline, Relaxed) > timeline {
             // It has missed its replacement.
             return;
         }
         let mut written = self.written.lock();
-        if written.by != Some((index, timeline)) {
-            *written = Written { by: Some((index, timeline)), history: History::default() };
+        let by = Some((index, report.system, timeline));
+        if written.by != by {
+            *written = Written { by, history: History::default() };
         }
         if let Some(position) = report.position {
             written.history.note(report.asked, position);
@@ -136,7 +144,38 @@ impl Cluster {
         }
     }
 
-    fn note_replica(&self, host: &Host, report: &Report) {
+    /// A primary is of this cluster of databases. If it is another one than so far, because it was made anew or by an upgrade,
+    /// that counts as soon as no primary of the old one is there: timelines begin anew.
+    fn note_system(&self, system: u64) {
+        let known = self.system();
+        let is_of_known =
+            |host: &Host| host.role() == Role::Primary && host.is_reachable() && host.system() == known;
+        if system == 0 || system == known || known != 0 && self.hosts.iter().any(is_of_known) {
+            return;
+        }
+        self.timeline.store(0, Relaxed);
+        self.system.store(system, Relaxed);
+        for n in 0..self.hosts.len() {
+            self.hosts[n].compare_anew(self.is_foreign(n));
+        }
+    }
+
+    /// `system_identifier` of the primary; 0: not known.
+    fn system(&self) -> u64 {
+        self.system.load(Relaxed)
+    }
+
+    /// Whether a host has other databases than the primary, and not an older or newer state of the same.
+    fn is_foreign(&self, host: usize) -> bool {
+        let (its, known) = (self.hosts[host].system(), self.system());
+        its != 0 && known != 0 && its != known
+    }
+
+    fn note_replica(&self, index: usize, report: &Report) {
+        let host = &self.hosts[index];
+        if self.is_foreign(index) {
+            host.set_diverged();
+        }
         let Some(position) = report.position else { return };
         let history = &self.written.lock().history;
         let behind = history.last().map_or(0, |last| last.0.saturating_sub(position.0));
@@ -162,7 +201,8 @@ impl Cluster {
 
     /// Whether a host says it is a primary, but another one has been promoted since, or may have been.
     pub fn is_outdated(&self, host: usize) -> bool {
-        self.hosts[host].role() == Role::Primary && self.hosts[host].timeline() < self.timeline()
+        self.hosts[host].role() == Role::Primary
+            && (self.hosts[host].timeline() < self.timeline() || self.is_foreign(host))
     }
 
     /// Whether another host has taken its place, and it says nothing: nobody will be answered any more.
@@ -176,8 +216,12 @@ impl Cluster {
         if !host.is_reachable() {
             let why = host.last_error.lock().clone().unwrap_or_default();
             Some((if host.is_closing() { "closing" } else { "down" }, why))
+        } else if self.is_outdated(index) && self.is_foreign(index) {
+            Some(("outdated", "another host is the primary, of other databases".to_owned()))
         } else if self.is_outdated(index) {
             Some(("outdated", format!("another host has been promoted to timeline {}", self.timeline())))
+        } else if host.has_diverged() && self.is_foreign(index) {
+            Some(("diverged", "it is a copy of other databases than the primary's".to_owned()))
         } else if host.has_diverged() {
             Some(("diverged", "it has replayed what the primary has never written".to_owned()))
         } else if host.role() == Role::Replica && host.weight() == 0 {

@@ -49,6 +49,8 @@ pub struct Host {
     closing: AtomicBool,
     /// 0: not known.
     timeline: AtomicU32,
+    /// `system_identifier`; 0: not known.
+    system: AtomicU64,
     /// Which of the servers that its name may mean is watched; 0: not known.
     instance: AtomicU64,
     /// A connection has led to another one than that.
@@ -86,6 +88,8 @@ pub struct Report {
     pub answered: Micros,
     /// Its role.
     pub role: Role,
+    /// Which cluster of databases it is, or is a copy of (`system_identifier`); 0: it does not say.
+    pub system: u64,
     /// The timeline it writes, or receives; `None`: it does not say, or does not let everybody know.
     pub timeline: Option<u32>,
     /// Where it writes, or what it has replayed; `None`: it does not say.
@@ -103,6 +107,7 @@ impl Host {
             reachable: AtomicBool::new(true),
             closing: AtomicBool::new(false),
             timeline: AtomicU32::new(0),
+            system: AtomicU64::new(0),
             instance: AtomicU64::new(0),
             elsewhere: AtomicBool::new(false),
             position: AtomicU64::new(0),
@@ -189,6 +194,11 @@ impl Host {
         self.timeline.load(Relaxed)
     }
 
+    /// Which cluster of databases it is, or is a copy of; 0: not known.
+    pub fn system(&self) -> u64 {
+        self.system.load(Relaxed)
+    }
+
     /// Which server is watched; 0: not known. A name may mean several, as a Kubernetes Service does, and what is known of
     /// one of them says nothing of the others.
     pub fn instance(&self) -> u64 {
@@ -269,6 +279,7 @@ impl Host {
     }
 
     pub(super) fn set_position(&self, report: &Report) {
+        self.system.store(report.system, Relaxed);
         if let Some(timeline) = report.timeline {
             self.timeline.store(timeline, Relaxed);
         }
@@ -284,8 +295,18 @@ impl Host {
     /// The primary was at a position after this host had told its own.
     pub(super) fn compare(&self, asked: Micros, primary: Lsn) {
         if self.role() == Role::Replica && self.told.get() <= asked && self.position() > primary {
-            self.diverged.store(true, Relaxed);
+            self.set_diverged();
         }
+    }
+
+    /// The primary has other databases than before: nothing that was found out by comparison holds.
+    pub(super) fn compare_anew(&self, is_foreign: bool) {
+        self.caught_up.set(Micros(0));
+        self.diverged.store(is_foreign, Relaxed);
+    }
+
+    pub(super) fn set_diverged(&self) {
+        self.diverged.store(true, Relaxed);
     }
 
     pub(super) fn set_caught_up(&self, moment: Option<Micros>, behind: u64) {

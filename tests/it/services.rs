@@ -225,3 +225,32 @@ fn nobody_waits_for_a_primary_that_says_nothing_once_there_is_another() {
     });
     assert_eq!(pair.admin_app(1, "SELECT count(*) FROM written"), "0");
 }
+
+#[test]
+fn databases_made_anew_are_used_although_their_timeline_is_older() {
+    let (old, new) = (Pair::start("before"), Pair::start("after"));
+    old.stop(0, "fast");
+    old.promote(1);
+    let (rw, ro) = (Service::start(&old.ports[1..]), Service::start(&[]));
+    let pooler = pooler(&[&rw, &ro], "topology_check_period = 0.02\nreplica_warm_up = 0");
+    run(async {
+        let mut raw = pooler.raw().await;
+        assert_eq!(
+            raw.value("CREATE TABLE t (); SELECT current_setting('port')").await,
+            old.ports[1].to_string()
+        );
+        eventually("the primary is known", || pooler.log().contains("is a primary, timeline 2"));
+        rw.set(&[]);
+        old.stop(1, "fast");
+        rw.set(&new.ports[..1]);
+        ro.set(&new.ports[1..]);
+        let mut raw = pooler.raw().await;
+        assert_eq!(
+            raw.value("CREATE TABLE t (); SELECT current_setting('port')").await,
+            new.ports[0].to_string()
+        );
+    });
+    eventually("its replica is read from", || {
+        replicas_used(&pooler) == HashSet::from([new.ports[1].to_string()])
+    });
+}

@@ -14,6 +14,7 @@ fn report(role: Role, timeline: Option<u32>, asked: u64, position: u64) -> Repor
         asked: Micros(asked),
         answered: Micros(asked + 1),
         role,
+        system: 0,
         timeline,
         position: Some(Lsn(position)),
     }
@@ -234,4 +235,42 @@ fn it_is_told_once_who_takes_writes() {
     assert_eq!(changed(450), Some(PrimaryChange::Found { primary: 1, without }));
     primary(&hosts, 2, 3, 500, 1000);
     assert_eq!(changed(600), Some(PrimaryChange::Found { primary: 2, without: None }));
+}
+
+#[test]
+fn databases_made_anew_begin_with_timeline_one() {
+    let hosts = cluster(true, Balance::RoundRobin);
+    let note = |host: usize, role: Role, system: u64, timeline: u32, asked: u64| {
+        hosts.note(host, &Report { system, ..report(role, Some(timeline), asked, asked) });
+    };
+    note(0, Role::Primary, 7, 3, 100);
+    note(1, Role::Replica, 7, 3, 101);
+    assert_eq!((hosts.primary(), reads_after(&hosts, 0)), (Some(0), Some(1)));
+    // Not as long as the others are there.
+    note(2, Role::Primary, 8, 1, 110);
+    note(0, Role::Primary, 7, 3, 120);
+    assert_eq!((hosts.primary(), hosts.is_outdated(2)), (Some(0), true));
+    assert!(hosts.obstacle(2).unwrap().1.contains("other databases"));
+    hosts.hosts[0].failed("gone".into());
+    note(2, Role::Primary, 8, 1, 130);
+    assert_eq!((hosts.primary(), hosts.timeline()), (Some(2), 1));
+    // A copy of the old ones serves nobody, and they do not come back.
+    note(1, Role::Replica, 7, 3, 140);
+    assert_eq!(reads_after(&hosts, 0), None);
+    assert!(hosts.obstacle(1).unwrap().1.contains("other databases"));
+    note(0, Role::Primary, 7, 4, 150);
+    note(2, Role::Primary, 8, 1, 160);
+    assert_eq!((hosts.primary(), hosts.is_outdated(0)), (Some(2), true));
+    // Nor is anything of the old positions left.
+    hosts.hosts[1].set_instance(5);
+    note(1, Role::Replica, 8, 1, 155);
+    assert_eq!((reads_after(&hosts, 125), reads_after(&hosts, 135)), (Some(1), None));
+    // The replica may be seen before its primary.
+    hosts.hosts[0].failed("gone".into());
+    hosts.hosts[1].set_instance(6);
+    note(1, Role::Replica, 9, 1, 170);
+    assert_eq!(reads_after(&hosts, 0), None);
+    hosts.hosts[2].failed("gone".into());
+    note(2, Role::Primary, 9, 1, 180);
+    assert_eq!(reads_after(&hosts, 0), Some(1));
 }
