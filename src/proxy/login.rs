@@ -15,7 +15,9 @@ mod waiting;
 mod welcome;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::cancel;
@@ -55,8 +57,7 @@ pub struct Arrival {
     pub load: Load,
 }
 
-/// Serves an accepted connection until it is closed. The login has memory of its own: it needs much more than what comes
-/// after it. It is less than a kilobyte, up to which allocators are quick: what few logins need is boxed apart.
+/// Serves an accepted connection until it is closed.
 pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Future<Output = ()> {
     let Arrival { peer, local, load } = arrival;
     let mut newcomer = Newcomer {
@@ -71,22 +72,39 @@ pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Futu
         tls: None,
         cancel: None,
     };
-    let login = Box::pin(async move {
+    Connection::LoggingIn(Box::pin(async move {
         let prepared = newcomer.log_in().await?;
-        Some(newcomer.enter(prepared))
-    });
-    async move {
-        match login.await {
-            Some(Entry::Client(login)) => Client::new(shared, load, *login).await,
-            Some(Entry::Successor(Stream::Unix(stream))) => {
-                Box::pin(takeover::serve(shared, load.worker, Channel::new(stream))).await;
-            }
-            Some(Entry::Successor(_)) | None => {}
-            Some(Entry::Replication(login)) => drop(Tunnel::new(shared, load, *login).await),
-            Some(Entry::Console(console)) => {
-                if let Some(serve) = shared.serve_console.get() {
-                    serve(shared.clone(), *console).await;
-                }
+        Some(newcomer.enter(prepared).connection(shared, load))
+    }))
+}
+
+/// An accepted connection. Not an `async` block: what comes after the login would take more memory there, and has to be small
+/// for clients.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most connections are clients, and a box more would cost each of them"
+)]
+enum Connection {
+    /// Has memory of its own: it needs much more than what comes after it. It is less than a kilobyte, up to which allocators
+    /// are quick: what few logins need is boxed apart.
+    LoggingIn(Pin<Box<dyn Future<Output = Option<Self>>>>),
+    Client(Client),
+    Other(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let next = match &mut *self {
+                Self::LoggingIn(login) => ready!(login.as_mut().poll(cx)),
+                Self::Client(client) => return Pin::new(client).poll(cx),
+                Self::Other(other) => return other.as_mut().poll(cx),
+            };
+            match next {
+                Some(next) => *self = next,
+                None => return Poll::Ready(()),
             }
         }
     }
@@ -114,6 +132,29 @@ enum Entry {
     Client(Box<LoggedIn>),
     Replication(Box<ReplicationLogin>),
     Console(Box<ConsoleLogin>),
+}
+
+impl Entry {
+    fn connection(self, shared: Arc<Shared>, load: Load) -> Connection {
+        match self {
+            Self::Client(login) => Connection::Client(Client::new(shared, load, *login)),
+            Self::Replication(login) => {
+                let tunnel = Tunnel::new(shared, load, *login);
+                Connection::Other(Box::pin(async { drop(tunnel.await) }))
+            }
+            Self::Successor(stream) => Connection::Other(Box::pin(async move {
+                if let Stream::Unix(stream) = stream {
+                    takeover::serve(shared, load.worker, Channel::new(stream)).await;
+                }
+            })),
+            Self::Console(console) => Connection::Other(Box::pin(async move {
+                let _load = load;
+                if let Some(serve) = shared.serve_console.get() {
+                    serve(shared.clone(), *console).await;
+                }
+            })),
+        }
+    }
 }
 
 /// A connection of which nothing is known yet.
