@@ -43,9 +43,17 @@ impl<S> Lane<S> {
         self.state.lock().checkout(worker)
     }
 
-    /// Queues a client. It is woken when its [`Waiter`] has an outcome.
+    /// Queues a client. It is woken when its [`Waiter`] has an outcome, which it has at once if a server was given back since
+    /// the client looked for one.
     pub fn wait(&self, waiter: Arc<Waiter<S>>) {
-        self.state.lock().wait(waiter);
+        let worker = waiter.worker;
+        let mut state = self.state.lock();
+        state.wait(waiter);
+        let is_served = state.has_waiters_and_idle();
+        drop(state);
+        if is_served {
+            self.serve_waiters(worker);
+        }
     }
 
     /// Gives a server back: to the next in the queue, else to the idle ones. `None` if neither wants it (PAUSE):
@@ -180,7 +188,7 @@ impl<S> Lane<S> {
         self.state.lock().idle().map(key).min()
     }
 
-    /// After a pause: hands idle servers to those who wait.
+    /// Hands idle servers to those who wait.
     pub fn serve_waiters(&self, worker: usize) {
         while self.state.lock().has_waiters_and_idle() {
             let Some(server) = self.checkout(worker) else { break };
@@ -211,5 +219,24 @@ impl<S> Place<S> {
 impl<S> Drop for Place<S> {
     fn drop(&mut self) {
         self.0.state.lock().open -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_gets_what_was_given_back_since_he_looked() {
+        let lane = Lane::new(2);
+        assert_eq!(lane.checkout(0), None);
+        assert_eq!(lane.put_back(1, "server"), None);
+        let waiter = Arc::new(Waiter::new(0));
+        waiter.start(Micros(1), Waker::noop());
+        lane.wait(Arc::clone(&waiter));
+        let outcome = waiter.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(outcome, Poll::Ready(Outcome::Granted("server"))));
     }
 }

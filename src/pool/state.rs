@@ -147,7 +147,8 @@ impl<S> PoolState<S> {
         std::mem::take(&mut self.waiters)
     }
 
-    /// Whether both somebody waits and something is idle: after a pause only.
+    /// Whether both somebody waits and something is idle: after a pause, or if a server was given back while somebody was about
+    /// to wait for it.
     pub fn has_waiters_and_idle(&self) -> bool {
         !self.paused && !self.waiters.is_empty() && self.idle.iter().any(|list| !list.is_empty())
     }

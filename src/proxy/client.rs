@@ -284,14 +284,18 @@ impl Client {
             purpose = Purpose::Write;
         }
         match server {
-            Some(server) if !self.may_read_from_replica() => {
+            Some(server) if !self.may_read_from_replica(&server) => {
                 self.return_unused(server);
                 self.begin_anew();
                 self.carry = scratch.vector(bytes);
             }
             Some(server) => {
-                self.info.waiting_since.set(Micros(0));
+                let has_waited = self.end_wait(now);
                 self.link(server, now);
+                if has_waited {
+                    // The deadline so far was that of the wait.
+                    self.set_deadline(now);
+                }
                 self.send(cx, scratch, Cow::Borrowed(bytes))?;
             }
             None => {

@@ -143,6 +143,7 @@ impl Entry {
                 Connection::Other(Box::pin(async { drop(tunnel.await) }))
             }
             Self::Successor(stream) => Connection::Other(Box::pin(async move {
+                let load = load;
                 if let Stream::Unix(stream) = stream {
                     takeover::serve(shared, load.worker, Channel::new(stream)).await;
                 }

@@ -329,7 +329,9 @@ impl Watcher {
 fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
     let (now, cluster) = (clock::now(), database.cluster());
     database.note_move();
-    shared.wake_those_with(|server| server.database == database.name && cluster.is_lost(server.host));
+    shared.wake_those_with(|server| {
+        server.database == database.name && !server.is_obsolete() && cluster.is_lost(server.host)
+    });
     for pool in shared.pools.all().into_iter().filter(|pool| Arc::ptr_eq(&pool.database, database)) {
         for (purpose, lane) in pool.lanes() {
             let idle = lane.take_idle(|server| server.must_go().is_some());

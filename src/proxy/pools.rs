@@ -53,6 +53,8 @@ pub struct Database {
 impl Database {
     /// A database with nothing connected to it yet.
     pub fn new(name: &str, config: DatabaseConfig, cluster: Cluster, auto: bool) -> Self {
+        // What was written before this process, or these hosts, must not be missed.
+        cluster.wrote(clock::now());
         Self {
             name: name.into(),
             config: ArcSwap::from_pointee(config),
@@ -97,6 +99,7 @@ impl Database {
 
     /// Replaces its hosts after a change of the configuration.
     pub fn set_cluster(&self, cluster: Cluster) {
+        cluster.wrote(clock::now());
         self.cluster.store(Arc::new(cluster));
         self.catalogs.forget();
     }

@@ -53,6 +53,8 @@ pub struct Cluster {
     timeline: AtomicU32,
     /// `system_identifier` of the primary; 0: not known.
     system: AtomicU64,
+    /// When a host was last seen that has those databases.
+    system_seen: AtomicMicros,
     written: Mutex<Written>,
     /// When a write was last acknowledged; kept for `read_consistency = database` only.
     last_write: AtomicMicros,
@@ -76,6 +78,9 @@ pub enum PrimaryChange {
     },
 }
 
+/// After this time without any host of the known databases others may take their place.
+const DATABASES_GONE: Duration = Duration::from_secs(10);
+
 /// Where the primary was when.
 #[derive(Debug, Default)]
 struct Written {
@@ -94,6 +99,7 @@ impl Cluster {
             next: AtomicUsize::new(0),
             timeline: AtomicU32::new(0),
             system: AtomicU64::new(0),
+            system_seen: AtomicMicros::default(),
             written: Mutex::default(),
             last_write: AtomicMicros::default(),
             primary_lost: AtomicMicros::default(),
@@ -109,9 +115,9 @@ impl Cluster {
         }
     }
 
-    /// Takes note of what a host has said; says whether its role or the primary's timeline is another than before.
+    /// Takes note of what a host has said; says whether its role, its timeline or the primary is another than before.
     pub fn note(&self, index: usize, report: &Report) -> bool {
-        let host = &self.hosts[index];
+        let (host, primary) = (&self.hosts[index], self.primary());
         let mut changed = host.answered(report.role, report.answered);
         changed |= report.timeline.is_some_and(|timeline| timeline != host.timeline());
         host.set_position(report);
@@ -120,11 +126,14 @@ impl Cluster {
             Role::Replica => self.note_replica(index, report),
             Role::Unknown => {}
         }
-        changed
+        if report.system == self.system() {
+            self.system_seen.set(report.answered);
+        }
+        changed || self.primary() != primary
     }
 
     fn note_primary(&self, index: usize, report: &Report) {
-        self.note_system(report.system);
+        self.note_system(report);
         if self.is_foreign(index) {
             return;
         }
@@ -144,17 +153,22 @@ impl Cluster {
         }
     }
 
-    /// A primary is of this cluster of databases. If it is another one than so far, because it was made anew or by an upgrade,
-    /// that counts as soon as no primary of the old one is there: timelines begin anew.
-    fn note_system(&self, system: u64) {
+    /// What cluster of databases a primary is of. If it is another one than so far, because it was made anew or by an upgrade,
+    /// it counts when nobody has been there of the old one for a while: timelines begin anew.
+    fn note_system(&self, report: &Report) {
         let known = self.system();
-        let is_of_known =
-            |host: &Host| host.role() == Role::Primary && host.is_reachable() && host.system() == known;
-        if system == 0 || system == known || known != 0 && self.hosts.iter().any(is_of_known) {
+        if report.system == 0 || report.system == known {
             return;
         }
-        self.timeline.store(0, Relaxed);
-        self.system.store(system, Relaxed);
+        if known != 0 {
+            let is_of_known = |host: &Host| host.is_reachable() && host.system() == known;
+            let gone = report.answered.since(self.system_seen.get());
+            if gone < DATABASES_GONE || self.hosts.iter().any(is_of_known) {
+                return;
+            }
+            self.timeline.store(0, Relaxed);
+        }
+        self.system.store(report.system, Relaxed);
         for n in 0..self.hosts.len() {
             self.hosts[n].compare_anew(self.is_foreign(n));
         }
@@ -174,7 +188,7 @@ impl Cluster {
     fn note_replica(&self, index: usize, report: &Report) {
         let host = &self.hosts[index];
         if self.is_foreign(index) {
-            host.set_diverged();
+            return host.set_diverged();
         }
         let Some(position) = report.position else { return };
         let history = &self.written.lock().history;
@@ -206,8 +220,12 @@ impl Cluster {
     }
 
     /// Whether another host has taken its place, and it says nothing: nobody will be answered any more.
-    pub fn is_lost(&self, host: usize) -> bool {
-        self.is_outdated(host) && !self.hosts[host].is_reachable()
+    pub fn is_lost(&self, index: usize) -> bool {
+        let Some(host) = self.hosts.get(index) else { return false };
+        let says_nothing = !host.is_reachable() && !host.is_closing();
+        // One that has just come may not have told its timeline yet.
+        let is_known = host.timeline() > 0 || self.is_foreign(index);
+        says_nothing && is_known && self.is_outdated(index) && self.primary().is_some()
     }
 
     /// Why a host is not used, in a word and in a sentence; `None`: it is.
@@ -217,7 +235,10 @@ impl Cluster {
             let why = host.last_error.lock().clone().unwrap_or_default();
             Some((if host.is_closing() { "closing" } else { "down" }, why))
         } else if self.is_outdated(index) && self.is_foreign(index) {
-            Some(("outdated", "another host is the primary, of other databases".to_owned()))
+            Some((
+                "outdated",
+                "its databases are other ones than those of a host that is there, or was just now".to_owned(),
+            ))
         } else if self.is_outdated(index) {
             Some(("outdated", format!("another host has been promoted to timeline {}", self.timeline())))
         } else if host.has_diverged() && self.is_foreign(index) {

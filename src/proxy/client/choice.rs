@@ -80,8 +80,8 @@ impl Client {
     /// Whether the replica that was chosen is still known to have all that must not be missed. Its name may have come to mean
     /// another server.
     #[inline]
-    pub(super) fn may_read_from_replica(&self) -> bool {
-        self.reading.as_ref().is_none_or(Reading::holds)
+    pub(super) fn may_read_from_replica(&self, server: &Server) -> bool {
+        self.reading.as_ref().is_none_or(|reading| reading.holds(server))
     }
 }
 
@@ -104,9 +104,15 @@ impl Reading {
         Self { cluster, host, after }
     }
 
-    /// Whether the replica is still known to have all that must not be missed.
-    pub(super) fn holds(&self) -> bool {
-        self.after == Micros(0) || self.cluster.hosts[self.host].caught_up() > self.after
+    /// Whether this server leads to the replica, which is still known to have all that must not be missed.
+    fn holds(&self, server: &Server) -> bool {
+        let is_same = |(cluster, host): (&Arc<Cluster>, usize)| {
+            Arc::ptr_eq(cluster, &self.cluster) && host == self.host
+        };
+        let replica = &self.cluster.hosts[self.host];
+        server.slot.host().is_some_and(is_same)
+            && !replica.has_diverged()
+            && (self.after == Micros(0) || replica.caught_up() > self.after)
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::super::info::ClientState;
 use super::super::pools::PoolSettings;
 use super::super::shared::Lifecycle;
 use super::super::{relay, settings};
@@ -206,8 +205,7 @@ impl Client {
         self.leave_queue(purpose);
         // Somebody may be about to grant it something.
         self.waiter = None;
-        self.phase = Phase::Idle;
-        self.info.set_state(ClientState::Idle);
+        self.begin_anew();
         self.info.waiting_since.set(Micros(0));
         self.set_deadline(clock::now());
         self.carry.drain(..end);

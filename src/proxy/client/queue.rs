@@ -23,13 +23,13 @@ impl Client {
         }
         let worker = self.load.worker;
         let waiter = self.waiter.get_or_insert_with(|| Arc::new(Waiter::new(worker)));
-        waiter.start(now, cx.waker());
-        self.pool.lane(purpose).wait(Arc::clone(waiter));
-        self.phase = Phase::Waiting(purpose);
         if self.info.waiting_since.get() == Micros(0) {
             self.info.waiting_since.set(now);
             self.notified = false;
         }
+        waiter.start(self.info.waiting_since.get(), cx.waker());
+        self.pool.lane(purpose).wait(Arc::clone(waiter));
+        self.phase = Phase::Waiting(purpose);
         self.info.set_state(ClientState::Waiting);
         self.set_deadline(now);
         self.pool.grow(&self.shared, purpose, self.load.worker, now);
@@ -73,20 +73,29 @@ impl Client {
             self.begin_anew();
             return Poll::Ready(Ok(()));
         }
-        if server.purpose != Purpose::Write && !self.may_read_from_replica() {
+        if server.purpose != Purpose::Write && !self.may_read_from_replica(&server) {
             self.return_unused(server);
             self.begin_anew();
             return Poll::Ready(Ok(()));
         }
-        let since = self.info.waiting_since.get();
-        self.stats.wait_time.record(u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX));
-        self.info.waiting_since.set(Micros(0));
-        self.request_started = now;
+        self.end_wait(now);
         self.link(server, now);
         // The deadline so far was that of the wait.
         self.set_deadline(now);
         let bytes = std::mem::take(&mut self.carry);
         Poll::Ready(self.send(cx, scratch, Cow::Owned(bytes)))
+    }
+
+    /// It has a server; says whether it has waited for it. The request begins now.
+    pub(super) fn end_wait(&mut self, now: Micros) -> bool {
+        let since = self.info.waiting_since.get();
+        if since == Micros(0) {
+            return false;
+        }
+        self.stats.wait_time.record(u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX));
+        self.info.waiting_since.set(Micros(0));
+        self.request_started = now;
+        true
     }
 
     /// Notices that a waiting client has gone; keeps what it pipelines meanwhile, up to a point.

@@ -239,38 +239,46 @@ fn it_is_told_once_who_takes_writes() {
 
 #[test]
 fn databases_made_anew_begin_with_timeline_one() {
+    const LATE: u64 = 20_000_000;
     let hosts = cluster(true, Balance::RoundRobin);
     let note = |host: usize, role: Role, system: u64, timeline: u32, asked: u64| {
-        hosts.note(host, &Report { system, ..report(role, Some(timeline), asked, asked) });
+        hosts.note(host, &Report { system, ..report(role, Some(timeline), asked, asked) })
     };
+    let gone = |host: usize| hosts.hosts[host].failed("gone".into());
     note(0, Role::Primary, 7, 3, 100);
     note(1, Role::Replica, 7, 3, 101);
     assert_eq!((hosts.primary(), reads_after(&hosts, 0)), (Some(0), Some(1)));
-    // Not as long as the others are there.
+    // Not as long as somebody has the others, or has had them just now.
     note(2, Role::Primary, 8, 1, 110);
     note(0, Role::Primary, 7, 3, 120);
     assert_eq!((hosts.primary(), hosts.is_outdated(2)), (Some(0), true));
-    assert!(hosts.obstacle(2).unwrap().1.contains("other databases"));
-    hosts.hosts[0].failed("gone".into());
-    note(2, Role::Primary, 8, 1, 130);
+    assert!(hosts.obstacle(2).unwrap().1.contains("other ones"));
+    gone(0);
+    note(2, Role::Primary, 8, 1, LATE - 2);
+    assert_eq!((hosts.primary(), hosts.is_lost(0)), (None, false));
+    note(1, Role::Replica, 7, 3, LATE - 1);
+    gone(1);
+    assert!(!note(2, Role::Primary, 8, 1, LATE));
+    assert_eq!(hosts.primary(), None);
+    assert!(note(2, Role::Primary, 8, 1, 2 * LATE));
     assert_eq!((hosts.primary(), hosts.timeline()), (Some(2), 1));
+    assert!(hosts.is_lost(0) && !hosts.is_lost(2) && !hosts.is_lost(3));
     // A copy of the old ones serves nobody, and they do not come back.
-    note(1, Role::Replica, 7, 3, 140);
+    note(1, Role::Replica, 7, 3, 2 * LATE + 10);
     assert_eq!(reads_after(&hosts, 0), None);
     assert!(hosts.obstacle(1).unwrap().1.contains("other databases"));
-    note(0, Role::Primary, 7, 4, 150);
-    note(2, Role::Primary, 8, 1, 160);
+    note(0, Role::Primary, 7, 4, 2 * LATE + 20);
+    note(2, Role::Primary, 8, 1, 2 * LATE + 30);
     assert_eq!((hosts.primary(), hosts.is_outdated(0)), (Some(2), true));
     // Nor is anything of the old positions left.
     hosts.hosts[1].set_instance(5);
-    note(1, Role::Replica, 8, 1, 155);
-    assert_eq!((reads_after(&hosts, 125), reads_after(&hosts, 135)), (Some(1), None));
+    note(1, Role::Replica, 8, 1, 2 * LATE + 25);
+    assert_eq!((reads_after(&hosts, 2 * LATE - 1), reads_after(&hosts, 2 * LATE + 5)), (Some(1), None));
     // The replica may be seen before its primary.
-    hosts.hosts[0].failed("gone".into());
+    (0..3).for_each(|host| _ = gone(host));
     hosts.hosts[1].set_instance(6);
-    note(1, Role::Replica, 9, 1, 170);
+    note(1, Role::Replica, 9, 1, 3 * LATE);
     assert_eq!(reads_after(&hosts, 0), None);
-    hosts.hosts[2].failed("gone".into());
-    note(2, Role::Primary, 9, 1, 180);
+    note(2, Role::Primary, 9, 1, 3 * LATE);
     assert_eq!(reads_after(&hosts, 0), Some(1));
 }
