@@ -193,12 +193,18 @@ fn a_server_that_has_left_its_service_is_given_up() {
     });
 }
 
-#[test]
-fn nobody_waits_for_a_replica_that_says_nothing() {
-    let pair = Pair::start("silent");
+/// A primary and a replica, the Services that lead to them, and a pooler that has time and knows who is what.
+fn with_a_service_each(name: &str) -> (Pair, Service, Service, Pooler) {
+    let pair = Pair::start(name);
     let (rw, ro) = (Service::start(&pair.ports[..1]), Service::start(&pair.ports[1..]));
     let pooler = pooler(&[&rw, &ro], "server_connect_timeout = 600");
     wait_for_roles(&pooler);
+    (pair, rw, ro, pooler)
+}
+
+#[test]
+fn nobody_waits_for_a_replica_that_says_nothing() {
+    let (pair, _rw, ro, pooler) = with_a_service_each("silent");
     assert_eq!(replicas_used(&pooler), HashSet::from([pair.ports[1].to_string()]));
     let _listener = ro.fall_silent();
     pair.kill(1);
@@ -207,10 +213,7 @@ fn nobody_waits_for_a_replica_that_says_nothing() {
 
 #[test]
 fn nobody_waits_for_a_primary_that_says_nothing_once_there_is_another() {
-    let pair = Pair::start("mute");
-    let (rw, ro) = (Service::start(&pair.ports[..1]), Service::start(&pair.ports[1..]));
-    let pooler = pooler(&[&rw, &ro], "server_connect_timeout = 600");
-    wait_for_roles(&pooler);
+    let (pair, rw, _ro, pooler) = with_a_service_each("mute");
     let _listener = rw.fall_silent();
     pair.kill(0);
     eventually("it is missed", || pooler.log().contains("there is no primary"));
