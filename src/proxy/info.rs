@@ -1,6 +1,7 @@
 //! What the rest of the program may know of a connection while its task owns it: atomics and small locks, written
 //! by the task, read by SHOW, KILL, cancel requests and the tick.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -136,6 +137,13 @@ impl ClientInfo {
     }
 }
 
+/// As log lines name it.
+impl fmt::Display for ClientInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "C-{:#x}: {}/{}@{}", self.id, self.database, self.user, PeerName(self.peer, self.local))
+    }
+}
+
 /// Why a server that has lived for `server_lifetime` is closed.
 pub const SERVER_LIFETIME: &str = "server_lifetime";
 
@@ -218,6 +226,13 @@ impl ServerState {
             Self::Tested => "tested",
             Self::BeingCanceled => "being_canceled",
         }
+    }
+}
+
+/// As log lines name it.
+impl fmt::Display for ServerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S-{:#x}: {}/{}@{}", self.id, self.database, self.user, self.target)
     }
 }
 

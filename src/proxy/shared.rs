@@ -324,12 +324,6 @@ fn fill_random(bytes: &mut [u8]) {
     });
 }
 
-impl std::fmt::Display for ClientInfo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "C-{:#x}: {}/{}@{}", self.id, self.database, self.user, PeerName(self.peer, self.local))
-    }
-}
-
 /// Where a client comes from, as the log writes it.
 pub struct PeerName(pub Peer, pub Option<std::net::SocketAddr>);
 

@@ -1,0 +1,272 @@
+//! How a server connection is opened: to which host, and what that says of the host.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::watch;
+
+use super::Server;
+use super::login::login;
+use super::probe::instance;
+use crate::clock;
+use crate::config::Consistency;
+use crate::error::Refusal;
+use crate::net::connect::{self, Target};
+use crate::net::listener::Peer;
+use crate::net::stream::Stream;
+use crate::proxy::info::{ServerInfo, ServerState};
+use crate::proxy::pools::{Pool, Slot};
+use crate::proxy::settings;
+use crate::proxy::shared::Shared;
+use crate::proxy::takeover::MovedServer;
+use crate::route::cluster::{Cluster, Purpose};
+use crate::route::host::{Host, Role};
+use crate::session::parameters::Parameters;
+use crate::wire::startup::Parameter;
+
+/// How often another of the servers is met that a name means before we give up, for now.
+pub const OTHERS: usize = 8;
+/// The server did not let us in within `server_connect_timeout`.
+const LOGIN_TIMEOUT: &str = "connect timeout";
+
+/// Why a connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server cannot be reached, or is not ready: worth another try.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It lets nobody in for now: it starts up or shuts down.
+    #[error("{0}")]
+    NotNow(String),
+    /// It has as many connections as it can have: worth another try.
+    #[error("{0}")]
+    Full(String),
+    /// The server refused the login.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It is not what was looked for: a standby where the primary was wanted, or the other way round.
+    #[error("is a {}", .0.name())]
+    WrongRole(Role),
+    /// The name means several servers, and this is not the one of which it is known what it has replayed.
+    #[error("is another server than the one that is watched")]
+    OtherServer,
+    /// While it said nothing, another host took its place.
+    #[error("is not used any more")]
+    Moved,
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+/// Opens a connection to one of the pool's hosts, trying them in the order the cluster proposes. `own`: startup parameters
+/// of the one client that will have it; none for connections that clients share.
+pub async fn open(
+    shared: &Shared,
+    slot: Slot,
+    own: &[Parameter],
+) -> Result<Box<Server>, (ConnectError, Slot)> {
+    let cluster = slot.pool.database.cluster();
+    let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
+    let mut others = 0;
+    let mut moves = slot.pool.database.moves();
+    let mut candidates: VecDeque<usize> = cluster.candidates(slot.purpose).into();
+    while let Some(host) = candidates.pop_front() {
+        let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
+        let info = Arc::new(shared.server_info(&slot.pool, target, host));
+        let opened = tokio::select! {
+            opened = open_at(shared, &slot, &cluster, &info, own) => opened,
+            () = moved(&cluster, &mut moves, host, slot.purpose) => Err(ConnectError::Moved),
+        };
+        match opened {
+            Ok((stream, parameters)) => {
+                info.set_state(ServerState::Idle);
+                cluster.connected(host);
+                if !Arc::ptr_eq(&cluster, &slot.pool.database.cluster()) {
+                    let _ = info.close_needed.set(settings::HOSTS_CHANGED);
+                }
+                let slot = slot.occupied(shared, Arc::clone(&info), cluster);
+                return Ok(Server::new(stream, parameters, slot, info));
+            }
+            Err(error) => {
+                match error {
+                    ConnectError::Moved if slot.purpose == Purpose::Write => {
+                        candidates = cluster.candidates(slot.purpose).into();
+                    }
+                    ConnectError::OtherServer if others < OTHERS => {
+                        others += 1;
+                        candidates.push_front(host);
+                    }
+                    ConnectError::OtherServer => {
+                        cluster.hosts[host].set_elsewhere();
+                        slot.pool.database.suspect();
+                    }
+                    _ => {}
+                }
+                note_failure(&slot.pool, &cluster.hosts[host], &info, &error, own);
+                failure = error;
+            }
+        }
+    }
+    Err((failure, slot))
+}
+
+/// Waits until a host's role has changed so that connections for this purpose lead elsewhere.
+async fn moved(cluster: &Cluster, moves: &mut watch::Receiver<()>, host: usize, purpose: Purpose) {
+    while moves.changed().await.is_ok() {
+        if cluster.leads_elsewhere(host, purpose) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Opens a connection to this host within `server_connect_timeout`.
+async fn open_at(
+    shared: &Shared,
+    slot: &Slot,
+    cluster: &Cluster,
+    info: &ServerInfo,
+    own: &[Parameter],
+) -> Result<(Stream, Parameters), ConnectError> {
+    let settings = slot.pool.settings.load_full();
+    let host = &cluster.hosts[info.host];
+    let attempt = async {
+        let stream = reach(shared, &slot.pool, info).await?;
+        match info.local.get() {
+            Some(local) => tracing::info!("{info} new connection to server (from {local})"),
+            None => tracing::info!("{info} new connection to server"),
+        }
+        let (mut stream, parameters) = login(shared, &slot.pool, info, stream, own).await?;
+        if cluster.split {
+            info.instance.store(instance(&mut stream).await, Relaxed);
+        }
+        Ok((stream, parameters))
+    };
+    let limit = settings.server_connect_timeout;
+    let opened = if limit.is_zero() {
+        attempt.await
+    } else {
+        let attempt = tokio::time::timeout(limit, attempt).await;
+        attempt.unwrap_or_else(|_| Err(ConnectError::Unreachable(LOGIN_TIMEOUT.into())))
+    };
+    note_access(host, &opened);
+    let opened = opened?;
+    let role = note_role(cluster, info.host, &opened.1);
+    if !cluster.suits(info.host, slot.purpose) {
+        return Err(ConnectError::WrongRole(role));
+    }
+    if host.instance() != 0 && host.instance() != info.instance.load(Relaxed) {
+        if slot.purpose == Purpose::Write {
+            // The name may have come to mean another primary: whoever watches it has to look again.
+            host.set_elsewhere();
+            slot.pool.database.suspect();
+        } else if settings.read_consistency != Consistency::Eventual {
+            return Err(ConnectError::OtherServer);
+        }
+    }
+    Ok(opened)
+}
+
+/// Logs why a connection could not be opened, and what that says of the host.
+fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectError, own: &[Parameter]) {
+    if let ConnectError::Unreachable(why) | ConnectError::NotNow(why) = error {
+        host.failed(why.clone());
+        pool.database.suspect();
+    }
+    let reason = match error {
+        ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
+        ConnectError::Unreachable(why) if why == LOGIN_TIMEOUT => why,
+        ConnectError::Unreachable(_) | ConnectError::NotNow(_) | ConnectError::Full(_) => "connect failed",
+        // A client's own connection may lack a right that those of others do not need.
+        ConnectError::Refused(_) if !own.is_empty() => "login failed",
+        ConnectError::Refused(refusal) => refusal.reason(),
+        ConnectError::WrongRole(_) => "wrong role",
+        ConnectError::OtherServer => "not the server that is watched",
+        ConnectError::Moved => "host has another role now",
+    };
+    if !matches!(error, ConnectError::OtherServer) {
+        tracing::warn!("{info} {error}");
+    }
+    tracing::info!(
+        "{info} closing because: {reason} (age={}s)",
+        clock::now().since(info.connected).as_secs()
+    );
+}
+
+/// Makes a connection that another process has opened one of this pool's.
+pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io::Result<Box<Server>> {
+    let cluster = pool.database.cluster();
+    let host = cluster.hosts.iter().position(|h| h.name == moved.target.host && h.port == moved.target.port);
+    let (local, peer) = (moved.socket.local_address(), moved.socket.peer());
+    let stream = moved.socket.adopt()?;
+    let info = shared.server_info(pool, moved.target, host.unwrap_or(0));
+    let info = Arc::new(ServerInfo { connected: moved.connected, ..info });
+    if let Some(local) = local {
+        let _ = info.local.set(local);
+    }
+    if let Ok(Peer::Tcp(remote)) = peer {
+        let _ = info.remote.set(remote);
+    }
+    if let Some(key) = moved.key {
+        let _ = info.key.set(key);
+    }
+    if host.is_none() {
+        let _ = info.close_needed.set(settings::HOSTS_CHANGED);
+    }
+    let parameters = Arc::unwrap_or_clone(moved.parameters);
+    let slot = pool.slot_regardless(shared).occupied(shared, Arc::clone(&info), cluster);
+    let mut server = Server::new(stream, parameters, slot, info);
+    server.used = true;
+    Ok(server)
+}
+
+/// PostgreSQL 14 and later say in the login itself whether they are a standby.
+fn note_role(cluster: &Cluster, host: usize, parameters: &Parameters) -> Role {
+    let role = match parameters.in_hot_standby() {
+        Some(true) => Role::Replica,
+        Some(false) => Role::Primary,
+        None => Role::Unknown,
+    };
+    if cluster.hosts[host].answered(role, clock::now()) && cluster.split {
+        let host = &cluster.hosts[host];
+        tracing::info!("{}:{} is a {}", host.name, host.port, role.name());
+    }
+    role
+}
+
+/// Takes note of whether a host lets anybody in.
+pub(super) fn note_access<T>(host: &Host, opened: &Result<T, ConnectError>) {
+    match opened {
+        Ok(_) => host.set_closing(false),
+        Err(ConnectError::NotNow(_)) => host.set_closing(true),
+        Err(ConnectError::Unreachable(_)) => host.set_closing(false),
+        Err(_) => {}
+    }
+}
+
+/// Connects within `server_connect_timeout`: a host that does not answer at all is told from one that answers and then
+/// does not let us in.
+pub(super) async fn reach(shared: &Shared, pool: &Pool, info: &ServerInfo) -> io::Result<Stream> {
+    let options = shared.socket_options();
+    let attempt = connect::connect(&info.target, &options, &shared.resolver);
+    let limit = pool.settings.load().server_connect_timeout;
+    let stream = if limit.is_zero() {
+        attempt.await?
+    } else {
+        tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?
+    };
+    if let Some(tcp) = stream.tcp() {
+        if let Ok(remote) = tcp.peer_addr() {
+            let _ = info.remote.set(remote);
+        }
+        if let Ok(local) = tcp.local_addr() {
+            let _ = info.local.set(local);
+        }
+    }
+    Ok(stream)
+}
