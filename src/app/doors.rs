@@ -74,7 +74,8 @@ impl Doors {
         for door in activated {
             let failed = |error| format!("cannot use a socket passed from the service manager: {error}");
             let name = listener::name(&door.socket).map_err(failed)?;
-            self.add(DoorKind::Activated, Listener::inherited(door.socket).map_err(failed)?)?;
+            let listener = Listener::inherited(door.socket, config.settings.listen_port).map_err(failed)?;
+            self.add(DoorKind::Activated, listener)?;
             tracing::info!("socket passed from service manager ({name})");
         }
         Ok(())
@@ -111,7 +112,7 @@ impl Doors {
         for ip in addresses {
             let address: SocketAddr = (ip, s.listen_port).into();
             let listener = match take(inherited, DoorKind::Clients, &address.to_string()) {
-                Some(socket) => Listener::inherited(socket),
+                Some(socket) => Listener::inherited(socket, s.listen_port),
                 None => {
                     let options = SocketOptions::of(s);
                     listener::tcp(address, s.listen_backlog, s.so_reuseport, &options)
@@ -142,14 +143,15 @@ impl Doors {
         let opened = match take(inherited, DoorKind::Clients, &path.display().to_string()) {
             Some(socket) => {
                 self.inherited_file = Some(path.clone());
-                Listener::inherited(socket)
+                Listener::inherited(socket, s.listen_port)
             }
-            None => listener::unix(&path, s.unix_socket_mode.0, &s.unix_socket_group, takes_over).map(
-                |(listener, file)| {
-                    self.files.push(file);
-                    listener
-                },
-            ),
+            None => {
+                listener::unix(&path, s.listen_port, s.unix_socket_mode.0, &s.unix_socket_group, takes_over)
+                    .map(|(listener, file)| {
+                        self.files.push(file);
+                        listener
+                    })
+            }
         };
         match opened {
             Ok(listener) => {

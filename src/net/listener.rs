@@ -1,5 +1,6 @@
 //! Where clients connect.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,8 +32,8 @@ sockopt_impl!(
 pub enum Listener {
     /// TCP, and its address.
     Tcp(TcpListener, SocketAddr),
-    /// A Unix socket.
-    Unix(UnixListener),
+    /// A Unix socket, and the port in its name.
+    Unix(UnixListener, u16),
 }
 
 /// The file of a Unix socket, removed when dropped, unless a successor has put its own there.
@@ -79,7 +80,33 @@ pub enum Peer {
         pid: i32,
         /// User it runs as.
         uid: u32,
+        /// `listen_port`, which is part of the socket's name.
+        port: u16,
     },
+}
+
+/// As log lines name it.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { pid: 0, port, .. } => write!(f, "unix:{port}"),
+            Self::Unix { pid, port, .. } => write!(f, "unix({pid}):{port}"),
+        }
+    }
+}
+
+impl Peer {
+    /// As `application_name_add_host` writes it: a process ID means something on its own host only.
+    pub fn with_host(&self) -> String {
+        match self {
+            Self::Unix { pid: pid @ 1.., port, .. } => {
+                let host = nix::unistd::gethostname().unwrap_or_default();
+                format!("unix({pid}@{}):{port}", host.to_string_lossy())
+            }
+            _ => self.to_string(),
+        }
+    }
 }
 
 /// The addresses that `listen_addr` names.
@@ -121,7 +148,14 @@ pub fn tcp(
 
 /// Listens on the Unix socket with this path. A file left over from a process that is gone is replaced; one that somebody
 /// listens on is an error, unless this process takes over from that one. `group`: a name or a number; empty leaves it.
-pub fn unix(path: &Path, mode: u32, group: &str, takes_over: bool) -> io::Result<(Listener, SocketFile)> {
+/// `listen_port`: the port in its name.
+pub fn unix(
+    path: &Path,
+    listen_port: u16,
+    mode: u32,
+    group: &str,
+    takes_over: bool,
+) -> io::Result<(Listener, SocketFile)> {
     if path.exists() {
         if !takes_over && std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "unix socket is in use"));
@@ -135,7 +169,7 @@ pub fn unix(path: &Path, mode: u32, group: &str, takes_over: bool) -> io::Result
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
-    Ok((Listener::Unix(UnixListener::from_std(listener)?), file))
+    Ok((Listener::Unix(UnixListener::from_std(listener)?, listen_port), file))
 }
 
 fn group_id(group: &str) -> io::Result<Gid> {
@@ -178,21 +212,21 @@ impl Listener {
             Self::Tcp(listener, _) => {
                 listener.poll_accept(cx).map_ok(|(stream, peer)| (Stream::Tcp(stream), Peer::Tcp(peer)))
             }
-            Self::Unix(listener) => listener.poll_accept(cx).map(|accepted| {
+            Self::Unix(listener, port) => listener.poll_accept(cx).map(|accepted| {
                 let (stream, _) = accepted?;
                 let cred = stream.peer_cred()?;
-                let peer = Peer::Unix { pid: cred.pid().unwrap_or(0), uid: cred.uid() };
+                let peer = Peer::Unix { pid: cred.pid().unwrap_or(0), uid: cred.uid(), port: *port };
                 Ok((Stream::Unix(stream), peer))
             }),
         }
     }
 
-    /// One that another process has opened.
-    pub fn inherited(socket: OwnedFd) -> io::Result<Self> {
+    /// One that another process has opened. `listen_port` as for [`unix`].
+    pub fn inherited(socket: OwnedFd, listen_port: u16) -> io::Result<Self> {
         if is_unix(&socket) {
             let socket = std::os::unix::net::UnixListener::from(socket);
             socket.set_nonblocking(true)?;
-            return UnixListener::from_std(socket).map(Self::Unix);
+            return Ok(Self::Unix(UnixListener::from_std(socket)?, listen_port));
         }
         let listener = inherited_tcp(socket)?;
         let address = listener.local_addr()?;
@@ -203,7 +237,7 @@ impl Listener {
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(_, address) => Some(*address),
-            Self::Unix(_) => None,
+            Self::Unix(..) => None,
         }
     }
 }
@@ -212,7 +246,7 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener, _) => listener.as_fd(),
-            Self::Unix(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
         }
     }
 }
@@ -241,13 +275,13 @@ impl Detached {
         if is_unix(&socket) { Self::Unix(socket.into()) } else { Self::Tcp(socket.into()) }
     }
 
-    /// Where it comes from.
-    pub fn peer(&self) -> io::Result<Peer> {
+    /// Where it comes from. `listen_port`: what to call the port of a Unix socket.
+    pub fn peer(&self, listen_port: u16) -> io::Result<Peer> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().map(Peer::Tcp),
             Self::Unix(stream) => {
                 let cred = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)?;
-                Ok(Peer::Unix { pid: cred.pid(), uid: cred.uid() })
+                Ok(Peer::Unix { pid: cred.pid(), uid: cred.uid(), port: listen_port })
             }
         }
     }
@@ -281,6 +315,17 @@ impl AsFd for Detached {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peers_are_named_as_in_pgbouncers_log() {
+        let unix = |pid| Peer::Unix { pid, uid: 0, port: 6432 };
+        assert_eq!(Peer::Tcp(([127, 0, 0, 1], 5).into()).to_string(), "127.0.0.1:5");
+        assert_eq!(Peer::Tcp("[::1]:5".parse().unwrap()).with_host(), "[::1]:5");
+        assert_eq!(unix(7).to_string(), "unix(7):6432");
+        assert_eq!(unix(0).with_host(), "unix:6432");
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(unix(7).with_host(), format!("unix(7@{}):6432", host.trim()));
+    }
 
     #[tokio::test]
     async fn connections_have_the_options_of_their_listening_socket() {

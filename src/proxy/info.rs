@@ -140,7 +140,7 @@ impl ClientInfo {
 /// As log lines name it.
 impl fmt::Display for ClientInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "C-{:#x}: {}/{}@{}", self.id, self.database, self.user, PeerName(self.peer, self.local))
+        write!(f, "C-{:#x}: {}/{}@{}", self.id, self.database, self.user, self.peer)
     }
 }
 

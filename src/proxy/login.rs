@@ -25,7 +25,7 @@ use super::client::{Client, LoggedIn};
 use super::info::ClientInfo;
 use super::pools::Pool;
 use super::server::Server;
-use super::shared::{CONSOLE, PeerName, Shared};
+use super::shared::{CONSOLE, Shared};
 use super::takeover;
 use super::tunnel::{ReplicationLogin, Tunnel};
 use super::worker::Load;
@@ -232,7 +232,7 @@ impl Newcomer {
         let (database, user) = claim.map_or((NO_DATABASE, NO_USER), |c| (&c.database, &c.user));
         self.log_close(database, user, reason);
         if let Failure::Refused(refusal) = &failure {
-            let peer = PeerName(self.peer, self.local);
+            let peer = self.peer;
             let who = format_args!("C-{:#x}: {database}/{user}@{peer}", self.id);
             self.shared.log_pooler_error(who, refusal);
             let mut out = Vec::new();
@@ -244,7 +244,7 @@ impl Newcomer {
     fn log_close(&self, database: &str, user: &str, reason: &str) {
         if self.shared.config.load().settings.log_disconnections {
             let age = clock::now().since(self.connected).as_secs();
-            let peer = PeerName(self.peer, self.local);
+            let peer = self.peer;
             tracing::info!(
                 "C-{:#x}: {database}/{user}@{peer} closing because: {reason} (age={age}s)",
                 self.id
@@ -293,7 +293,7 @@ impl Newcomer {
         }
         let replication = Replication::of(&session)?;
         if config.settings.log_connections {
-            let peer = PeerName(self.peer, self.local);
+            let peer = self.peer;
             tracing::info!(
                 "C-{:#x}: {}/{}@{peer} login attempt: db={} user={} tls={} replication={}",
                 self.id,

@@ -27,7 +27,6 @@ use crate::error::Refusal;
 use crate::metrics::averages::Averages;
 use crate::metrics::stats::Totals;
 use crate::net::connect::{SocketOptions, Target};
-use crate::net::listener::Peer;
 use crate::net::resolve::Resolver;
 use crate::pool::limits::Limit;
 use crate::session::prepared::Registry;
@@ -322,16 +321,4 @@ fn fill_random(bytes: &mut [u8]) {
         taken.fill(0);
         *left -= bytes.len();
     });
-}
-
-/// Where a client comes from, as the log writes it.
-pub struct PeerName(pub Peer, pub Option<std::net::SocketAddr>);
-
-impl std::fmt::Display for PeerName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Peer::Tcp(address) => write!(f, "{address}"),
-            Peer::Unix { pid, .. } => write!(f, "unix({pid})"),
-        }
-    }
 }

@@ -215,8 +215,8 @@ mod tests {
         assert_eq!(requested.get(b"application_name"), Some(&b"psql - 127.0.0.1:5"[..]));
         let nameless = session(&[]);
         let mut requested = Requested::new(&nameless, &[]).unwrap();
-        requested.add_host("unix(7)");
-        assert_eq!(requested.get(b"application_name"), Some(&b"app - unix(7)"[..]));
+        requested.add_host("unix(7@db):6432");
+        assert_eq!(requested.get(b"application_name"), Some(&b"app - unix(7@db):6432"[..]));
     }
 
     #[test]

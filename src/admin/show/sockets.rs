@@ -123,7 +123,7 @@ fn client_row(shared: &Shared, client: &ClientInfo, state: &str) -> Row {
     };
     let (addr, port, pid) = match client.peer {
         Peer::Tcp(address) => (address.ip().to_string(), address.port(), 0),
-        Peer::Unix { pid, .. } => ("unix".to_owned(), shared.config.load().settings.listen_port, pid),
+        Peer::Unix { pid, port, .. } => ("unix".to_owned(), port, pid),
     };
     let (local_addr, local_port) = match client.local {
         Some(address) => (address.ip().to_string(), address.port()),

@@ -14,7 +14,7 @@ use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Peer;
 use crate::net::tls::certificate;
 use crate::net::{ldap, pam};
-use crate::proxy::shared::{CONSOLE, PeerName};
+use crate::proxy::shared::CONSOLE;
 use crate::wire::write;
 
 /// Longest password or SASL message.
@@ -293,13 +293,11 @@ impl Newcomer {
     }
 
     pub(super) fn log_error(&self, claim: &Claim, text: &str) {
-        let peer = PeerName(self.peer, self.local);
-        tracing::error!("C-{:#x}: {}/{}@{peer} {text}", self.id, claim.database, claim.user);
+        tracing::error!("C-{:#x}: {}/{}@{} {text}", self.id, claim.database, claim.user, self.peer);
     }
 
     fn log_warning(&self, claim: &Claim, text: &str) {
-        let peer = PeerName(self.peer, self.local);
-        tracing::warn!("C-{:#x}: {}/{}@{peer} {text}", self.id, claim.database, claim.user);
+        tracing::warn!("C-{:#x}: {}/{}@{} {text}", self.id, claim.database, claim.user, self.peer);
     }
 }
 

@@ -6,7 +6,6 @@ use super::{Encrypted, Failure, Newcomer};
 use crate::auth::scram::ChannelBinding;
 use crate::error::{Refusal, sqlstate};
 use crate::net::tls::ClientTls;
-use crate::proxy::shared::PeerName;
 use crate::wire::startup::{self, Session, Startup};
 
 /// First byte of a TLS ClientHello (content type "handshake"); no startup packet is long enough to begin with it.
@@ -88,7 +87,7 @@ impl Newcomer {
                 tracing::warn!(
                     "C-{:#x}: (nodb)/(nouser)@{} TLS handshake error: {error}",
                     self.id,
-                    PeerName(self.peer, self.local)
+                    self.peer
                 );
                 Err(Failure::Silent("TLS handshake failed"))
             }

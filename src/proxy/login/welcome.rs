@@ -10,7 +10,7 @@ use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
 use crate::proxy::info::ClientInfo;
 use crate::proxy::pools::User;
-use crate::proxy::shared::{CONSOLE, PeerName};
+use crate::proxy::shared::CONSOLE;
 use crate::proxy::{peers, settings};
 use crate::session::forward::ClientSession;
 use crate::session::parameters::Parameters;
@@ -73,7 +73,7 @@ impl Newcomer {
         let config = shared.config.load_full();
         let mut requested = Requested::new(&identified.session, &config.settings.ignore_startup_parameters)?;
         if config.settings.application_name_add_host {
-            requested.add_host(&PeerName(self.peer, self.local).to_string());
+            requested.add_host(&self.peer.with_host());
         }
         let reported = self.reported_parameters(&pool, &user).await?;
         let own = requested.apply(&reported)?;

@@ -202,7 +202,7 @@ fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectErro
 pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io::Result<Box<Server>> {
     let cluster = pool.database.cluster();
     let host = cluster.hosts.iter().position(|h| h.name == moved.target.host && h.port == moved.target.port);
-    let (local, peer) = (moved.socket.local_address(), moved.socket.peer());
+    let (local, peer) = (moved.socket.local_address(), moved.socket.peer(0));
     let stream = moved.socket.adopt()?;
     let info = shared.server_info(pool, moved.target, host.unwrap_or(0));
     let info = Arc::new(ServerInfo { connected: moved.connected, ..info });

@@ -189,16 +189,13 @@ pub async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
     let MovedClient { socket, database, user, server, .. } = *moved;
     let local = socket.local_address();
     // It may have left on the way.
-    let Ok(peer) = socket.peer() else { return };
+    let Ok(peer) = socket.peer(shared.config.load().settings.listen_port) else { return };
     let Ok(mut stream) = socket.adopt() else { return };
     let refuse = |why: &str| {
         let refusal = Refusal::new(sqlstate::ADMIN_SHUTDOWN, why.to_owned());
         let mut out = Vec::new();
         write::fatal(&mut out, &refusal);
-        tracing::info!(
-            "{database}/{user}@{} closing because: {why}",
-            super::super::shared::PeerName(peer, local)
-        );
+        tracing::info!("{database}/{user}@{} closing because: {why}", peer);
         out
     };
     let Some(found) = settings::database(&shared, &database) else {
