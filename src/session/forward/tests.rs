@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::sqlstate;
+use crate::session::prepared::Registry;
 
 /// A client and a server session with nothing between them but the walks, fed in chunks.
 #[derive(Default)]
