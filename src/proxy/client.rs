@@ -476,7 +476,9 @@ impl Client {
         let received = match walked {
             Ok(received) => received,
             Err(fault) => {
-                relay::send(cx, &mut self.stream, &mut self.pending, out.bytes())?;
+                if self.attempt.is_none() {
+                    relay::send(cx, &mut self.stream, &mut self.pending, out.bytes())?;
+                }
                 return self.server_fault(cx, &fault);
             }
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::raw::{Raw, bind, error, execute, parse, query, sync};
-use crate::support::{Pooler, cluster, eventually, run};
+use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
 
 /// The replica comes first: roles are asked, not assumed.
 pub(crate) fn pooler() -> Pooler {
@@ -98,6 +98,30 @@ fn statements_go_where_they_belong() {
             assert_eq!(after, expected, "{sql}");
         }
     });
+}
+
+/// What a connection has to be told first does not make its client wait, and lose it to others.
+#[test]
+fn clients_with_different_parameters_share_a_replica() {
+    let pooler = pooler_with("default_pool_size = 1\nserver_reset_query_always = 1");
+    let before = run(counts(&pooler));
+    run(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for name in ["one", "two", "three"] {
+            let parameters = [("user", USER), ("database", "app"), ("application_name", name)];
+            let mut raw = Raw::log_in_with(pooler.port, 3 << 16, &parameters, PASSWORD).await.unwrap();
+            tasks.spawn(async move {
+                for _ in 0..100 {
+                    assert_eq!(raw.value("SELECT 1").await, "1");
+                }
+            });
+        }
+        while let Some(result) = tasks.join_next().await {
+            result.unwrap();
+        }
+    });
+    let after = run(counts(&pooler));
+    assert_eq!((after.0 - before.0, after.1 - before.1), (300, 0));
 }
 
 #[test]

@@ -121,6 +121,9 @@ impl Client {
                 self.begin_anew();
                 return Ok(());
             }
+            if self.try_on_primary("its server is of no use") {
+                return Ok(());
+            }
         }
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
         Err(match fault {

@@ -71,7 +71,8 @@ pub fn client_to_server(
     let mut at = walk.client.rest.pass(buf, out);
     while at < buf.len() {
         let Some(frame) = peek(&buf[at..]).map_err(client_fault)? else { break };
-        if context.one_at_a_time && !walk.server.pipeline.is_empty() && walk.server.pipeline.ends_batch() {
+        let pipeline = &walk.server.pipeline;
+        if context.one_at_a_time && pipeline.ends_batch() && !pipeline.only_ours() {
             walk.sent.stop = Stop::Hold;
             break;
         }

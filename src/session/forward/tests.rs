@@ -268,16 +268,34 @@ fn one_batch_at_a_time_on_a_standby() {
     assert_eq!(link.to_server.len(), 2 * query.len());
 }
 
+/// Whoever had to wait for the answer would find its server given back by then.
+#[test]
+fn a_standby_gets_the_batch_right_behind_the_parameters() {
+    let mut link = Link::new(10);
+    link.one_at_a_time = true;
+    link.client.parameters = time_zone(b"UTC");
+    link.server.parameters = time_zone(b"GMT");
+    let mut setup = Vec::new();
+    assert!(align_parameters(&mut link.client, &mut link.server, &mut setup));
+    let query = message(b'Q', b"select 1\0");
+    let stop = link.client_sends(&[query.clone(), query.clone()].concat()).unwrap();
+    assert_eq!((stop, link.to_server.len()), (Stop::Hold, query.len()));
+    link.server_sends(&messages(&[(b'C', b"SET\0"), READY])).unwrap();
+    assert!(!link.server.is_settled());
+    assert_eq!(link.client_sends(b"").unwrap(), Stop::Hold);
+}
+
+fn time_zone(zone: &[u8]) -> Arc<Parameters> {
+    let mut all = Parameters::default();
+    all.set(b"TimeZone", zone);
+    Arc::new(all)
+}
+
 #[test]
 fn parameters_are_aligned_and_shared() {
-    let parameters = |zone: &[u8]| {
-        let mut all = Parameters::default();
-        all.set(b"TimeZone", zone);
-        Arc::new(all)
-    };
     let mut link = Link::new(10);
-    link.client.parameters = parameters(b"UTC");
-    link.server.parameters = parameters(b"GMT");
+    link.client.parameters = time_zone(b"UTC");
+    link.server.parameters = time_zone(b"GMT");
     let mut setup = Vec::new();
     assert!(align_parameters(&mut link.client, &mut link.server, &mut setup));
     assert_eq!(setup, message(b'Q', b"SET TimeZone='UTC';\0"));
