@@ -122,7 +122,12 @@ impl Watcher {
             if let Some(old) = probe.take_if(|probe| has_moved || probe.asked >= QUESTIONS) {
                 probe = self.renew(old, has_moved).await;
             }
-            let asked = tokio::time::timeout(LIMIT, self.ask(probe)).await;
+            let is_open = probe.is_some();
+            let mut asked = tokio::time::timeout(LIMIT, self.ask(probe)).await;
+            if is_open && matches!(asked, Ok(Err(_))) {
+                // Perhaps somebody has ended just this connection.
+                asked = tokio::time::timeout(LIMIT, self.ask(None)).await;
+            }
             match asked.unwrap_or_else(|_| Err("no answer in time".into())) {
                 Ok(report) => {
                     failures = 0;

@@ -251,6 +251,22 @@ fn a_replica_that_dies_costs_nothing() {
     assert!(seen.read_errors.lock().is_empty(), "{:?}", seen.read_errors.lock());
 }
 
+/// Who ends a connection says nothing about the server.
+#[test]
+fn the_loss_of_the_watching_connection_is_not_the_loss_of_its_host() {
+    let pair = Pair::start("watched");
+    let pooler = pooler(&pair, "topology_check_period = 0.1");
+    wait_for_roles(&pooler);
+    for which in [0, 1, 0, 1] {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE query LIKE '%pg_last_wal_replay_lsn%' AND pid <> pg_backend_pid()";
+        assert_eq!(pair.admin(which, end), "1");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let log = pooler.log();
+    assert!(!log.contains("is not reachable") && !log.contains("there is no primary"), "{log}");
+}
+
 #[test]
 fn the_older_of_two_primaries_gets_nothing() {
     let pair = Pair::start("split");
