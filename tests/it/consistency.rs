@@ -14,6 +14,7 @@ use crate::support::raw::{Raw, bind, execute, parse, query, sync};
 use crate::support::{Pooler, eventually, run, run_for};
 
 const CLIENTS: usize = 48;
+const SETTINGS: &str = "workers = 2\nlog_connections = 0\nlog_disconnections = 0";
 
 #[derive(Default)]
 struct Tally {
@@ -97,10 +98,12 @@ struct Found {
     share: u64,
 }
 
-fn check(pair: &Pair, consistency: &str, seconds: u64, disturb: bool) -> Found {
+/// Makes it hard, until the run has ended. Returns the pooler's successor, if there is one.
+type Disturb = fn(&Pair, &Pooler, &AtomicBool) -> Option<Pooler>;
+
+fn check(pair: &Pair, consistency: &str, seconds: u64, disturb: Disturb) -> Found {
     let database = pair.database(&format!("read_write_split=1 read_consistency={consistency}"));
-    let pooler =
-        Pooler::with_databases(&database, "workers = 2\nlog_connections = 0\nlog_disconnections = 0");
+    let pooler = Pooler::with_databases(&database, SETTINGS);
     run(async { pooler.raw().await.value("SELECT 1").await });
     eventually("the replica is in use", || {
         pooler.log().contains("is a replica") && pooler.log().contains("catalog read")
@@ -116,10 +119,9 @@ fn check(pair: &Pair, consistency: &str, seconds: u64, disturb: bool) -> Found {
     pair.catch_up(1);
     let tally = Arc::new(Tally::default());
     let ended = AtomicBool::new(false);
+    let mut successor = None;
     std::thread::scope(|scope| {
-        if disturb {
-            scope.spawn(|| hold_back(pair, &ended));
-        }
+        let disturbing = scope.spawn(|| disturb(pair, &pooler, &ended));
         let start = Instant::now();
         run_for(Duration::from_secs(seconds + 30), async {
             let mut tasks = tokio::task::JoinSet::new();
@@ -139,7 +141,9 @@ fn check(pair: &Pair, consistency: &str, seconds: u64, disturb: bool) -> Found {
             }
         });
         ended.store(true, SeqCst);
+        successor = disturbing.join().unwrap();
     });
+    let pooler = successor.as_ref().unwrap_or(&pooler);
     let hosts = run(pooler.console("SHOW HOSTS"));
     let reads = |role: &str| -> u64 {
         hosts.iter().filter(|host| host[3] == role).map(|host| host[6].parse::<u64>().unwrap()).sum()
@@ -153,18 +157,18 @@ fn check(pair: &Pair, consistency: &str, seconds: u64, disturb: bool) -> Found {
         share: on_replica * 100 / (on_replica + on_primary).max(1),
     };
     println!(
-        "{consistency}{}: {} reads, {} of them stale, {} writes, {} % read from the replica, {seconds} s",
-        if disturb { "" } else { " (replay left alone)" },
-        found.reads,
-        found.stale,
-        found.writes,
-        found.share
+        "{consistency}: {} reads, {} of them stale, {} writes, {} % read from the replica, {seconds} s",
+        found.reads, found.stale, found.writes, found.share
     );
     found
 }
 
+fn leave_alone(_: &Pair, _: &Pooler, _: &AtomicBool) -> Option<Pooler> {
+    None
+}
+
 /// Pauses, delays and resumes replay at random.
-fn hold_back(pair: &Pair, ended: &AtomicBool) {
+fn hold_back(pair: &Pair, _: &Pooler, ended: &AtomicBool) -> Option<Pooler> {
     let mut dice = Dice(4711);
     let mut pause = |most: u64| std::thread::sleep(Duration::from_millis(50 + dice.roll(most)));
     while !ended.load(SeqCst) {
@@ -178,6 +182,36 @@ fn hold_back(pair: &Pair, ended: &AtomicBool) {
         pause(700);
     }
     pair.admin(1, "SELECT pg_wal_replay_resume()");
+    None
+}
+
+/// Takes the replica out of the configuration and puts it back, and has another process take over, while replay lags.
+fn change_hosts(pair: &Pair, pooler: &Pooler, ended: &AtomicBool) -> Option<Pooler> {
+    let settings = "read_write_split=1 read_consistency=database";
+    let alone = format!("app = host=127.0.0.1 port={} {settings}\n", pair.ports[0]);
+    let reversed =
+        format!("app = host=127.0.0.1,127.0.0.1 port={},{} {settings}\n", pair.ports[1], pair.ports[0]);
+    pair.set(1, "recovery_min_apply_delay = '300ms'");
+    let mut successor = None;
+    for round in 0.. {
+        for databases in [&alone, &reversed, &alone, &pair.database(settings)] {
+            pooler.rewrite(databases, SETTINGS);
+            run(pooler.console("RELOAD"));
+            std::thread::sleep(Duration::from_millis(if *databases == alone { 200 } else { 1200 }));
+            if round == 0 && *databases != alone {
+                let hosts = run(pooler.console("SHOW HOSTS"));
+                assert!(hosts.iter().any(|host| host[3] == "replica" && host[6] != "0"), "{hosts:?}");
+            }
+        }
+        if round == 0 {
+            successor = Some(pooler.successor());
+        }
+        if ended.load(SeqCst) {
+            break;
+        }
+    }
+    pair.set(1, "recovery_min_apply_delay = 0");
+    successor
 }
 
 #[test]
@@ -191,16 +225,19 @@ fn no_read_misses_what_it_must_not_miss() {
             crate::support::USER
         ),
     );
-    let eventual = check(&pair, "eventual", seconds.min(20), true);
+    let eventual = check(&pair, "eventual", seconds.min(20), hold_back);
     assert!(eventual.stale > 0, "a checker that finds nothing where there is something");
     for consistency in ["session", "database"] {
-        let found = check(&pair, consistency, seconds, true);
+        let found = check(&pair, consistency, seconds, hold_back);
         assert_eq!(found.stale, 0, "{consistency}");
         assert!(found.reads > 1000 && found.writes > CLIENTS as u64);
-        let calm = check(&pair, consistency, seconds.min(20), false);
+        let calm = check(&pair, consistency, seconds.min(20), leave_alone);
         assert_eq!(calm.stale, 0, "{consistency}");
         assert!(calm.share > 50, "{consistency}: only {} % were read from the replica", calm.share);
     }
+    let found = check(&pair, "database", seconds, change_hosts);
+    assert_eq!(found.stale, 0, "while hosts come and go");
+    assert!(found.reads > 1000);
 }
 
 /// Back-to-back transactions are never older than what the replica is known to have.
