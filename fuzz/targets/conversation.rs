@@ -191,12 +191,6 @@ impl Postgres {
                 self.status = Status::Idle;
                 self.say(b'C', tag);
             }
-            // It fails before it has read anything.
-            b"copy early" => {
-                self.portal = None;
-                self.say(b'G', b"\0\0\0");
-                return Err(Failed);
-            }
             [b'c', b'o', b'p', b'y', ..] => {
                 self.copy = Some(protocol);
                 // It cannot be run twice.
@@ -286,13 +280,8 @@ impl Session {
     /// The client gets another server if it can do without the one it has.
     fn change_server(&mut self) {
         self.settle();
-        if self.link.server.pipeline.is_doubtful() && self.link.is_quiet() {
-            self.link.ask_what_is_owed();
-            self.server.input.append(&mut self.link.to_server);
-            self.settle();
-            assert!(self.is_idle());
-        }
-        if !self.is_idle() {
+        let is_spent = self.link.server.pipeline.is_spent();
+        if !(self.is_idle() || is_spent && self.link.is_quiet()) {
             return;
         }
         self.link.change_server();
@@ -405,12 +394,7 @@ impl Session {
     }
 
     fn copy(&mut self, choice: u8) -> Result<(), Ended> {
-        let fails_early = choice & 17 == 17;
-        let text = match choice & 1 {
-            _ if fails_early => "copy early",
-            0 => "wrong copy",
-            _ => "copy",
-        };
+        let text = if choice & 1 > 0 { "copy" } else { "wrong copy" };
         let end: (u8, &[u8]) = if choice & 2 > 0 { (b'c', b"") } else { (b'f', b"no\0") };
         // Before it nothing is under way: a client that copies waits for what comes before.
         self.sync()?;
@@ -430,10 +414,6 @@ impl Session {
         self.send(&messages(&[(b'd', b"1\n"), end]))?;
         if choice & 4 == 0 {
             self.send(&message(b'S', b""))?;
-        }
-        if fails_early {
-            // What is behind both Syncs would be taken for answered by the first.
-            self.settle();
         }
         Ok(())
     }
@@ -473,6 +453,5 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         b"\x01\x01\x03\x0b\x00\x0f\x00\x03\x03\x06\x00\x07\x00\x0b\x00\x0c\x0b\x0c\x03\x0c\x08\x0f\x00\x0c\x02".to_vec(),
         b"\x01\x00\x01\x01\x14\x0b\x00\x0f\x00\x00\x02\x03\x00\x07\x00\x07\x00\x05\x00\x0b\x00\x0d\x00\x0f\x00".to_vec(),
         b"\x01\x07\x00\x01\x0f\x0b\x00\x03\x03\x03\x03".to_vec(),
-        b"\x01\x0c\x11\x0f\x00\x0c\x19\x0f\x00\x0c\x01\x0f\x00\x00\x01\x0c\x13\x0b\x00".to_vec(),
     ]
 }

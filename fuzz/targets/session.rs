@@ -93,10 +93,6 @@ impl Link {
         Ok(())
     }
 
-    pub(super) fn ask_what_is_owed(&mut self) {
-        self.server.ask_what_is_owed(&mut self.to_server);
-    }
-
     /// The client leaves its server for another one, which knows nothing of it.
     pub(super) fn change_server(&mut self) {
         self.server.detach(&mut self.client);

@@ -223,12 +223,6 @@ impl ServerSession {
         self.pipeline.expect(Expect::Query, Action::Skip, 0);
     }
 
-    /// Asks whether a ReadyForQuery is still to come ([`Pipeline::is_doubtful`]).
-    pub fn ask_what_is_owed(&mut self, out: &mut Vec<u8>) {
-        write::query(out, b"");
-        self.pipeline.ask();
-    }
-
     /// Takes what a server says while no client has it. `Err` if it must be closed: it is going away, or says
     /// what nobody asked for.
     pub fn on_idle_bytes(&mut self, buf: &[u8]) -> Result<usize, ServerFault> {

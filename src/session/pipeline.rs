@@ -12,8 +12,8 @@
 //! * Outside COPY, stray CopyData, CopyDone and CopyFail are ignored: a client may still be sending them when it
 //!   learns that the COPY failed.
 //!
-//! If a COPY fails, nobody but the server knows whether it had swallowed such a Sync or will answer it. The answer to an
-//! empty query of our own tells: a ReadyForQuery before it is the one in doubt ([`Pipeline::is_doubtful`]).
+//! If a COPY fails, nobody but the server knows whether it had swallowed such a Sync or will answer it. Then the
+//! connection is not used again ([`Pipeline::is_tainted`]).
 
 use std::collections::VecDeque;
 
@@ -108,19 +108,9 @@ pub struct Pipeline {
     copy_open: bool,
     /// … and has swallowed a Sync meanwhile.
     swallowed_sync: bool,
-    /// A failed COPY has left a Sync of which nobody knows whether it will be answered.
-    doubt: Doubt,
     tainted: bool,
     leaving: bool,
     undone: Vec<Undone>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doubt {
-    None,
-    Open,
-    /// The next entry is the query that will tell.
-    Asked,
 }
 
 impl Default for Pipeline {
@@ -133,7 +123,6 @@ impl Default for Pipeline {
             in_copy: false,
             copy_open: false,
             swallowed_sync: false,
-            doubt: Doubt::None,
             tainted: false,
             leaving: false,
             undone: Vec::new(),
@@ -145,18 +134,7 @@ impl Pipeline {
     /// Whether the server owes nothing, is outside a transaction and has seen the end of every batch: only then
     /// may another client have it.
     pub fn is_settled(&self) -> bool {
-        self.settled && !self.tainted && self.doubt == Doubt::None
-    }
-
-    /// Whether nothing is known to be owed, but one ReadyForQuery may be: [`Pipeline::ask`] must follow.
-    pub fn is_doubtful(&self) -> bool {
-        self.settled && self.doubt == Doubt::Open
-    }
-
-    /// An empty query goes to the server, to end the doubt.
-    pub fn ask(&mut self) {
-        self.doubt = Doubt::Asked;
-        self.expect(Expect::Query, Action::Skip, 0);
+        self.settled && !self.tainted
     }
 
     /// Whether the connection must be closed instead of being used again, however settled it looks.
@@ -164,7 +142,8 @@ impl Pipeline {
         self.tainted
     }
 
-    /// Whether a tainted connection can be closed without loss: the last batch has ended as well.
+    /// Whether a tainted connection can be closed without loss: the last batch has ended as well. What comes behind an
+    /// error is ignored up to the end of its batch, which no other server would do.
     pub fn is_spent(&self) -> bool {
         self.tainted && self.settled
     }
@@ -242,12 +221,6 @@ impl Pipeline {
             }
             b'C' | b'I' | b's' => {
                 let verdict = self.verdict();
-                if self.doubt == Doubt::Asked {
-                    if tag != b'I' {
-                        return Err(Unexpected(tag));
-                    }
-                    self.doubt = Doubt::None;
-                }
                 self.end_copy();
                 if self.front() == Some(Expect::Execute) {
                     self.expected.pop_front();
@@ -304,18 +277,12 @@ impl Pipeline {
     fn on_ready(&mut self, body: &[u8]) -> Result<Verdict, Unexpected> {
         let Some(&status @ (b'I' | b'T' | b'E')) = body.first() else { return Err(Unexpected(b'Z')) };
         self.drop_stale_copy_ends();
-        if self.doubt == Doubt::Asked {
-            // The client has sent the Sync that this answers.
-            self.status = status;
-            return Ok(Verdict::Forward);
-        }
         let verdict = self.verdict();
         match self.front() {
             Some(Expect::Sync | Expect::Query | Expect::Call) => {
                 self.expected.pop_front();
             }
-            // The one in doubt.
-            None if self.doubt == Doubt::Open => self.doubt = Doubt::None,
+            // The answer to a Sync of which we could not know whether a failed COPY had swallowed it.
             None if self.tainted => {}
             _ => return Err(Unexpected(b'Z')),
         }
@@ -328,9 +295,7 @@ impl Pipeline {
     }
 
     fn on_error(&mut self) -> Result<Verdict, Unexpected> {
-        if self.in_copy && self.swallowed_sync {
-            self.doubt = Doubt::Open;
-        }
+        self.tainted |= self.in_copy && self.swallowed_sync;
         self.end_copy();
         self.drop_stale_copy_ends();
         match self.expected.front() {

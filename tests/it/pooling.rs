@@ -195,26 +195,7 @@ fn copy_goes_both_ways() {
         assert_eq!(tags, "12G");
         assert_eq!(raw.tags(&[message(b'd', b"1\tz\n"), message(b'c', b""), sync()].concat()).await, "CZ");
         assert_eq!(raw.value("SELECT count(*) FROM copied").await, "1001");
-        // If it fails only the server knows whether it had: into a view it fails before it reads anything.
-        raw.rows("CREATE VIEW copied_view AS SELECT * FROM copied").await;
-        let server = raw.value("SELECT pg_backend_pid()").await;
-        for (target, answers) in [("copied", "EZ"), ("copied_view", "EZZ")] {
-            let copy = parse("", &format!("COPY {target} FROM STDIN"));
-            raw.send(&[copy, bind(""), execute(), sync()].concat()).await;
-            let mut tags = String::new();
-            while !tags.ends_with('G') {
-                tags.push(raw.receive().await.unwrap().tag);
-            }
-            raw.send(&[message(b'd', b"1\tz\n"), message(b'f', b"no\0"), sync(), query("SELECT 7")].concat())
-                .await;
-            let mut tags = String::new();
-            while !tags.ends_with("CZ") {
-                tags.push(raw.receive().await.unwrap().tag);
-            }
-            assert_eq!(tags, format!("{answers}TDCZ"), "{target}");
-            assert_eq!(raw.value("SELECT pg_backend_pid()").await, server, "{target}");
-        }
-        raw.rows("DROP TABLE copied CASCADE").await;
+        raw.rows("DROP TABLE copied").await;
         assert_eq!(pooler.figure("SHOW POOLS", "app", "sv_active").await, 0);
     });
 }

@@ -47,7 +47,7 @@ impl Client {
 
     /// Gives the server back if nothing is owed on either side. **The one place where a server changes hands.**
     pub(super) fn release_if_settled(&mut self) {
-        let Some(server) = &mut self.server else { return };
+        let Some(server) = &self.server else { return };
         if self.preparing || self.settings.pool_mode == PoolMode::Session {
             return;
         }
@@ -59,8 +59,8 @@ impl Client {
         if pipeline.is_leaving() {
             self.unlink().close("server ends the connection");
             self.pool.database.suspect();
-        } else if pipeline.is_doubtful() {
-            server.session.ask_what_is_owed(&mut server.pending);
+        } else if pipeline.is_spent() {
+            self.unlink().close("reply of a failed COPY is uncertain");
         } else if server.session.is_settled() {
             let server = self.unlink();
             self.give_back(server);
