@@ -286,6 +286,14 @@ impl Detached {
         }
     }
 
+    /// The other end, if it is TCP.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// This process's end, if it is TCP.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {

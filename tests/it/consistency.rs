@@ -1,6 +1,7 @@
 //! A read never misses a write it must not miss, however far behind the replica is.
 //!
-//! Many clients write numbers and read them back while replay on the replica is paused, delayed and resumed at random. With
+//! Many clients write numbers and read them back while replay on the replica is paused, delayed and resumed at random, or the
+//! replica is taken out of the configuration and put back, and another process takes over. With
 //! `read_consistency = session` each client sees its own numbers, with `database` everybody's; with `eventual` they do not,
 //! or this checks nothing. `PGWEIR_CHECK_SECONDS` makes it last longer than the few seconds of a normal run.
 

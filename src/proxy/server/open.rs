@@ -14,7 +14,6 @@ use crate::clock;
 use crate::config::Consistency;
 use crate::error::Refusal;
 use crate::net::connect::{self, Target};
-use crate::net::listener::Peer;
 use crate::net::stream::Stream;
 use crate::proxy::info::{ServerInfo, ServerState};
 use crate::proxy::pools::{Pool, Slot};
@@ -202,14 +201,14 @@ fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectErro
 pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io::Result<Box<Server>> {
     let cluster = pool.database.cluster();
     let host = cluster.hosts.iter().position(|h| h.name == moved.target.host && h.port == moved.target.port);
-    let (local, peer) = (moved.socket.local_address(), moved.socket.peer(0));
+    let (local, remote) = (moved.socket.local_address(), moved.socket.peer_address());
     let stream = moved.socket.adopt()?;
     let info = shared.server_info(pool, moved.target, host.unwrap_or(0));
     let info = Arc::new(ServerInfo { connected: moved.connected, ..info });
     if let Some(local) = local {
         let _ = info.local.set(local);
     }
-    if let Ok(Peer::Tcp(remote)) = peer {
+    if let Some(remote) = remote {
         let _ = info.remote.set(remote);
     }
     if let Some(key) = moved.key {

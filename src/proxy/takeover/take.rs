@@ -195,7 +195,7 @@ pub async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
         let refusal = Refusal::new(sqlstate::ADMIN_SHUTDOWN, why.to_owned());
         let mut out = Vec::new();
         write::fatal(&mut out, &refusal);
-        tracing::info!("{database}/{user}@{} closing because: {why}", peer);
+        tracing::info!("{database}/{user}@{peer} closing because: {why}");
         out
     };
     let Some(found) = settings::database(&shared, &database) else {
