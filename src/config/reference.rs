@@ -50,6 +50,7 @@ const OWN: &[&str] = &[
     "failover_hold_timeout",
     "http_listen_addr",
     "http_port",
+    "io_uring",
     "log_format",
     "max_replica_lag",
     "max_replica_lag_bytes",

@@ -124,6 +124,7 @@ settings! {
     http_port: u16 = "9127", Restart, Works, "Port of the HTTP listener; 0 turns it off.";
     idle_transaction_timeout: Duration = "0", Reload, Works, "Seconds a transaction may be idle; 0 means forever.";
     ignore_startup_parameters: Vec<String> = "", Reload, Works, "Startup parameters that are accepted and ignored.";
+    io_uring: bool = "1", Restart, Works, "Move the clients' and servers' bytes by io_uring where the kernel permits it (Linux 6.1, and no seccomp filter against it, as containers have by default); otherwise, and for TLS connections, by epoll.";
     job_name: String = "pgbouncer", Restart, Accepted("only shown"), "Name of a Windows service.";
     listen_addr: String = "", Restart, Works, "Addresses to listen on, comma-separated; * means all, empty means Unix sockets only.";
     listen_backlog: u32 = "128", Restart, Works, "Length of the kernel's queue of new connections.";

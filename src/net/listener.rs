@@ -266,6 +266,7 @@ impl Detached {
         match stream {
             Stream::Tcp(stream) => stream.into_std().map(Self::Tcp),
             Stream::Unix(stream) => stream.into_std().map(Self::Unix),
+            Stream::Uring(socket) => socket.into_fd().map(Self::from_descriptor),
             Stream::Tls(_) | Stream::Closed => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -307,6 +308,15 @@ impl Detached {
         match self {
             Self::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Stream::Tcp),
             Self::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Stream::Unix),
+        }
+    }
+}
+
+impl From<Detached> for OwnedFd {
+    fn from(socket: Detached) -> Self {
+        match socket {
+            Detached::Tcp(stream) => stream.into(),
+            Detached::Unix(stream) => stream.into(),
         }
     }
 }

@@ -9,3 +9,4 @@ pub mod received;
 pub mod resolve;
 pub mod stream;
 pub mod tls;
+pub mod uring;

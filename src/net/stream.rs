@@ -8,8 +8,10 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::listener::Detached;
 use super::tls::stream::TlsStream;
 use super::tls::{self, ClientTls, ServerTls, TlsError};
+use super::uring;
 
 /// What carries a connection.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// Either of these, by io_uring.
+    Uring(uring::Socket),
     /// TLS over TCP.
     Tls(Box<TlsStream>),
     /// Nothing any more: a TLS handshake has failed.
@@ -32,6 +36,7 @@ impl Stream {
         ready!(match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            Self::Uring(socket) => return socket.poll_read(cx, buf.initialize_unfilled()),
             Self::Tls(stream) => return stream.poll_read(cx, buf.initialize_unfilled()),
             Self::Closed => return Poll::Ready(Ok(0)),
         })?;
@@ -44,7 +49,7 @@ impl Stream {
         let stream = match self {
             Self::Tcp(stream) => stream,
             Self::Tls(stream) => stream.tcp(),
-            Self::Unix(_) | Self::Closed => return Poll::Pending,
+            Self::Unix(_) | Self::Uring(_) | Self::Closed => return Poll::Pending,
         };
         match stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
             Poll::Ready(Ok(n)) if n > 0 => Poll::Pending,
@@ -60,6 +65,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Uring(socket) => socket.poll_write(cx, buf),
             Self::Tls(stream) => stream.poll_write(cx, buf),
             Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
@@ -70,13 +76,34 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Some(stream),
             Self::Tls(stream) => Some(stream.tcp()),
-            Self::Unix(_) | Self::Closed => None,
+            Self::Unix(_) | Self::Uring(_) | Self::Closed => None,
         }
     }
 
     /// Whether all there is to know of the connection is in the socket itself: another process could go on with it.
     pub fn is_plain(&self) -> bool {
-        matches!(self, Self::Tcp(_) | Self::Unix(_))
+        matches!(self, Self::Tcp(_) | Self::Unix(_) | Self::Uring(_))
+    }
+
+    /// From now on it is for io_uring, if that can be: if the calling thread has a ring, and this is no TLS connection.
+    pub fn by_uring(self) -> Self {
+        if !uring::is_here() || !self.is_plain() {
+            return self;
+        }
+        match Detached::from(self) {
+            Ok(socket) => Self::Uring(uring::Socket::new(socket.into())),
+            Err(_) => Self::Closed,
+        }
+    }
+
+    /// Nothing of it is under way in the calling thread any more: another one, or another process, may go on with it. `false`
+    /// if that cannot be.
+    #[inline]
+    pub fn rest(&mut self) -> bool {
+        match self {
+            Self::Uring(socket) => socket.rest(),
+            _ => true,
+        }
     }
 
     /// Shakes hands with a client that wants TLS and has sent `start` already. Says what was agreed upon, in the log's
@@ -118,11 +145,31 @@ impl Stream {
         }
     }
 
-    /// Reads what is there without waiting. Costs no system call unless the runtime has seen an event.
+    /// Whether it takes a system call to see that nothing has come.
+    #[inline]
+    pub fn must_be_asked(&self) -> bool {
+        matches!(self, Self::Uring(socket) if !socket.has_early())
+    }
+
+    /// Whether something has come that only this process can know of, at rest.
+    pub fn has_early(&self) -> bool {
+        matches!(self, Self::Uring(socket) if socket.has_early())
+    }
+
+    /// Takes that.
+    pub fn take_early(&mut self, to: &mut Vec<u8>) {
+        if let Self::Uring(socket) = self {
+            to.append(&mut socket.take_early());
+        }
+    }
+
+    /// Reads what is there without waiting. Costs no system call unless the runtime has seen an event, or it
+    /// [must be asked](Self::must_be_asked).
     pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read(buf),
             Self::Unix(stream) => stream.try_read(buf),
+            Self::Uring(socket) => socket.try_read(buf),
             Self::Tls(stream) => stream.try_read(buf),
             Self::Closed => Ok(0),
         }

@@ -145,7 +145,7 @@ impl Client {
         Self {
             shared,
             load,
-            stream: login.stream,
+            stream: login.stream.by_uring(),
             info: login.info,
             pool: login.pool,
             stats,
@@ -277,7 +277,7 @@ impl Client {
         self.transaction_started = now;
         self.refresh_settings();
         let mut purpose = self.purpose(scratch, bytes, now);
-        let server = self.checkout(purpose);
+        let server = self.checkout(purpose, now);
         if server.is_none() && purpose != Purpose::Write && self.pool.lane(purpose).is_failing(now) {
             // No connection to that replica can be had for now.
             self.reading = None;

@@ -126,7 +126,7 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
         let taken = lane.take_idle(|server| {
             let reason = if let Some(reason) = server.must_go() {
                 reason.to_owned()
-            } else if let Err(reason) = server.drain_idle(&mut scrap) {
+            } else if let Err(reason) = server.drain_idle(now, &mut scrap) {
                 reason
             } else if !settings.server_idle_timeout.is_zero()
                 && now.since(server.idle_since) >= settings.server_idle_timeout

@@ -16,6 +16,7 @@ use super::takeover::{self, MovedClient};
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Detached;
+use crate::net::uring;
 use crate::route::cluster::Purpose;
 
 /// Work for a worker.
@@ -115,6 +116,13 @@ pub fn run(shared: Arc<Shared>, index: usize, inbox: Inbox) -> std::io::Result<(
 
 /// Runs a worker on the thread it is called on.
 pub async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
+    if shared.config.load().settings.io_uring {
+        match uring::Driver::start() {
+            Ok(driver) => _ = tokio::task::spawn_local(driver.run()),
+            Err(error) if index == 0 => tracing::info!("no io_uring here, using epoll: {error}"),
+            Err(_) => {}
+        }
+    }
     while let Some(job) = jobs.recv().await {
         let shared = Arc::clone(&shared);
         match job {
@@ -195,7 +203,16 @@ fn has_usable_server(shared: &Shared, pool: &Pool) -> bool {
 
 /// Gives a settled server back to its pool, closes it, or has it reset first. HOT.
 #[inline]
-pub fn give_back(shared: &Arc<Shared>, pool: &Arc<Pool>, server: Box<Server>, worker: usize, reset: bool) {
+pub fn give_back(
+    shared: &Arc<Shared>,
+    pool: &Arc<Pool>,
+    mut server: Box<Server>,
+    worker: usize,
+    reset: bool,
+) {
+    if !server.stream.rest() {
+        return server.close("something is on its way to it");
+    }
     let being_canceled = server.info.cancels.lock().in_flight > 0;
     if being_canceled {
         park(shared, pool, server, worker, reset);

@@ -54,11 +54,11 @@ impl Client {
     }
 
     /// An idle server that is in order.
-    pub(super) fn checkout(&self, purpose: Purpose) -> Option<Box<Server>> {
+    pub(super) fn checkout(&self, purpose: Purpose, now: Micros) -> Option<Box<Server>> {
         let mut scrap = [0; 64];
         loop {
             let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
-            if let Err(reason) = server.drain_idle(&mut scrap) {
+            if let Err(reason) = server.drain_idle(now, &mut scrap) {
                 server.close(&reason);
                 self.pool.database.suspect();
             } else if let Some(reason) = self.must_go(&server) {

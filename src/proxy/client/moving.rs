@@ -14,10 +14,23 @@ use crate::net::stream::Stream;
 
 impl Client {
     /// Whether it can go to a process that has taken over: nothing of it is under way. A session's server goes with it.
-    pub(super) fn can_move(&self) -> bool {
+    pub(super) fn can_move(&mut self) -> bool {
+        self.shared.successor().is_some()
+            && self.is_at_rest()
+            && self.leave_runtime()
+            && self.server.as_ref().is_none_or(|server| self.let_go_of(server))
+    }
+
+    /// What comes from now on is for the other process. What has just come from the server is still for this one.
+    fn leave_runtime(&mut self) -> bool {
+        let server_rests =
+            self.server.as_mut().is_none_or(|server| server.stream.rest() && !server.stream.has_early());
+        server_rests && self.stream.rest()
+    }
+
+    fn is_at_rest(&self) -> bool {
         let is_quiet = self.pending.is_empty() && !self.session.is_mid_frame() && self.stream.is_plain();
         is_quiet
-            && self.shared.successor().is_some()
             && match (self.phase, &self.server) {
                 (Phase::Idle, None) => true,
                 (Phase::Linked, Some(server)) => {
@@ -30,7 +43,6 @@ impl Client {
                         && !self.hold
                         && !self.preparing
                         && server.stream.is_plain()
-                        && self.let_go_of(server)
                 }
                 _ => false,
             }
@@ -62,6 +74,7 @@ impl Client {
 
     fn pack(&mut self) -> std::io::Result<MovedClient> {
         let server = self.server.take().map(|server| MovedServer::from(*server)).transpose()?;
+        self.stream.take_early(&mut self.carry);
         let statements = self.session.statements.in_order();
         let has_own_user = self.pool.database.config.load().user.is_some();
         Ok(MovedClient {

@@ -60,7 +60,7 @@ impl Client {
         let now = clock::now();
         let mut scrap = [0; 64];
         let mut server = server;
-        let drained = server.drain_idle(&mut scrap);
+        let drained = server.drain_idle(now, &mut scrap);
         let must_go = drained.as_ref().err().map(String::as_str).or_else(|| self.must_go(&server));
         if let Some(reason) = must_go {
             let was_new = !server.used;

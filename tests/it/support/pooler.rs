@@ -47,13 +47,14 @@ impl Pooler {
         Self::launch(port, dir)
     }
 
-    /// The configuration that [`Pooler::start`] makes.
+    /// The configuration that [`Pooler::start`] makes; by `PGWEIR_TEST_EPOLL` without io_uring.
     pub(crate) fn ini(dir: &Path, port: u16, databases: &str, settings: &str) -> String {
         let dir = dir.display();
+        let epoll = if std::env::var_os("PGWEIR_TEST_EPOLL").is_some() { "io_uring = 0\n" } else { "" };
         format!(
             "[databases]\n{databases}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {dir}\n\
              auth_type = scram-sha-256\nauth_file = {dir}/userlist.txt\nadmin_users = {USER}\nstats_users = other\n\
-             pool_mode = transaction\nhttp_port = 0\nlogfile = {dir}/log\n{settings}\n"
+             pool_mode = transaction\nhttp_port = 0\nlogfile = {dir}/log\n{epoll}{settings}\n"
         )
     }
 
