@@ -145,10 +145,10 @@ impl Stream {
         }
     }
 
-    /// Whether it takes a system call to see that nothing has come.
+    /// Whether it was read dry, and it takes a system call to see whether something has come since.
     #[inline]
     pub fn must_be_asked(&self) -> bool {
-        matches!(self, Self::Uring(socket) if !socket.has_early())
+        matches!(self, Self::Uring(socket) if socket.is_dry())
     }
 
     /// Whether something has come that only this process can know of, at rest.

@@ -158,6 +158,11 @@ impl Socket {
         true
     }
 
+    /// Whether everything was read that had come when it was read last.
+    pub fn is_dry(&self) -> bool {
+        self.early.is_empty() && !self.more
+    }
+
     /// Whether there is something that [`Self::rest`] has taken from the ring.
     pub fn has_early(&self) -> bool {
         !self.early.is_empty()
