@@ -72,7 +72,7 @@ pub(crate) fn run_for<T>(limit: Duration, future: impl Future<Output = T>) -> T 
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
