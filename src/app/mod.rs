@@ -26,13 +26,15 @@ use crate::logging;
 use crate::net::descriptors;
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
 use crate::proxy::takeover::{Door, DoorKind, Found, Predecessor};
-use crate::proxy::worker::{self, Inbox, Worker};
+use crate::proxy::worker::{self, Inbox, Rings, Worker};
 use crate::proxy::{janitor, monitor, names, pause, settings, statistics, tls};
 
 /// Read when no file is named and it exists: where PgBouncer's packages and images have theirs.
 const USUAL_FILE: &str = "/etc/pgbouncer/pgbouncer.ini";
 /// How often a shutdown under way looks whether it is done.
 const POLL: Duration = Duration::from_millis(50);
+/// How long the end is put off at most, so that clients get their last answers.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Something that keeps the program from running, for the user to read.
 type Fatal = String;
@@ -167,16 +169,19 @@ fn service_manager_doors() -> Result<Vec<Door>, Fatal> {
 /// The first worker shares its thread with everything else there is to do, which is little. With one worker the process
 /// has one thread, for which the kernel and the C library take shortcuts: 2 % of the CPU per transaction.
 fn start_workers(shared: &Arc<Shared>, inboxes: Vec<Inbox>) -> Result<(), Fatal> {
-    for (index, inbox) in inboxes.into_iter().enumerate() {
-        let shared = Arc::clone(shared);
-        if index == 0 {
-            tokio::task::spawn_local(worker::serve(shared, index, inbox));
-        } else {
-            std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || worker::run(shared, index, inbox))
-                .map_err(|error| format!("cannot start a worker: {error}"))?;
-        }
+    let rings = Arc::new(Rings::new(inboxes.len()));
+    let mut inboxes = inboxes.into_iter().enumerate();
+    let first = inboxes.next();
+    for (index, inbox) in inboxes {
+        let (shared, rings) = (Arc::clone(shared), Arc::clone(&rings));
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || worker::run(shared, index, inbox, &rings))
+            .map_err(|error| format!("cannot start a worker: {error}"))?;
+    }
+    if let Some((index, inbox)) = first {
+        rings.start(shared.config.load().settings.io_uring);
+        tokio::task::spawn_local(worker::serve(Arc::clone(shared), index, inbox));
     }
     Ok(())
 }
@@ -281,6 +286,12 @@ async fn control(
         wind_down(shared, cause, how);
     }
     doors.close();
+    let flushed = async {
+        for worker in &shared.workers {
+            worker.flush().await;
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, flushed).await;
     Ok(())
 }
 

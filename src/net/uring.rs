@@ -30,37 +30,48 @@ pub fn is_here() -> bool {
     Ring::is_here()
 }
 
+/// Hands to the kernel what the calling thread's sockets have written.
+pub fn flush() {
+    if is_here() {
+        Ring::with(Ring::flush);
+    }
+}
+
 /// What keeps a thread's ring going.
 pub struct Driver {
-    ended: AsyncFd<EventFd>,
+    ring: Ring,
+    /// An operation has ended. It is never read: each time it is signalled anew is an event for the runtime.
+    event: AsyncFd<EventFd>,
 }
 
 impl Driver {
-    /// Gives the calling thread a ring, from the inside of its runtime; an error says why it must do without.
-    pub fn start() -> io::Result<Self> {
-        let ended = Ring::start()?;
+    /// A ring for the calling thread, from the inside of its runtime; an error says why it must do without.
+    pub fn new() -> io::Result<Self> {
+        let (ring, event) = Ring::new()?;
         // SAFETY: it owns its descriptor, which is open as long as it lives, and always the same.
-        let ended = unsafe { AsyncFd::register_with_interest(ended, Interest::READABLE)? };
-        Ok(Self { ended })
+        let event = unsafe { AsyncFd::register_with_interest(event, Interest::READABLE)? };
+        Ok(Self { ring, event })
     }
 
-    /// Runs as long as the thread.
-    pub async fn run(self) {
-        std::future::poll_fn(|cx| self.poll(cx)).await
+    /// From now on the thread's sockets use it.
+    pub fn start(self) {
+        self.ring.install();
+        tokio::task::spawn_local(std::future::poll_fn(move |cx| drive(&self.event, cx)));
     }
+}
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if Ring::with(|ring| ring.drive(cx.waker())) {
-                // After those that were woken.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            match self.ended.poll_read_ready(cx) {
-                Poll::Ready(Ok(mut ready)) => ready.clear_ready(),
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
+fn drive(event: &AsyncFd<EventFd>, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        if Ring::with(|ring| ring.drive(cx.waker())) {
+            // After those that were woken.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match event.poll_read_ready(cx) {
+            Poll::Ready(Ok(mut ready)) => ready.clear_ready(),
+            // The runtime has ended.
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Pending => return Poll::Pending,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Worker threads: each a single-threaded runtime with its own clients and servers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::info::ServerState;
 use super::login::{self, Arrival};
@@ -24,6 +24,7 @@ enum Job {
     Client(Detached, Arrival),
     MoveIn(Box<MovedClient>, Load),
     Connect(Slot),
+    Flush(oneshot::Sender<()>),
 }
 
 /// How others reach a worker.
@@ -64,6 +65,7 @@ impl std::fmt::Debug for Job {
             Self::Client(..) => "Client",
             Self::MoveIn(..) => "MoveIn",
             Self::Connect(_) => "Connect",
+            Self::Flush(_) => "Flush",
         })
     }
 }
@@ -83,6 +85,13 @@ impl Worker {
     /// Gives it a client that has logged in to another process.
     pub fn move_in(&self, client: Box<MovedClient>, load: Load) {
         let _ = self.jobs.send(Job::MoveIn(client, load));
+    }
+
+    /// Has what its clients have been told so far leave the process. Ends when that is done.
+    pub async fn flush(&self) {
+        let (sender, done) = oneshot::channel();
+        let _ = self.jobs.send(Job::Flush(sender));
+        let _ = done.await;
     }
 
     /// Has it open a server connection.
@@ -108,21 +117,45 @@ pub fn runtime() -> std::io::Result<LocalRuntime> {
     Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
+/// How the workers agree whether they use io_uring: a server that one of them has had may come to any other.
+#[derive(Debug)]
+pub struct Rings {
+    all: Barrier,
+    missing: AtomicBool,
+}
+
+impl Rings {
+    /// For so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { all: Barrier::new(workers), missing: AtomicBool::new(false) }
+    }
+
+    /// Gives the calling worker's thread a ring, if all of them can have one. Waits for the others.
+    pub fn start(&self, is_wanted: bool) {
+        let driver = is_wanted.then(uring::Driver::new);
+        if let Some(Err(error)) = &driver {
+            if !self.missing.swap(true, Relaxed) {
+                tracing::info!("no io_uring here, using epoll: {error}");
+            }
+        }
+        self.all.wait();
+        if let Some(Ok(driver)) = driver.filter(|_| !self.missing.load(Relaxed)) {
+            driver.start();
+        }
+    }
+}
+
 /// Runs a worker on its own thread until the process ends.
-pub fn run(shared: Arc<Shared>, index: usize, inbox: Inbox) -> std::io::Result<()> {
-    runtime()?.block_on(serve(shared, index, inbox));
+pub fn run(shared: Arc<Shared>, index: usize, inbox: Inbox, rings: &Rings) -> std::io::Result<()> {
+    runtime()?.block_on(async {
+        rings.start(shared.config.load().settings.io_uring);
+        serve(shared, index, inbox).await;
+    });
     Ok(())
 }
 
 /// Runs a worker on the thread it is called on.
 pub async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
-    if shared.config.load().settings.io_uring {
-        match uring::Driver::start() {
-            Ok(driver) => _ = tokio::task::spawn_local(driver.run()),
-            Err(error) if index == 0 => tracing::info!("no io_uring here, using epoll: {error}"),
-            Err(_) => {}
-        }
-    }
     while let Some(job) = jobs.recv().await {
         let shared = Arc::clone(&shared);
         match job {
@@ -136,6 +169,10 @@ pub async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
             }
             Job::Connect(slot) => {
                 tokio::task::spawn_local(async move { connect(&shared, index, slot).await });
+            }
+            Job::Flush(done) => {
+                uring::flush();
+                let _ = done.send(());
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{
     AtomicU32,
@@ -10,6 +10,7 @@ use std::sync::atomic::{
     fence,
 };
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::libc;
@@ -26,12 +27,18 @@ const COMPLETIONS: u32 = 4096;
 const POLL_FIRST: u16 = 1;
 /// `IORING_ENTER_GETEVENTS`: finish what was put off.
 const GET_EVENTS: u32 = 1;
+/// After an error that passes.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Marks a completion nobody waits for.
 const NOBODY: u64 = u64::MAX;
+/// Errors that say nothing of the socket.
+const NOTHING: [i32; 4] = [libc::ENOBUFS, libc::ECANCELED, libc::EAGAIN, libc::EINTR];
+/// Turns that are enough for whatever is called off to end, however much else the kernel has put off: it does 20 a turn.
+pub(super) const PATIENCE: usize = 500;
 /// Vectors that are kept for what is to be sent.
 const SPARES: usize = 128;
-/// Whether the event may be muted while the ring turns anyway. The kernel notes an end and then looks whether the event is
-/// wanted; only on x86 is that order certain.
+/// Whether the event may be muted while the ring turns anyway. The kernel marks that it has put something off and then looks
+/// whether the event is wanted; only on x86 is that order certain.
 const MUTE: bool = cfg!(target_arch = "x86_64");
 
 /// Counts the rings of the process.
@@ -44,40 +51,36 @@ pub(super) struct Key {
     index: u32,
 }
 
+/// What an operation has come to. What has ended stays until its socket asks; what is abandoned goes when it ends.
+///
+/// ```text
+/// Receive ──▶ Received            Queued ──▶ Send ──▶ Sent
+///    └──────▶ Abandoned ──▶ gone               └────▶ Abandoned ──▶ gone
+/// ```
 enum Operation {
+    /// The kernel waits for bytes, or for there to be some.
     Receive(Waker),
-    Received {
-        result: i32,
-        flags: u32,
-    },
+    /// What the kernel has said in the end.
+    Received { result: i32, flags: u32 },
     /// Goes to the kernel with the next turn.
-    Queued {
-        fd: RawFd,
-        bytes: Vec<u8>,
-    },
-    Send {
-        fd: RawFd,
-        bytes: Vec<u8>,
-        sent: usize,
-        waker: Option<Waker>,
-    },
+    Queued { fd: RawFd, bytes: Vec<u8> },
+    /// The kernel has it.
+    Send { fd: RawFd, bytes: Vec<u8>, sent: usize, waker: Option<Waker> },
+    /// All of it was sent, or an error number other than 0.
     Sent(i32),
-    /// Its socket is closed as soon as the kernel has let go of it.
-    Abandoned {
-        _bytes: Vec<u8>,
-        _socket: Rc<OwnedFd>,
-    },
+    /// The kernel still has it. The socket is closed when that has ended.
+    Abandoned { _bytes: Vec<u8>, _socket: Rc<OwnedFd> },
 }
 
 /// How an attempt to receive has ended.
 pub(super) enum Received {
-    /// `len` bytes; `rest` did not fit. There may be `more`.
+    /// `len` bytes; the `surplus` did not fit. There may be `more`.
     Bytes {
         len: usize,
-        rest: Vec<u8>,
+        surplus: Vec<u8>,
         more: bool,
     },
-    /// There is something, or the end.
+    /// Nothing: it is to be read without the ring.
     Readable,
     /// The other side has closed the connection.
     End,
@@ -93,7 +96,7 @@ pub(super) struct Ring {
     /// Those that are [`Operation::Queued`].
     queue: Vec<usize>,
     spare: Vec<Vec<u8>>,
-    ended: Vec<cqueue::Entry>,
+    completions: Vec<cqueue::Entry>,
     /// Wakes the task that [drives](Self::drive) it, unless it is awake.
     driver: Option<Waker>,
 }
@@ -103,10 +106,9 @@ thread_local! {
 }
 
 impl Ring {
-    /// Gives the calling thread a ring. Needs Linux 6.1, and the permission to use io_uring.
-    ///
-    /// What comes back is signalled as soon as an operation has ended.
-    pub(super) fn start() -> io::Result<EventFd> {
+    /// A ring for the calling thread, and what is signalled when an operation has ended. Needs Linux 6.1, and the permission
+    /// to use io_uring.
+    pub(super) fn new() -> io::Result<(Self, EventFd)> {
         let io: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -114,8 +116,8 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
-        let ended = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        io.submitter().register_eventfd(std::os::fd::AsRawFd::as_raw_fd(&ended))?;
+        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        io.submitter().register_eventfd(event.as_raw_fd())?;
         let buffers = Buffers::register(&io.submitter())?;
         let ring = Self {
             id: RINGS.fetch_add(1, Relaxed),
@@ -124,12 +126,15 @@ impl Ring {
             operations: Slab::new(),
             queue: Vec::new(),
             spare: Vec::new(),
-            ended: Vec::new(),
+            completions: Vec::new(),
             driver: None,
         };
-        // It stays: the kernel may read from it and write to it for as long as there is a socket.
-        RING.set(Some(Box::leak(Box::new(RefCell::new(ring)))));
-        Ok(ended)
+        Ok((ring, event))
+    }
+
+    /// Makes it the ring of the calling thread. It stays: the kernel may read what it has for as long as there is a socket.
+    pub(super) fn install(self) {
+        RING.set(Some(Box::leak(Box::new(RefCell::new(self)))));
     }
 
     /// Whether the calling thread has a ring.
@@ -210,10 +215,10 @@ impl Ring {
                 let len = all.min(buf.len());
                 buf[..len].copy_from_slice(&bytes[..len]);
                 let more = cqueue::sock_nonempty(flags) || all == LEN;
-                Received::Bytes { len, rest: bytes[len..].to_vec(), more }
+                Received::Bytes { len, surplus: bytes[len..].to_vec(), more }
             }
-            // All buffers are in use.
-            (Err(_), _) if result == -libc::ENOBUFS => Received::Readable,
+            // All buffers are in use, or it was called off.
+            (Err(_), _) if NOTHING.contains(&-result) => Received::Readable,
             (Err(_), _) => Received::Failed(io::Error::from_raw_os_error(-result)),
         };
         self.give_back(flags);
@@ -227,7 +232,7 @@ impl Ring {
             unreachable!("not a receive operation that has ended")
         };
         match self.unpack(result, flags, &mut []) {
-            Received::Bytes { rest, .. } => rest,
+            Received::Bytes { surplus, .. } => surplus,
             _ => Vec::new(),
         }
     }
@@ -286,14 +291,19 @@ impl Ring {
     // Ends ---------------------------------------------------------------------------------------------------------------
 
     /// Calls an operation off. It ends all the same, in one way or another.
+    ///
+    /// The index may be another operation's soon, but not before the kernel has seen this: it takes one after the other, and
+    /// does at once what can be done. So what was written before goes out, too.
     pub(super) fn cancel(&mut self, key: Key) {
+        if self.has_ended(key) {
+            return;
+        }
         self.push(opcode::AsyncCancel::new(key.index.into()).build().user_data(NOBODY));
     }
 
-    /// Whether an operation has ended; helps along one that is about to.
-    pub(super) fn settle(&mut self, key: Key) -> bool {
-        // What is called off may need two turns.
-        for _ in 0..2 {
+    /// Whether an operation has ended; helps along one that is about to, by so many turns at most.
+    pub(super) fn settle(&mut self, key: Key, turns: usize) -> bool {
+        for _ in 0..turns {
             if self.has_ended(key) || self.is_quiet() {
                 break;
             }
@@ -364,25 +374,32 @@ impl Ring {
     // Turning ------------------------------------------------------------------------------------------------------------
 
     /// Hands everything new to the kernel, sees what has ended and wakes whom that concerns. Says whether there were any.
+    ///
+    /// Mostly the driver does it, but also a task that cannot wait so long. What it drops and wakes must not use the ring: no
+    /// socket may be among it.
     fn turn(&mut self) -> bool {
+        // Other sockets' ends would be lost, and their clients would wait for ever.
+        let abort_if_panicking = AbortOnDrop;
         self.submit_queue();
         let new = self.io.submission().len() as u32;
         // SAFETY: there is no argument.
         if let Err(error) = unsafe { self.io.submitter().enter::<()>(new, 0, GET_EVENTS, None) } {
             // Out of memory, or too much has ended: both pass, and the driver comes again.
             tracing::debug!("io_uring_enter: {error}");
+            std::thread::sleep(PAUSE);
         }
-        let mut ended = std::mem::take(&mut self.ended);
-        ended.extend(self.io.completion());
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.extend(self.io.completion());
         let mut were_any = false;
-        for completion in ended.drain(..).filter(|completion| completion.user_data() != NOBODY) {
+        for completion in completions.drain(..).filter(|completion| completion.user_data() != NOBODY) {
             let index = completion.user_data() as usize;
             if let Some(waker) = self.end(index, completion.result(), completion.flags()) {
                 were_any = true;
                 waker.wake();
             }
         }
-        self.ended = ended;
+        self.completions = completions;
+        std::mem::forget(abort_if_panicking);
         were_any
     }
 
@@ -431,13 +448,18 @@ impl Ring {
         is_quiet && self.io.completion().is_empty()
     }
 
+    /// Hands everything new to the kernel now.
+    pub(super) fn flush(&mut self) {
+        self.turn();
+    }
+
     /// Turns the ring; says whether there is reason to do so again before waiting for the event. If there is not, `waker` is
     /// woken when something new is to be handed over.
     pub(super) fn drive(&mut self, waker: &Waker) -> bool {
         if MUTE {
             self.io.completion().disable_eventfd();
         }
-        if self.turn() {
+        if !self.is_quiet() && self.turn() {
             // What those who were woken will have left to do is to go out at once, with one call.
             return true;
         }
@@ -448,6 +470,14 @@ impl Ring {
             self.driver = Some(waker.clone());
         }
         !is_quiet
+    }
+}
+
+struct AbortOnDrop;
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        std::process::abort();
     }
 }
 

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use tokio::task::coop;
 
 use super::buffers::LEN;
-use super::ring::{Key, Received, Ring};
+use super::ring::{Key, PATIENCE, Received, Ring};
 
 /// At most this much is left to the ring in one piece. What is larger pays for its own system call, and saves a copy.
 const QUEUED: usize = 8 * 1024;
@@ -24,7 +25,7 @@ pub struct Socket {
     send: Option<Key>,
     /// There is more to read, and no need to wait for it.
     more: bool,
-    /// The last that came would not have fitted the ring's buffers.
+    /// The last that came would not have fitted the ring's buffers: it is enough to learn that there is something.
     bulk: bool,
     /// What came before anybody asked for it.
     early: Vec<u8>,
@@ -46,6 +47,18 @@ impl Socket {
     /// See [`Stream::poll_read`](crate::net::stream::Stream::poll_read).
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        // A transfer without a pause must not keep the thread, on which the ring waits as well.
+        let turn = ready!(coop::poll_proceed(cx));
+        let read = self.read(cx, buf);
+        if read.is_ready() {
+            turn.made_progress();
+        }
+        read
+    }
+
+    /// What came early first; then what the ring has received; then, as long as there is more, without the ring.
+    #[inline]
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         if !self.early.is_empty() {
             return Poll::Ready(Ok(self.read_early(buf)));
         }
@@ -53,9 +66,9 @@ impl Socket {
             let received = ready!(Ring::with(|ring| ring.received(key, cx.waker(), buf)));
             self.receive = None;
             match received {
-                Received::Bytes { len, rest, more } => {
+                Received::Bytes { len, surplus, more } => {
                     self.more = more;
-                    self.early = rest;
+                    self.early = surplus;
                     if !more || len == buf.len() {
                         return Poll::Ready(Ok(len));
                     }
@@ -111,7 +124,7 @@ impl Socket {
             if Ring::with(|ring| ring.add(key, buf, QUEUED)) {
                 return Poll::Ready(Ok(buf.len()));
             }
-            Ring::with(|ring| ring.settle(key));
+            Ring::with(|ring| ring.settle(key, 1));
             let sent = ready!(Ring::with(|ring| ring.sent(key, cx.waker())));
             self.send = None;
             sent?;
@@ -140,7 +153,7 @@ impl Socket {
     #[cold]
     fn stop(&mut self) -> bool {
         if let Some(key) = self.send {
-            if !Ring::with(|ring| ring.settle(key)) {
+            if !Ring::with(|ring| ring.settle(key, PATIENCE)) {
                 return false;
             }
             // How it ended is met again by whoever writes next.
@@ -149,7 +162,7 @@ impl Socket {
         }
         if let Some(key) = self.receive {
             Ring::with(|ring| ring.cancel(key));
-            if !Ring::with(|ring| ring.settle(key)) {
+            if !Ring::with(|ring| ring.settle(key, PATIENCE)) {
                 return false;
             }
             self.early = Ring::with(|ring| ring.take_early(key));
@@ -197,7 +210,9 @@ impl Drop for Socket {
         let fd = unsafe { ManuallyDrop::take(&mut self.fd) };
         let keys = [self.receive, self.send];
         if !keys.iter().flatten().all(|key| Ring::owns(*key)) {
-            tracing::error!("a socket has left its thread and stays open");
+            tracing::error!("a socket has left its thread");
+            // Its number must not be another one's as long as the other thread's ring may use it.
+            let _ = shutdown(fd.as_raw_fd(), Shutdown::Both);
             std::mem::forget(fd);
         } else if keys.iter().any(Option::is_some) {
             // It must stay open until the ring has done with it: its number may be another socket's then.

@@ -1,7 +1,10 @@
 //! Sockets by io_uring, against the kernel. Where it does not let us there is nothing to test.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,8 +18,8 @@ use crate::net::stream::Stream;
 fn with_ring(test: impl Future<Output = ()>) {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     runtime.block_on(async {
-        match Driver::start() {
-            Ok(driver) => drop(tokio::task::spawn_local(driver.run())),
+        match Driver::new() {
+            Ok(driver) => driver.start(),
             Err(error) => return eprintln!("skipped: {error}"),
         }
         tokio::time::timeout(Duration::from_secs(30), test).await.unwrap();
@@ -229,9 +232,8 @@ fn buffers_may_run_out() {
         for _ in 0..300 {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let mut ours = Stream::Unix(ours).by_uring();
-            let waiting = std::future::poll_fn(|cx| {
-                std::task::Poll::Ready(ours.poll_read(cx, &mut [0; 8]).is_pending())
-            });
+            let waiting =
+                std::future::poll_fn(|cx| Poll::Ready(ours.poll_read(cx, &mut [0; 8]).is_pending()));
             assert!(waiting.await);
             pairs.push((ours, theirs));
         }
@@ -251,6 +253,56 @@ fn buffers_may_run_out() {
             let n = theirs.read(&mut buf).await.unwrap();
             assert_eq!(&buf[..n], format!("{i}").as_bytes());
         }
+    });
+}
+
+/// The kernel has put off more than it does in a turn or two when one of many is called off.
+#[test]
+fn what_is_called_off_ends_however_busy_the_ring_is() {
+    with_ring(async {
+        let mut pairs = Vec::new();
+        for _ in 0..400 {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mut ours = Stream::Unix(ours).by_uring();
+            std::future::poll_fn(|cx| Poll::Ready(ours.poll_read(cx, &mut [0; 8]).is_pending())).await;
+            pairs.push((ours, theirs));
+        }
+        tokio::task::yield_now().await;
+        for (_, theirs) in pairs.iter_mut().skip(1) {
+            theirs.try_write(b"x").unwrap();
+        }
+        let (first, theirs) = &mut pairs[0];
+        assert!(first.rest());
+        theirs.try_write(b"y").unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(first.read(&mut buf).await.unwrap(), 1);
+        assert_eq!(buf[0], b'y');
+    });
+}
+
+/// Somebody sends without a pause and is read without a pause: others have their turn all the same.
+#[test]
+fn nobody_keeps_the_thread() {
+    with_ring(async {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        for socket in [&ours, &theirs] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        let ours = UnixStream::from_std(ours).unwrap();
+        let mut theirs = theirs;
+        let mut ours = Stream::Unix(ours).by_uring();
+        let rounds = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&rounds);
+        let greedy = tokio::task::spawn_local(async move {
+            let mut buf = vec![0; 65536];
+            while counted.replace(counted.get() + 1) < 1_000_000 {
+                io::Write::write_all(&mut theirs, &[0; 65536]).unwrap();
+                assert!(ours.read(&mut buf).await.unwrap() > 0);
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!((100..1_000_000).contains(&rounds.get()), "{rounds:?}");
+        greedy.abort();
     });
 }
 

@@ -67,7 +67,7 @@ pub(crate) fn run_for<T>(limit: Duration, future: impl Future<Output = T>) -> T 
     runtime.block_on(async { tokio::time::timeout(limit, future).await.expect("hangs") })
 }
 
-/// Waits until `condition` holds, ten seconds at most.
+/// Waits until `condition` holds, twenty seconds at most.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
