@@ -86,13 +86,13 @@ impl Stream {
     }
 
     /// From now on it is for io_uring, if that can be: if the calling thread has a ring, and this is no TLS connection.
-    pub fn by_uring(self) -> Self {
-        if !uring::is_here() || !self.is_plain() {
-            return self;
-        }
-        match Detached::from(self) {
-            Ok(socket) => Self::Uring(uring::Socket::new(socket.into())),
-            Err(_) => Self::Closed,
+    #[inline]
+    pub fn use_uring(&mut self) {
+        if matches!(self, Self::Tcp(_) | Self::Unix(_)) && uring::is_here() {
+            *self = match Detached::from(std::mem::replace(self, Self::Closed)) {
+                Ok(socket) => Self::Uring(uring::Socket::new(socket.into())),
+                Err(_) => Self::Closed,
+            };
         }
     }
 

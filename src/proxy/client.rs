@@ -145,7 +145,7 @@ impl Client {
         Self {
             shared,
             load,
-            stream: login.stream.by_uring(),
+            stream: login.stream,
             info: login.info,
             pool: login.pool,
             stats,
@@ -268,6 +268,10 @@ impl Client {
             }
             Some(Idle::Terminate) => return Err(End::Gone("client close request")),
             Some(Idle::Request) => {}
+        }
+        if self.request_started != Micros(0) {
+            // Not worth it for one that logs in for a single query.
+            self.stream.use_uring();
         }
         let now = clock::now();
         if self.info.waiting_since.get() == Micros(0) {

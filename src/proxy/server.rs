@@ -57,8 +57,8 @@ impl Server {
 
     /// A connection that is in order and at rest.
     fn new(stream: Stream, parameters: Parameters, slot: Slot, info: Arc<ServerInfo>) -> Box<Self> {
-        let server = Box::new(Self {
-            stream: stream.by_uring(),
+        let mut server = Box::new(Self {
+            stream,
             session: ServerSession::new(parameters),
             pending: Vec::new(),
             carry: Vec::new(),
@@ -68,6 +68,7 @@ impl Server {
             slot,
             info,
         });
+        server.stream.use_uring();
         server.note_application_name();
         server
     }
