@@ -143,11 +143,18 @@ impl Rings {
             driver.start();
         }
     }
+
+    /// A worker's thread cannot have one, for it cannot even begin. Waits for the others.
+    fn do_without(&self) {
+        self.missing.store(true, Relaxed);
+        self.all.wait();
+    }
 }
 
 /// Runs a worker on its own thread until the process ends.
 pub fn run(shared: Arc<Shared>, index: usize, inbox: Inbox, rings: &Rings) -> std::io::Result<()> {
-    runtime()?.block_on(async {
+    let runtime = runtime().inspect_err(|_| rings.do_without())?;
+    runtime.block_on(async {
         rings.start(shared.config.load().settings.io_uring);
         serve(shared, index, inbox).await;
     });
