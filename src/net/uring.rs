@@ -33,7 +33,7 @@ pub fn is_here() -> bool {
 /// Hands to the kernel what the calling thread's sockets have written.
 pub fn flush() {
     if is_here() {
-        Ring::with(Ring::flush);
+        Ring::with(Ring::turn);
     }
 }
 

@@ -377,7 +377,7 @@ impl Ring {
     ///
     /// Mostly the driver does it, but also a task that cannot wait so long. What it drops and wakes must not use the ring: no
     /// socket may be among it.
-    fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         // Other sockets' ends would be lost, and their clients would wait for ever.
         let abort_if_panicking = AbortOnDrop;
         self.submit_queue();
@@ -446,11 +446,6 @@ impl Ring {
         let is_quiet = self.queue.is_empty() && submission.is_empty() && !has_kernel_work;
         drop(submission);
         is_quiet && self.io.completion().is_empty()
-    }
-
-    /// Hands everything new to the kernel now.
-    pub(super) fn flush(&mut self) {
-        self.turn();
     }
 
     /// Turns the ring; says whether there is reason to do so again before waiting for the event. If there is not, `waker` is

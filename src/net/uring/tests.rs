@@ -41,6 +41,15 @@ fn by_uring(mut stream: Stream) -> Stream {
     stream
 }
 
+/// A connection of ours that is about to wait for something, and its other end.
+async fn waiting() -> (Stream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut ours = by_uring(Stream::Unix(ours));
+    let waits = std::future::poll_fn(|cx| Poll::Ready(ours.poll_read(cx, &mut [0; 8]).is_pending())).await;
+    assert!(waits);
+    (ours, theirs)
+}
+
 /// Waits in the socket's ring for what is not there.
 async fn wait_in_vain(stream: &mut Stream) {
     let waited = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut [0; 64])).await;
@@ -235,12 +244,7 @@ fn buffers_may_run_out() {
     with_ring(async {
         let mut pairs = Vec::new();
         for _ in 0..300 {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            let mut ours = by_uring(Stream::Unix(ours));
-            let waiting =
-                std::future::poll_fn(|cx| Poll::Ready(ours.poll_read(cx, &mut [0; 8]).is_pending()));
-            assert!(waiting.await);
-            pairs.push((ours, theirs));
+            pairs.push(waiting().await);
         }
         for (i, (_, theirs)) in pairs.iter_mut().enumerate() {
             theirs.write_all(format!("{i}").as_bytes()).await.unwrap();
@@ -267,10 +271,7 @@ fn what_is_called_off_ends_however_busy_the_ring_is() {
     with_ring(async {
         let mut pairs = Vec::new();
         for _ in 0..400 {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            let mut ours = by_uring(Stream::Unix(ours));
-            std::future::poll_fn(|cx| Poll::Ready(ours.poll_read(cx, &mut [0; 8]).is_pending())).await;
-            pairs.push((ours, theirs));
+            pairs.push(waiting().await);
         }
         tokio::task::yield_now().await;
         for (_, theirs) in pairs.iter_mut().skip(1) {
