@@ -30,7 +30,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new() -> Self {
         let mut server = ServerSession::default();
-        server.attach(false);
+        server.attach(&ClientSession::default(), false);
         Self {
             registry: Registry::default(),
             client: ClientSession::default(),
@@ -69,7 +69,7 @@ impl Link {
         assert!(sent.consumed <= self.from_client.len());
         self.from_client.drain(..sent.consumed);
         let mut fakes = Output::new(&[], &mut scratch);
-        forward::fake_replies_due(&mut self.server, &mut fakes);
+        forward::fake_replies_due(&mut self.server, &mut self.client, &mut fakes);
         self.to_client.extend_from_slice(fakes.bytes());
         Ok(sent.stop)
     }
@@ -97,7 +97,7 @@ impl Link {
     pub(super) fn change_server(&mut self) {
         self.server.detach(&mut self.client);
         self.server = ServerSession::new(Parameters::clone(&self.server.parameters));
-        self.server.attach(false);
+        self.server.attach(&self.client, false);
     }
 
     /// Whether nothing lies around half dealt with.

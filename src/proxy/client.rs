@@ -359,7 +359,9 @@ impl Client {
                 return Poll::Ready(Ok(()));
             };
             let waits = self.hold || self.preparing;
-            if waits && server.session.pipeline.is_empty() {
+            let is_answered = server.session.pipeline.is_empty();
+            // What is held back may depend on anything that the server says.
+            if waits && (is_answered || progress && !self.preparing) {
                 if self.preparing {
                     self.take_canonical_parameters();
                 }
@@ -427,7 +429,7 @@ impl Client {
             forward::client_to_server(&bytes, &mut self.session, &mut server.session, &walk, &mut out)?;
         let broken = relay::send(cx, &mut server.stream, &mut server.pending, out.bytes()).is_err();
         let mut fakes = Output::new(&[], &mut scratch.rewrite);
-        forward::fake_replies_due(&mut server.session, &mut fakes);
+        forward::fake_replies_due(&mut server.session, &mut self.session, &mut fakes);
         if !fakes.is_empty() {
             match &mut self.attempt {
                 Some(attempt) => attempt.hold(fakes.bytes()),
@@ -505,6 +507,9 @@ impl Client {
         if received.reported {
             self.note_application_name();
         }
+        if let Some(refusal) = &received.refused {
+            self.shared.log_pooler_error(&self.info, refusal);
+        }
         if rest.is_empty() {
             self.release_if_settled();
         }
@@ -519,6 +524,9 @@ impl Client {
             Verdict::Hold => {}
             Verdict::Drop if self.server.is_none() => _ = self.try_on_primary("it has failed"),
             Verdict::Drop => {}
+        }
+        if received.is_last {
+            return self.server_lost(cx);
         }
         if let Some(server) = &mut self.server {
             server.carry = scratch.vector(rest);

@@ -155,6 +155,7 @@ impl Server {
 
     async fn ask(&mut self, message: Vec<u8>) -> Result<Rows, String> {
         let session = &mut self.session;
-        ask::ask(&mut self.stream, message, |body| session.report(body).map_err(|e| e.to_string())).await
+        ask::ask(&mut self.stream, message, |tag, body| session.note(tag, body).map_err(|e| e.to_string()))
+            .await
     }
 }

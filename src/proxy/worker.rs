@@ -300,7 +300,6 @@ async fn reset(shared: &Arc<Shared>, mut server: Box<Server>, worker: usize) {
     let query = server.pool().settings.load().server_reset_query.clone();
     match server.run(&query).await {
         Ok(_) => {
-            server.session.statements.clear();
             server.note_application_name();
             let pool = Arc::clone(server.pool());
             give_back(shared, &pool, server, worker, false);

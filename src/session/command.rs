@@ -33,6 +33,12 @@ pub fn reads(command: &[u8]) -> bool {
     }
 }
 
+/// Whether a command has removed all prepared statements.
+#[inline]
+pub fn forgets_statements(command: &[u8]) -> bool {
+    matches!(command, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0")
+}
+
 /// Whether a transaction may have ended with this command: what comes behind it is not part of a read-only one.
 #[inline]
 pub fn may_end_transaction(command: &[u8]) -> bool {

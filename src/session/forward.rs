@@ -6,15 +6,18 @@
 //! way is passed on as far as it is there, so the size of a message never matters, except for the few that must be
 //! read whole.
 
+mod refused;
 mod replies;
 mod requests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use self::replies::{Received, fake_replies_due, server_to_client};
 pub use self::requests::{Context, Sent, Stop, client_to_server};
 
-use super::command::Ddl;
+use self::refused::{Refused, RefusedFor};
+use super::command::{self, Ddl};
 use super::output::Output;
 use super::parameters::{self, Parameters};
 use super::pipeline::{Action, Expect, Pipeline, Unexpected};
@@ -41,6 +44,18 @@ pub struct ClientSession {
     pub initial_route: Route,
     /// An unnamed statement that was prepared in an earlier transaction and not run yet.
     pub unnamed: Option<Box<[u8]>>,
+    /// The statement in the unnamed portal, if the client has not been told its columns: its name and ID.
+    bound: Option<(Arc<[u8]>, u64)>,
+    /// Statements whose columns the server is about to tell, in the order in which the client has asked for them.
+    describing: VecDeque<(Arc<[u8]>, u64)>,
+    /// What the server was made to refuse.
+    refused: Option<Refused>,
+    /// The portal bound last runs DEALLOCATE ALL or DISCARD ALL.
+    may_forget: bool,
+    /// … and so does the unnamed statement.
+    unnamed_may_forget: bool,
+    /// The last change to what it has prepared.
+    last_change: u64,
     /// The part of a frame that is still to come.
     rest: Rest,
 }
@@ -108,14 +123,7 @@ pub enum ServerFault {
 impl ClientSession {
     /// A session that starts with these parameters.
     pub fn new(parameters: Arc<Parameters>, route: Route) -> Self {
-        Self {
-            parameters,
-            statements: ClientStatements::default(),
-            route,
-            initial_route: route,
-            unnamed: None,
-            rest: Rest::default(),
-        }
+        Self { parameters, route, initial_route: route, ..Self::default() }
     }
 
     /// What it does is what it has chosen at login (RESET).
@@ -193,9 +201,10 @@ impl ServerSession {
         self.pipeline.is_settled() && self.rest.left == 0
     }
 
-    /// A client gets this server. Its unnamed statement, if there is one, belongs to somebody else.
+    /// A client gets this server. Its unnamed statement, if there is one, belongs to another client.
     /// `exclusive`: for as long as it wants.
-    pub fn attach(&mut self, exclusive: bool) {
+    pub fn attach(&mut self, client: &ClientSession, exclusive: bool) {
+        self.pipeline.catch_up(client.last_change);
         self.unnamed.valid = false;
         self.past_first = false;
         self.exclusive = exclusive;
@@ -215,6 +224,17 @@ impl ServerSession {
             client.unnamed = Some(self.unnamed.text.as_slice().into());
         }
         self.unnamed.valid = false;
+        client.last_change = self.pipeline.changes().made;
+        client.bound = None;
+    }
+
+    /// The server is lost: what it was told and has not answered has not happened.
+    pub fn lose(&self, client: &mut ClientSession) {
+        client.statements.names_mut().undo(u64::MAX);
+        client.last_change = self.pipeline.changes().made;
+        client.bound = None;
+        client.describing.clear();
+        client.refused = None;
     }
 
     /// Puts a query of the proxy's own in; nobody will see its answer.
@@ -239,6 +259,18 @@ impl ServerSession {
             at += frame.len;
         }
         Ok(at)
+    }
+
+    /// Takes the ParameterStatus and CommandComplete messages of an answer that no client gets.
+    pub fn note(&mut self, tag: u8, body: &[u8]) -> Result<(), FrameError> {
+        match tag {
+            b'S' => return self.report(body),
+            b'C' if command::forgets_statements(body) => {
+                self.statements.copies_mut().forget(self.pipeline.changes().made);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Takes a ParameterStatus.
@@ -271,6 +303,13 @@ pub fn align_parameters(client: &mut ClientSession, server: &mut ServerSession, 
         server.pipeline.expect(Expect::Query, Action::Skip, 0);
     }
     differs
+}
+
+impl Unnamed {
+    /// It has just been prepared for the client.
+    fn in_batch(text: Vec<u8>) -> Self {
+        Self { valid: true, bound: false, in_batch: true, doubtful: false, text }
+    }
 }
 
 impl Rest {

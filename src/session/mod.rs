@@ -7,10 +7,14 @@
 //! * [`prepared`]: named prepared statements in transaction mode.
 //! * [`parameters`]: run-time parameters that follow the client from server to server.
 //! * [`startup`]: what a client asks for when it logs in.
+//! * `journal`: a map whose changes can be undone while the server has not answered.
+//! * `columns`: the columns of a result as one number.
 //! * [`output`]: the bytes a walk produces: a slice of its input if nothing had to be changed.
 
+mod columns;
 pub mod command;
 pub mod forward;
+mod journal;
 pub mod output;
 pub mod parameters;
 pub mod pipeline;

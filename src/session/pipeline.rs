@@ -12,8 +12,10 @@
 //! * Outside COPY, stray CopyData, CopyDone and CopyFail are ignored: a client may still be sending them when it
 //!   learns that the COPY failed.
 //!
-//! If a COPY fails, nobody but the server knows whether it had swallowed such a Sync or will answer it. Then the
-//! connection is not used again ([`Pipeline::is_tainted`]).
+//! If a COPY fails, only the server knows whether it had swallowed such a Sync or will answer it. So a question of the
+//! proxy's own goes right behind the Sync that ends the COPY ([`Expect::Mark`]): what comes before its answer belongs to the
+//! client. Where that is not possible, because the client sent everything without waiting, the connection is not used again
+//! ([`Pipeline::is_tainted`]).
 
 use std::collections::VecDeque;
 
@@ -38,6 +40,8 @@ pub enum Expect {
     Call,
     /// Nothing: CopyDone or CopyFail, which end the time in which Sync is not answered.
     CopyEnd,
+    /// CloseComplete, from which on it is clear how many ReadyForQuery a failed COPY has caused.
+    Mark,
 }
 
 /// Who gets the answer.
@@ -49,30 +53,49 @@ pub enum Action {
     Skip,
     /// The client, from the proxy: the message was not sent on, because the server need not see it.
     Fake,
+    /// The client, in the proxy's words: the message was changed so that the server refuses it.
+    Refuse,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     expect: Expect,
     action: Action,
-    /// The prepared statement of a Parse or Close, 0 if it is none of ours.
-    statement: u64,
+    /// It is the next of the [`Changes`].
+    changes: bool,
+    /// Its RowDescription or NoData is to be read.
+    learns: bool,
+    /// It runs DEALLOCATE ALL or DISCARD ALL.
+    forgets: bool,
+    /// Parse, Bind, Describe: the prepared statement, 0 if it is none of ours. Others: the last change before it.
+    value: u64,
 }
 
-/// A prepared statement that is not what it was expected to be, because an error came before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undone {
-    /// The client's Parse did not happen. `on_server`: it had been sent there.
-    ClientParse {
-        /// The statement.
-        id: u64,
-        /// Whether the server was to prepare it.
-        on_server: bool,
-    },
-    /// A Parse put in by the proxy did not happen.
-    ServerParse(u64),
-    /// A Close put in by the proxy did not happen: the server still has the statement.
-    ServerClose(u64),
+/// Counts the changes that messages make to what client and server have prepared, up from 1. All numbers only grow, also
+/// when a client goes from one server to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The last one that was sent, or answered in the server's place.
+    pub(super) made: u64,
+    /// The last one of which it is known whether it happened.
+    pub(super) done: u64,
+    /// The last one that does not belong to the batch at hand.
+    pub(super) before_batch: u64,
+    /// All up to this one are about to be forgotten: DEALLOCATE ALL or DISCARD ALL has been sent.
+    forgetting: Option<u64>,
+}
+
+impl Changes {
+    /// Whether the server has yet to say if a change holds: it belongs to an earlier batch, or a command forgets it.
+    pub(super) fn is_in_doubt(&self, change: u64) -> bool {
+        change > self.done && change <= self.before_batch
+            || self.forgetting.is_some_and(|last| change <= last)
+    }
+
+    /// Whether a change belongs to the batch at hand.
+    pub(super) fn is_in_batch(&self, change: u64) -> bool {
+        change > self.before_batch
+    }
 }
 
 /// What to do with a frame from the server.
@@ -80,6 +103,8 @@ pub enum Undone {
 pub enum Verdict {
     /// The client gets it.
     Forward,
+    /// The client gets it, in other words.
+    Refused,
     /// The client does not get it.
     Skip,
     /// The server refused something the proxy itself had asked for (a SET, a check query).
@@ -108,10 +133,37 @@ pub struct Pipeline {
     copy_open: bool,
     /// … and has swallowed a Sync meanwhile.
     swallowed_sync: bool,
+    /// … of which the client has sent the end before it knew of it.
+    copy_unmarked: bool,
+    /// A COPY has failed, and may or may not have swallowed a Sync.
+    copy_in_doubt: bool,
+    /// An [`Expect::Mark`] is under way.
+    marked: bool,
     tainted: bool,
     leaving: bool,
-    undone: Vec<Undone>,
+    /// Rows may come in answer to a simple query: it has said which columns.
+    described: bool,
+    /// A message that the server refuses is under way.
+    refusing: bool,
+    /// Entries that the client gets an answer to.
+    for_client: usize,
+    changes: Changes,
+    /// What the last error has skipped.
+    skipped: Skipped,
 }
+
+/// What is not going to happen because of an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Skipped {
+    /// Changes up to this one are undone; 0: none.
+    pub(super) last_change: u64,
+    /// So many of a client's Describe messages will not be answered.
+    pub(super) describes: usize,
+}
+
+/// Replies owed at which no more is sent: a client that does not stop asking is not read from. What the server owes then is
+/// more than fits its buffer (`PQ_SEND_BUFFER_SIZE`), so some of it comes.
+const FULL: usize = 4096;
 
 impl Default for Pipeline {
     fn default() -> Self {
@@ -123,9 +175,16 @@ impl Default for Pipeline {
             in_copy: false,
             copy_open: false,
             swallowed_sync: false,
+            copy_unmarked: false,
+            copy_in_doubt: false,
+            marked: false,
             tainted: false,
             leaving: false,
-            undone: Vec::new(),
+            described: false,
+            refusing: false,
+            for_client: 0,
+            changes: Changes::default(),
+            skipped: Skipped::default(),
         }
     }
 }
@@ -160,7 +219,7 @@ impl Pipeline {
 
     /// Whether nothing but the proxy's own messages is under way.
     pub fn only_ours(&self) -> bool {
-        self.expected.iter().all(|entry| entry.action == Action::Skip)
+        self.for_client == 0
     }
 
     /// Whether the next answer is that to a query which the proxy has put in.
@@ -185,6 +244,27 @@ impl Pipeline {
         self.failed && self.expected.is_empty()
     }
 
+    /// Whether so much is owed that nothing more may be sent for now.
+    pub fn is_full(&self) -> bool {
+        self.expected.len() >= FULL
+    }
+
+    /// Whether the next message has to wait for an error that the server is about to send.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing
+    }
+
+    /// What prepared statements have come to.
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The last change on either side: from now on numbers go on from there.
+    pub(super) fn catch_up(&mut self, change: u64) {
+        let last = self.changes.made.max(change);
+        self.changes = Changes { made: last, done: last, before_batch: last, forgetting: None };
+    }
+
     /// A message goes to the server, or is answered in its place. `statement` is 0 if none of ours is concerned.
     #[inline]
     pub fn expect(&mut self, expect: Expect, action: Action, statement: u64) {
@@ -199,37 +279,123 @@ impl Pipeline {
         }
     }
 
+    /// The same for a message that changes what is prepared, unless the server skips it. Returns the number of the change.
+    pub(super) fn expect_change(&mut self, expect: Expect, action: Action, statement: u64) -> u64 {
+        self.expect(expect, action, statement);
+        self.changes.made += 1;
+        if let Some(entry) = self.expected.back_mut() {
+            entry.changes = true;
+        }
+        if matches!(expect, Expect::Query) {
+            self.changes.before_batch = self.changes.made;
+        }
+        self.changes.made
+    }
+
+    /// The same for a Describe whose answer is to be read.
+    pub(super) fn expect_columns(&mut self, action: Action, statement: u64) {
+        self.expect(Expect::Describe, action, statement);
+        if let Some(entry) = self.expected.back_mut() {
+            entry.learns = true;
+        }
+    }
+
+    /// The message just sent runs DEALLOCATE ALL or DISCARD ALL.
+    pub(super) fn expect_forgetting(&mut self) {
+        if let Some(entry) = self.expected.back_mut() {
+            entry.forgets = true;
+            self.changes.forgetting = Some(entry.value);
+        }
+    }
+
+    /// A message goes to the server that is sure to be refused.
+    pub(super) fn expect_refusal(&mut self, expect: Expect) {
+        self.expect(expect, Action::Refuse, 0);
+        self.refusing = true;
+    }
+
+    /// Whether the Sync just sent ends a COPY of which it may become doubtful how many Syncs are answered: the caller sends
+    /// Close of a portal and Sync behind it.
+    pub(super) fn mark_copy(&mut self) -> bool {
+        let ends_copy = self.in_copy && !self.copy_open && self.swallowed_sync && !self.copy_unmarked;
+        if self.marked || !(ends_copy || self.copy_in_doubt) {
+            return false;
+        }
+        self.marked = true;
+        self.push(Expect::Mark, Action::Skip, 0);
+        self.push(Expect::Sync, Action::Skip, 0);
+        true
+    }
+
     /// A message without an answer (Flush) goes to the server: the batch it belongs to is not over.
     pub fn touch(&mut self) {
         self.settled = false;
     }
 
     fn push(&mut self, expect: Expect, action: Action, statement: u64) {
-        self.expected.push_back(Entry { expect, action, statement });
+        let value = match expect {
+            Expect::Query | Expect::Execute => self.changes.made,
+            _ => statement,
+        };
+        if matches!(expect, Expect::Sync | Expect::Query | Expect::Call) {
+            self.changes.before_batch = self.changes.made;
+        }
+        self.for_client += usize::from(action != Action::Skip);
+        self.expected.push_back(Entry {
+            expect,
+            action,
+            changes: false,
+            learns: false,
+            forgets: false,
+            value,
+        });
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.expected.pop_front()?;
+        self.for_client -= usize::from(entry.action != Action::Skip);
+        self.changes.done += u64::from(entry.changes);
+        if entry.forgets && self.changes.forgetting == Some(entry.value) {
+            self.changes.forgetting = None;
+        }
+        Some(entry)
     }
 
     /// A frame has come from the server. `body` is read only of ReadyForQuery, which must be complete.
     #[inline]
     pub fn on_backend(&mut self, tag: u8, body: &[u8]) -> Result<Verdict, Unexpected> {
+        use Expect::{Call, Describe, Execute, Query};
         match tag {
-            b'D' | b'd' | b'T' | b't' | b'n' | b'N' | b'S' | b'H' | b'c' | b'V' => {
-                let verdict = self.verdict();
-                if matches!(tag, b'T' | b'n') && self.front() == Some(Expect::Describe) {
-                    self.expected.pop_front();
-                }
-                Ok(verdict)
+            b'D' => match self.front() {
+                Some(Execute) => Ok(self.verdict()),
+                Some(Query) if self.described => Ok(self.verdict()),
+                _ => Err(Unexpected(tag)),
+            },
+            b'd' | b'c' | b'H' => self.part_of(tag, &[Execute, Query]),
+            b'T' if self.front() == Some(Query) => {
+                self.described = true;
+                Ok(self.verdict())
             }
+            b'T' | b'n' => self.take(Describe, tag),
+            b't' => self.part_of(tag, &[Describe]),
+            b'V' => self.part_of(tag, &[Call]),
+            b'N' | b'S' => Ok(self.verdict()),
             b'C' | b'I' | b's' => {
-                let verdict = self.verdict();
+                let verdict = self.part_of(tag, &[Execute, Query])?;
+                self.described = false;
                 self.end_copy();
-                if self.front() == Some(Expect::Execute) {
-                    self.expected.pop_front();
+                if self.front() == Some(Execute) {
+                    self.pop();
                 }
                 Ok(verdict)
             }
             b'Z' => self.on_ready(body),
             b'1' => self.take(Expect::Parse, tag),
             b'2' => self.take(Expect::Bind, tag),
+            b'3' if self.front() == Some(Expect::Mark) => {
+                (self.marked, self.copy_in_doubt) = (false, false);
+                self.take(Expect::Mark, tag)
+            }
             b'3' => self.take(Expect::Close, tag),
             b'E' => self.on_error(),
             b'G' | b'W' => self.on_copy_in(tag),
@@ -241,17 +407,34 @@ impl Pipeline {
     /// The next answer that the proxy gives in the server's place, if it is due: the tag of the message to send.
     pub fn pop_fake(&mut self) -> Option<u8> {
         self.drop_stale_copy_ends();
-        let entry = *self.expected.front()?;
-        if entry.action != Action::Fake {
+        if self.expected.front()?.action != Action::Fake {
             return None;
         }
-        self.expected.pop_front();
+        let entry = self.pop()?;
         Some(if entry.expect == Expect::Parse { b'1' } else { b'3' })
     }
 
-    /// Statements to be corrected after an error, the last one first; empty except right after one.
-    pub fn take_undone(&mut self) -> impl Iterator<Item = Undone> + '_ {
-        self.undone.drain(..).rev()
+    /// What the last error has skipped; nothing except right after one.
+    pub(super) fn take_skipped(&mut self) -> Skipped {
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// The next answer is to a Describe and is to be read: that of a statement (0: none of ours), and who gets it.
+    pub(super) fn learns(&self) -> Option<(u64, Action)> {
+        let entry = self.expected.front().filter(|entry| entry.learns)?;
+        Some((entry.value, entry.action))
+    }
+
+    /// The next answer is to a message about this prepared statement, which the server has under a name of the proxy's.
+    pub(super) fn next_statement(&self) -> Option<u64> {
+        let entry = self.expected.front()?;
+        let names = matches!(entry.expect, Expect::Parse | Expect::Bind | Expect::Describe);
+        (names && entry.value > 0).then_some(entry.value)
+    }
+
+    /// The last change before the command that is being answered.
+    pub(super) fn changes_before(&self) -> u64 {
+        self.expected.front().map_or(self.changes.made, |entry| entry.value)
     }
 
     fn front(&self) -> Option<Expect> {
@@ -265,11 +448,22 @@ impl Pipeline {
         }
     }
 
+    /// An answer of several messages, of which this is not the last one.
+    fn part_of(&self, tag: u8, answers: &[Expect]) -> Result<Verdict, Unexpected> {
+        match self.expected.front() {
+            Some(entry) if answers.contains(&entry.expect) => Ok(self.verdict()),
+            _ => Err(Unexpected(tag)),
+        }
+    }
+
     fn take(&mut self, expect: Expect, tag: u8) -> Result<Verdict, Unexpected> {
         self.drop_stale_copy_ends();
         let verdict = self.verdict();
-        match self.expected.pop_front() {
-            Some(entry) if entry.expect == expect => Ok(verdict),
+        match self.expected.front() {
+            Some(entry) if entry.expect == expect && entry.action != Action::Refuse => {
+                self.pop();
+                Ok(verdict)
+            }
             _ => Err(Unexpected(tag)),
         }
     }
@@ -280,82 +474,97 @@ impl Pipeline {
         let verdict = self.verdict();
         match self.front() {
             Some(Expect::Sync | Expect::Query | Expect::Call) => {
-                self.expected.pop_front();
+                self.pop();
             }
-            // The answer to a Sync of which we could not know whether a failed COPY had swallowed it.
+            // The answer to a Sync that a failed COPY has not swallowed. Who asks is the client.
+            Some(Expect::Mark) if self.copy_in_doubt => {
+                self.copy_in_doubt = false;
+                self.status = status;
+                return Ok(Verdict::Forward);
+            }
+            None if self.copy_in_doubt => self.copy_in_doubt = false,
             None if self.tainted => {}
             _ => return Err(Unexpected(b'Z')),
         }
         self.drop_stale_copy_ends();
         self.end_copy();
         self.failed = false;
+        self.described = false;
         self.status = status;
         self.settled = self.expected.is_empty() && status == b'I';
         Ok(verdict)
     }
 
     fn on_error(&mut self) -> Result<Verdict, Unexpected> {
-        self.tainted |= self.in_copy && self.swallowed_sync;
+        if self.in_copy && self.swallowed_sync {
+            let can_be_marked = !self.copy_unmarked && self.front() == Some(Expect::Execute);
+            self.copy_in_doubt = can_be_marked;
+            self.tainted |= !can_be_marked;
+        }
         self.end_copy();
         self.drop_stale_copy_ends();
-        match self.expected.front() {
-            // Nobody asked: the server is about to close the connection.
-            None => {
-                self.tainted = true;
-                if self.settled {
-                    self.leaving = true;
-                    return Ok(Verdict::Farewell);
-                }
+        let Some(entry) = self.expected.front().copied() else {
+            // The server says it unasked: it is about to close the connection.
+            self.tainted = true;
+            if self.settled {
+                self.leaving = true;
+                return Ok(Verdict::Farewell);
             }
-            Some(_) if self.next_is_ours() => return Ok(Verdict::SetupFailed),
-            Some(Entry { expect: Expect::Query | Expect::Call | Expect::Sync, .. }) => {}
-            Some(_) => self.fail_batch(),
+            return Ok(Verdict::Forward);
+        };
+        match entry.expect {
+            _ if self.next_is_ours() => return Ok(Verdict::SetupFailed),
+            Expect::Query => self.fail_query(),
+            Expect::Call | Expect::Sync => {}
+            _ => self.fail_batch(),
         }
-        Ok(Verdict::Forward)
+        Ok(if entry.action == Action::Refuse { Verdict::Refused } else { Verdict::Forward })
+    }
+
+    fn fail_query(&mut self) {
+        self.described = false;
+        if let Some(entry) = self.expected.front_mut().filter(|entry| entry.changes) {
+            entry.changes = false;
+            self.changes.done += 1;
+            self.skipped.last_change = self.changes.done;
+        }
     }
 
     fn fail_batch(&mut self) {
         self.failed = true;
-        while let Some(entry) = self.expected.front().copied() {
-            if entry.expect == Expect::Sync {
-                break;
+        while self.front().is_some_and(|expect| expect != Expect::Sync) {
+            let Some(entry) = self.pop() else { break };
+            if entry.changes {
+                self.skipped.last_change = self.changes.done;
             }
-            self.expected.pop_front();
-            let id = entry.statement;
-            match (entry.expect, entry.action) {
-                _ if id == 0 => {}
-                (Expect::Parse, Action::Skip) => self.undone.push(Undone::ServerParse(id)),
-                (Expect::Parse, action) => {
-                    self.undone.push(Undone::ClientParse { id, on_server: action == Action::Forward });
-                }
-                (Expect::Close, Action::Skip) => self.undone.push(Undone::ServerClose(id)),
-                _ => {}
-            }
+            self.refusing &= entry.action != Action::Refuse;
+            self.skipped.describes += usize::from(entry.learns && entry.action != Action::Skip);
         }
     }
 
     fn on_copy_in(&mut self, tag: u8) -> Result<Verdict, Unexpected> {
-        if !matches!(self.front(), Some(Expect::Execute | Expect::Query)) {
+        if self.in_copy || !matches!(self.front(), Some(Expect::Execute | Expect::Query)) {
             return Err(Unexpected(tag));
         }
         self.in_copy = true;
         self.copy_open = true;
-        let mut at = 1;
-        while let Some(entry) = self.expected.get(at) {
-            match entry.expect {
-                Expect::Sync => {
-                    self.swallowed_sync = true;
-                    self.expected.remove(at);
-                }
-                Expect::CopyEnd => {
-                    self.copy_open = false;
-                    self.expected.remove(at);
-                    break;
-                }
-                _ => at += 1,
-            }
-        }
+        self.forget_what_the_copy_swallows();
         Ok(self.verdict())
+    }
+
+    /// Of what was sent behind the command, up to the end of the data, Sync is not answered.
+    fn forget_what_the_copy_swallows(&mut self) {
+        let end = self.expected.iter().position(|entry| entry.expect == Expect::CopyEnd);
+        self.copy_open = end.is_none();
+        self.copy_unmarked = end.is_some();
+        let last = end.map_or(self.expected.len(), |end| end + 1);
+        let Some(command) = self.expected.front().copied() else { return };
+        let mut kept: Vec<_> = self.expected.drain(..last).skip(1).collect();
+        let sent = kept.len();
+        kept.retain(|entry| !matches!(entry.expect, Expect::Sync | Expect::CopyEnd));
+        self.for_client -= sent - kept.len();
+        self.swallowed_sync |= sent - kept.len() > usize::from(end.is_some());
+        kept.into_iter().rev().chain([command]).for_each(|entry| self.expected.push_front(entry));
     }
 
     fn end_copy(&mut self) {
@@ -363,12 +572,13 @@ impl Pipeline {
             self.in_copy = false;
             self.copy_open = false;
             self.swallowed_sync = false;
+            self.copy_unmarked = false;
         }
     }
 
     fn drop_stale_copy_ends(&mut self) {
         while self.front() == Some(Expect::CopyEnd) {
-            self.expected.pop_front();
+            self.pop();
         }
     }
 }

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
+use super::journal::Journal;
 use crate::sql::{self, Class, Route};
 use crate::wire::frontend;
 
@@ -26,6 +26,8 @@ pub struct Statement {
     pub text_and_types: Box<[u8]>,
     /// It is a `SET pgweir.route` (see [`sql::setting`]).
     pub setting: Option<Option<Route>>,
+    /// It is DEALLOCATE ALL or DISCARD ALL.
+    pub deallocates_all: bool,
 }
 
 impl Statement {
@@ -55,8 +57,10 @@ impl Registry {
             name: server_name(id).into(),
             text_and_types: text_and_types.into(),
             setting: None,
+            deallocates_all: false,
         };
         new.setting = sql::setting(new.text());
+        new.deallocates_all = sql::deallocates_all(new.text());
         let new = Arc::new(new);
         statements.insert(text_and_types.into(), Arc::clone(&new));
         new
@@ -78,22 +82,29 @@ impl Registry {
     }
 }
 
-/// A client's names. Empty ones take no memory.
+/// A client's names.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    names: HashMap<Box<[u8]>, Named, RandomState>,
-    prepared: u64,
+    names: Journal<Arc<[u8]>, Named>,
 }
 
 /// What a name stands for.
 #[derive(Debug)]
-struct Named {
-    statement: Arc<Statement>,
-    /// Counts Parse messages.
-    order: u64,
+pub(super) struct Named {
+    /// The name itself.
+    pub(super) name: Arc<[u8]>,
+    pub(super) statement: Arc<Statement>,
+    /// The columns that the client has been told of; 0: none yet. See [`super::columns`].
+    pub(super) told: u64,
     /// Where it may run, as found with the catalog of this generation; 0: not looked at yet.
     class: Class,
     generation: u32,
+}
+
+impl Named {
+    fn new(name: Arc<[u8]>, statement: Arc<Statement>) -> Self {
+        Self { name, statement, told: 0, class: Class::Write, generation: 0 }
+    }
 }
 
 impl ClientStatements {
@@ -110,7 +121,7 @@ impl ClientStatements {
         generation: u32,
         classify: impl FnOnce(&Statement) -> Class,
     ) -> Option<Class> {
-        let named = self.names.get_mut(name)?;
+        let (named, _) = self.names.get_mut(name)?;
         if named.generation != generation || generation == 0 {
             named.class = classify(&named.statement);
             named.generation = generation;
@@ -120,34 +131,24 @@ impl ClientStatements {
 
     /// Names and statements in the order in which they were given.
     pub fn in_order(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
-        let mut all: Vec<_> = self.names.iter().collect();
-        all.sort_by_key(|(_, named)| named.order);
-        all.into_iter().map(|(name, named)| (&**name, &named.statement))
+        self.names.iter().map(|(name, named)| (&**name, &named.statement))
     }
 
     /// Gives a statement a name that is not in use.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
-        self.prepared += 1;
-        let named = Named { statement, order: self.prepared, class: Class::Write, generation: 0 };
-        self.names.insert(name.into(), named);
+        self.set(name, Some(statement), 0);
     }
 
-    /// Forgets a name (Close).
+    /// Forgets a name.
     pub fn remove(&mut self, name: &[u8]) {
-        self.names.remove(name);
+        self.set(name, None, 0);
     }
 
-    /// Forgets the name whose Parse failed: the latest one given to this statement.
-    pub fn forget_latest(&mut self, id: u64) {
-        let latest = self.names.iter().filter(|(_, n)| n.statement.id == id).max_by_key(|(_, n)| n.order);
-        if let Some(name) = latest.map(|(name, _)| name.clone()) {
-            self.names.remove(&name);
-        }
-    }
-
-    /// Forgets all names (DEALLOCATE ALL, DISCARD ALL).
-    pub fn clear(&mut self) {
-        self.names = HashMap::default();
+    /// Gives a statement a name, or takes it away, as change `number` of the conversation with the server.
+    pub(super) fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>, number: u64) {
+        let name: Arc<[u8]> = name.into();
+        let named = statement.map(|statement| Named::new(Arc::clone(&name), statement));
+        self.names.set(name, named, number);
     }
 
     /// How many names there are.
@@ -157,60 +158,53 @@ impl ClientStatements {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn names_mut(&mut self) -> &mut Journal<Arc<[u8]>, Named> {
+        &mut self.names
     }
 }
 
-/// What a server has prepared.
+/// What a server has prepared, by [`Statement::id`].
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    last_use: HashMap<u64, u64, RandomState>,
-    clock: u64,
+    copies: Journal<u64, Copy>,
+}
+
+/// A statement that a server has prepared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Copy {
+    pub(super) columns: Columns,
+    /// The server has refused to go on with it, or has it although it should not: it must be closed and prepared again.
+    pub(super) stale: bool,
+}
+
+/// The columns of a statement's result, as the server has prepared it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Columns {
+    /// Nothing is known of them.
+    #[default]
+    Unknown,
+    /// The proxy has asked the server for them.
+    Asked,
+    /// See [`super::columns`].
+    Known(u64),
 }
 
 impl ServerStatements {
-    /// Whether the server has the statement; marks it as used now.
-    pub fn touch(&mut self, id: u64) -> bool {
-        self.clock += 1;
-        let clock = self.clock;
-        self.last_use.get_mut(&id).map(|last| *last = clock).is_some()
-    }
-
-    /// Notes that the server has the statement, or will have it when it gets there.
-    pub fn insert(&mut self, id: u64) {
-        self.clock += 1;
-        self.last_use.insert(id, self.clock);
-    }
-
-    /// Forgets a statement whose Parse failed.
-    pub fn remove(&mut self, id: u64) {
-        self.last_use.remove(&id);
-    }
-
-    /// Removes the statement not used for longest if there are `max` or more, to make room for another. Looks at
-    /// all of them: it happens only to clients that use more statements than `max_prepared_statements`.
-    pub fn evict(&mut self, max: usize) -> Option<u64> {
-        if self.last_use.len() < max {
-            return None;
-        }
-        let (&id, _) = self.last_use.iter().min_by_key(|(_, last)| **last)?;
-        self.last_use.remove(&id);
-        Some(id)
-    }
-
-    /// Forgets everything (DEALLOCATE ALL, DISCARD ALL).
-    pub fn clear(&mut self) {
-        self.last_use.clear();
-    }
-
     /// How many statements the server has.
     pub fn len(&self) -> usize {
-        self.last_use.len()
+        self.copies.len()
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.last_use.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn copies_mut(&mut self) -> &mut Journal<u64, Copy> {
+        &mut self.copies
     }
 }
 
@@ -252,28 +246,5 @@ mod tests {
         assert_eq!(client.class(b"a", 0, |_| Class::Read), Some(Class::Read));
         assert_eq!(client.class(b"a", 0, |_| Class::Write), Some(Class::Write));
         assert_eq!(client.class(b"b", 8, |_| unreachable!()), None);
-    }
-
-    #[test]
-    fn a_failed_parse_takes_only_its_own_name() {
-        let (_, a, _) = registry();
-        let mut client = ClientStatements::default();
-        client.insert(b"old", Arc::clone(&a));
-        client.insert(b"new", Arc::clone(&a));
-        client.forget_latest(a.id);
-        assert!(client.get(b"old").is_some());
-        assert!(client.get(b"new").is_none());
-    }
-
-    #[test]
-    fn the_least_recently_used_goes_first() {
-        let (_, a, b) = registry();
-        let mut server = ServerStatements::default();
-        server.insert(a.id);
-        server.insert(b.id);
-        assert!(server.touch(a.id));
-        assert_eq!(server.evict(3), None);
-        assert_eq!(server.evict(2), Some(b.id));
-        assert!(!server.touch(b.id));
     }
 }

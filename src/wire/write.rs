@@ -86,6 +86,14 @@ pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
+/// Describe of a prepared statement.
+pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, b'D', |out| {
+        out.push(b'S');
+        cstr(out, name);
+    });
+}
+
 /// A password or SASL response (`p`).
 pub fn password(out: &mut Vec<u8>, body: &[u8]) {
     frame(out, b'p', |out| out.extend(body));

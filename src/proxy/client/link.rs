@@ -23,7 +23,7 @@ impl Client {
         server.info.set_state(ServerState::Active);
         server.info.requested.set(now);
         self.stats.assignments.add(1);
-        server.session.attach(self.settings.pool_mode == PoolMode::Session);
+        server.session.attach(&self.session, self.settings.pool_mode == PoolMode::Session);
         let settings = &self.settings;
         if let Some(query) = &settings.server_check_query {
             if server.used && now.since(server.idle_since) > settings.server_check_delay {
@@ -92,6 +92,7 @@ impl Client {
         // What the server said before it went, such as 57P01, is on its way to the client.
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
         if let Some(server) = self.server.take() {
+            server.session.lose(&mut self.session);
             self.info.link.store(0, Relaxed);
             if self.preparing && server.session.pipeline.only_ours() {
                 server.close("server conn crashed?");
@@ -114,8 +115,15 @@ impl Client {
 
     pub(super) fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
         if let Some(server) = self.server.take() {
+            server.session.lose(&mut self.session);
             self.info.link.store(0, Relaxed);
+            let owed_nothing = server.session.is_settled() && self.settings.pool_mode != PoolMode::Session;
             server.close(&fault.to_string());
+            if owed_nothing && self.attempt.is_none() {
+                // The client has all its answers.
+                self.begin_anew();
+                return Ok(());
+            }
             if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
                 self.pool.database.suspect();
                 self.begin_anew();

@@ -106,7 +106,7 @@ impl Client {
         server.info.link.store(self.info.id, Relaxed);
         server.info.set_state(ServerState::Active);
         let mut server = server;
-        server.session.attach(self.settings.pool_mode == PoolMode::Session);
+        server.session.attach(&self.session, self.settings.pool_mode == PoolMode::Session);
         self.server = Some(server);
     }
 }

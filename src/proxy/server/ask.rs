@@ -10,11 +10,11 @@ pub type Rows = Vec<Vec<Option<String>>>;
 /// Longest message taken from a server during login or in answer to a query of our own.
 pub(super) const MAX_MESSAGE: usize = 1 << 20;
 
-/// Sends a request and collects its rows.
+/// Sends a request and collects its rows. `note` gets each ParameterStatus and CommandComplete.
 pub(super) async fn ask(
     stream: &mut Stream,
     mut message: Vec<u8>,
-    mut report: impl FnMut(&[u8]) -> Result<(), String>,
+    mut note: impl FnMut(u8, &[u8]) -> Result<(), String>,
 ) -> Result<Rows, String> {
     stream.write_all(&message).await.map_err(|e| e.to_string())?;
     let mut received = Received::default();
@@ -26,7 +26,7 @@ pub(super) async fn ask(
         match tag {
             b'D' => rows.push(row(body).ok_or("malformed DataRow")?),
             b'E' => failure = Some(backend::error_fields(body).text()),
-            b'S' => report(body)?,
+            b'S' | b'C' => note(tag, body)?,
             b'Z' if body == b"I" && received.is_empty() => break,
             b'Z' => return Err("query left a transaction open, or more to say".into()),
             b'G' => return Err("query asks for COPY data".into()),

@@ -134,7 +134,10 @@ async fn connect_query(
     }
     let mut message = Vec::new();
     write::query(&mut message, sql.as_bytes());
-    let report = |body: &[u8]| forward::login_parameter(parameters, body).map_err(|e| e.to_string());
+    let report = |tag: u8, body: &[u8]| match tag {
+        b'S' => forward::login_parameter(parameters, body).map_err(|e| e.to_string()),
+        _ => Ok(()),
+    };
     ask(stream, message, report).await.map(drop).map_err(|error| {
         ConnectError::Refused(Refusal::new(
             sqlstate::CANNOT_CONNECT,
@@ -156,7 +159,7 @@ async fn unreported_parameters(stream: &mut Stream, names: &[String], parameters
     let sql = format!("SELECT {}", values.collect::<Vec<_>>().join(", "));
     write::query(&mut message, sql.as_bytes());
     // A server that is another pooler's console, for one, knows no such function.
-    let rows = ask(stream, message, |_| Ok(())).await.unwrap_or_default();
+    let rows = ask(stream, message, |_, _| Ok(())).await.unwrap_or_default();
     for (name, value) in missing.into_iter().zip(rows.into_iter().flatten()) {
         if let Some(value) = value {
             parameters.set_unreported(name.as_bytes(), value.as_bytes());

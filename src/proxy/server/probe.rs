@@ -36,7 +36,7 @@ impl Probe {
     pub async fn run(&mut self, sql: &str) -> Result<Rows, String> {
         let mut message = Vec::new();
         write::query(&mut message, sql.as_bytes());
-        ask(&mut self.stream, message, |_| Ok(())).await
+        ask(&mut self.stream, message, |_, _| Ok(())).await
     }
 
     /// Runs a query whose answer is a number; 0: there is none.
@@ -56,7 +56,7 @@ pub(super) async fn instance(stream: &mut Stream) -> u64 {
         b"SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8";
     let mut message = Vec::new();
     write::query(&mut message, sql);
-    number(ask(stream, message, |_| Ok(())).await)
+    number(ask(stream, message, |_, _| Ok(())).await)
 }
 
 /// The first value; 0: there is none, or it is no number.

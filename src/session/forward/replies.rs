@@ -1,15 +1,18 @@
 //! The walk over what a server sends: what the client gets of it, and what it says about the two. HOT.
 
 use super::{ClientSession, MAX_NAME, Rest, ServerFault, ServerSession};
+use crate::error::Refusal;
+use crate::session::columns;
 use crate::session::command::{self, Ddl};
 use crate::session::output::Output;
-use crate::session::pipeline::{Pipeline, Undone, Verdict};
+use crate::session::pipeline::{Action, Pipeline, Verdict};
+use crate::session::prepared::{Columns, Copy};
 use crate::wire::backend::error_fields;
-use crate::wire::frame::{FrameError, peek};
+use crate::wire::frame::{Frame, FrameError, peek};
 use crate::wire::write;
 
 /// Result of a walk over a server's bytes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Received {
     /// How many bytes were dealt with.
     pub consumed: usize,
@@ -21,6 +24,12 @@ pub struct Received {
     pub reported: bool,
     /// The client gets an error.
     pub failed: bool,
+    /// … in the proxy's words.
+    pub refused: Option<Refusal>,
+    /// An error says that the server does not have a prepared statement as it should: it will be prepared again.
+    pub lost_statement: bool,
+    /// The server has said that it ends the connection.
+    pub is_last: bool,
     /// A transaction that has changed the catalog has ended.
     pub ddl: Ddl,
     /// A command has ended that writes, or may let later ones write, or is not part of the client's first transaction on this
@@ -38,42 +47,54 @@ pub fn server_to_client(
     let mut received = Received::default();
     let mut at = server.rest.pass(buf, out);
     if at > 0 && server.rest.left == 0 {
-        fake_replies(&mut server.pipeline, out);
+        fake_replies(server, client, out);
     }
     while at < buf.len() {
         let Some(frame) = peek(&buf[at..])? else { break };
-        // An error that answers the proxy's own query is not passed on, but understood.
-        let is_read_whole = is_read_whole(frame.tag) || frame.tag == b'E' && server.pipeline.next_is_ours();
-        if !frame.is_complete() && is_read_whole {
-            if frame.len > MAX_NAME {
-                return Err(FrameError::Length.into());
-            }
+        if !frame.is_complete() && must_be_whole(&frame, &server.pipeline)? {
             break;
         }
+        let learns = if matches!(frame.tag, b'T' | b'n') { server.pipeline.learns() } else { None };
+        let statement = if frame.tag == b'E' { server.pipeline.next_statement() } else { None };
+        let changes = server.pipeline.changes_before();
         let verdict = server.pipeline.on_backend(frame.tag, frame.body)?;
-        let keep = verdict == Verdict::Forward || verdict == Verdict::Farewell && server.exclusive;
+        let mut keep = match verdict {
+            Verdict::Forward => true,
+            Verdict::Farewell => server.exclusive,
+            Verdict::Refused | Verdict::Skip | Verdict::SetupFailed => false,
+        };
         match frame.tag {
             b'D' | b'd' => {}
-            b'Z' if keep => {
-                received.queries += 1;
-                if frame.body == b"I" {
-                    received.transactions += 1;
-                    received.ddl = received.ddl.max(std::mem::take(&mut server.ddl));
-                    server.past_first = true;
+            b'Z' => {
+                commit(server, client);
+                if keep {
+                    received.queries += 1;
+                    if frame.body == b"I" {
+                        received.transactions += 1;
+                        received.ddl = received.ddl.max(std::mem::take(&mut server.ddl));
+                        server.past_first = true;
+                    }
                 }
             }
+            b'1' | b'3' => commit(server, client),
             b'S' => {
                 server.report(frame.body)?;
                 received.reported = true;
             }
-            b'C' if keep => {
-                server.ddl = server.ddl.max(command::ddl(frame.body));
-                received.may_have_written |= server.past_first || !command::reads(frame.body);
-                server.past_first |= command::may_end_transaction(frame.body);
-                forget_statements(frame.body, server, client);
+            b'C' => {
+                if keep {
+                    server.ddl = server.ddl.max(command::ddl(frame.body));
+                    received.may_have_written |= server.past_first || !command::reads(frame.body);
+                    server.past_first |= command::may_end_transaction(frame.body);
+                }
+                forget_statements(frame.body, changes, server, client);
             }
-            b'C' => forget_statements(frame.body, server, client),
             b'V' => received.may_have_written = true,
+            b'T' | b'n' => {
+                if let Some((id, asked_by)) = learns {
+                    learn_columns(&frame, id, asked_by, server, client);
+                }
+            }
             b'E' if verdict == Verdict::SetupFailed => {
                 let text = error_fields(frame.body).text();
                 return Err(if is_fatal(frame.body) {
@@ -83,9 +104,26 @@ pub fn server_to_client(
                 });
             }
             b'E' => {
+                let fields = error_fields(frame.body);
                 undo_statements(server, client);
+                if let Some(id) = statement {
+                    received.lost_statement |= heal(id, fields.sqlstate, server);
+                }
+                if verdict == Verdict::Refused {
+                    let refused = client.refused.take();
+                    received.refused = refused.and_then(|refused| refused.refusal(fields.sqlstate));
+                    match &received.refused {
+                        Some(refusal) => write::error(out.insert(), refusal),
+                        None => keep = true,
+                    }
+                    received.failed = true;
+                }
+                if is_fatal(frame.body) {
+                    received.is_last = true;
+                    keep &= !fields.message.is_empty();
+                    server.has_said_why |= keep;
+                }
                 received.failed |= keep;
-                server.has_said_why |= keep && is_fatal(frame.body);
             }
             _ => {}
         }
@@ -95,40 +133,63 @@ pub fn server_to_client(
         at += frame.available();
         server.rest = Rest { left: frame.len - frame.available(), keep };
         if server.rest.left == 0 {
-            fake_replies(&mut server.pipeline, out);
+            if received.is_last {
+                // It ends the connection, and whatever it says now is not meant for anybody.
+                at = buf.len();
+                break;
+            }
+            fake_replies(server, client, out);
         }
     }
     received.consumed = at;
     Ok(received)
 }
 
+/// Whether an incomplete frame has to be read whole.
+fn must_be_whole(frame: &Frame<'_>, pipeline: &Pipeline) -> Result<bool, FrameError> {
+    match frame.tag {
+        b'Z' | b'S' | b'C' if frame.len > MAX_NAME => Err(FrameError::Length),
+        b'Z' | b'S' | b'C' => Ok(true),
+        b'T' => Ok(frame.len <= MAX_NAME && pipeline.learns().is_some()),
+        // Of a longer one severity and code are enough, which stand in front.
+        b'E' => Ok(frame.len <= MAX_NAME || frame.body.len() < 1024),
+        _ => Ok(false),
+    }
+}
+
 /// Puts in the replies that the proxy owes the client now that it has sent something on, unless a frame to the
 /// client is under way.
-pub fn fake_replies_due(server: &mut ServerSession, out: &mut Output<'_>) {
+pub fn fake_replies_due(server: &mut ServerSession, client: &mut ClientSession, out: &mut Output<'_>) {
     if server.rest.left == 0 {
-        fake_replies(&mut server.pipeline, out);
+        fake_replies(server, client, out);
     }
 }
 
 #[inline]
-fn fake_replies(pipeline: &mut Pipeline, out: &mut Output<'_>) {
-    while let Some(tag) = pipeline.pop_fake() {
+fn fake_replies(server: &mut ServerSession, client: &mut ClientSession, out: &mut Output<'_>) {
+    while let Some(tag) = server.pipeline.pop_fake() {
+        commit(server, client);
         write::frame(out.insert(), tag, |_| {});
     }
+}
+
+/// What was prepared or closed is so from now on.
+#[inline]
+fn commit(server: &mut ServerSession, client: &mut ClientSession) {
+    let done = server.pipeline.changes().done;
+    server.statements.copies_mut().commit(done);
+    client.statements.names_mut().commit(done);
 }
 
 fn is_fatal(error: &[u8]) -> bool {
     matches!(error_fields(error).severity, b"FATAL" | b"PANIC")
 }
 
-fn is_read_whole(tag: u8) -> bool {
-    matches!(tag, b'Z' | b'S' | b'C')
-}
-
-fn forget_statements(command: &[u8], server: &mut ServerSession, client: &mut ClientSession) {
-    if matches!(command, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
-        server.statements.clear();
-        client.statements.clear();
+fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, client: &mut ClientSession) {
+    if command::forgets_statements(command) {
+        // What was prepared behind the command stays.
+        server.statements.copies_mut().forget(changes);
+        client.statements.names_mut().forget(changes);
     }
     if command == b"DISCARD ALL\0" {
         client.reset_route();
@@ -138,16 +199,58 @@ fn forget_statements(command: &[u8], server: &mut ServerSession, client: &mut Cl
 #[cold]
 fn undo_statements(server: &mut ServerSession, client: &mut ClientSession) {
     server.unnamed.doubtful = true;
-    for undone in server.pipeline.take_undone() {
-        match undone {
-            Undone::ClientParse { id, on_server } => {
-                client.statements.forget_latest(id);
-                if on_server {
-                    server.statements.remove(id);
-                }
-            }
-            Undone::ServerParse(id) => server.statements.remove(id),
-            Undone::ServerClose(id) => server.statements.insert(id),
+    let skipped = server.pipeline.take_skipped();
+    server.statements.copies_mut().undo(skipped.last_change);
+    client.statements.names_mut().undo(skipped.last_change);
+    let skipped = skipped.describes.min(client.describing.len());
+    client.describing.drain(..skipped);
+}
+
+/// The server has told the columns of a statement.
+fn learn_columns(
+    frame: &Frame<'_>,
+    id: u64,
+    asked_by: Action,
+    server: &mut ServerSession,
+    client: &mut ClientSession,
+) {
+    let told = match frame.tag {
+        b'T' if frame.is_complete() => columns::fingerprint(frame.body),
+        b'T' => columns::LONG,
+        _ => columns::NONE,
+    };
+    if let Some((copy, _)) = server.statements.copies_mut().get_mut(&id) {
+        copy.columns = Columns::Known(told);
+    }
+    if asked_by == Action::Skip {
+        return;
+    }
+    if let Some((name, id)) = client.describing.pop_front() {
+        let named = client.statements.names_mut().get_mut(&*name);
+        if let Some((named, _)) = named.filter(|(named, _)| named.statement.id == id) {
+            named.told = told;
         }
     }
+}
+
+/// The server's word counts: what it does not have, or has although it should not, or cannot go on with, is prepared anew
+/// before it is used again. Whether that was what is wrong.
+#[cold]
+fn heal(id: u64, sqlstate: &[u8], server: &mut ServerSession) -> bool {
+    const NO_STATEMENT: &[u8] = b"26000";
+    const EXISTS: &[u8] = b"42P05";
+    /// "cached plan must not change result type"
+    const CHANGED: &[u8] = b"0A000";
+    let copies = server.statements.copies_mut();
+    match sqlstate {
+        NO_STATEMENT => copies.set(id, None, 0),
+        EXISTS => copies.set(id, Some(Copy { stale: true, ..Copy::default() }), 0),
+        CHANGED => {
+            if let Some((copy, _)) = copies.get_mut(&id) {
+                copy.stale = true;
+            }
+        }
+        _ => return false,
+    }
+    true
 }

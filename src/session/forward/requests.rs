@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{ClientSession, MAX_NAME, Rest, ServerSession, Unnamed, client_fault};
-use crate::error::{Refusal, sqlstate};
+use super::{ClientSession, MAX_NAME, Refused, RefusedFor, Rest, ServerSession, Unnamed, client_fault};
+use crate::error::Refusal;
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Expect};
-use crate::session::prepared::{Registry, Statement, server_name};
+use crate::session::prepared::{Columns, Copy, Registry, Statement, server_name};
 use crate::sql;
 use crate::wire::frame::{Frame, FrameError, HEADER, peek};
 use crate::wire::{frontend, write};
@@ -16,6 +16,17 @@ const SHORT: usize = 128;
 /// Longest Parse of a named statement, and longest Bind, which may become longer by its name; PostgreSQL's own limit for
 /// a message (`MaxAllocSize`).
 const MAX_MESSAGE: usize = 0x3fff_ffff;
+
+/// Names of statements that are none of a client's. No server has the first one.
+const MISSING: &[u8] = b"PGWEIR_missing";
+const DUPLICATE: &[u8] = b"PGWEIR_duplicate";
+const DEALLOCATED: &[u8] = b"PGWEIR_deallocated";
+const DEALLOCATE: &[u8] = b"DEALLOCATE \"PGWEIR_deallocated\"\0";
+/// Nothing to run, no parameters: it can be prepared in a failed transaction, too.
+const EMPTY: &[u8] = b"\0\0\0";
+/// Close of a portal that does not exist, and Sync.
+const COPY_MARK: &[u8] = b"C\0\0\0\x0cPPGWEIR\0S\0\0\0\x04";
+const FLUSH: &[u8] = b"H\0\0\0\x04";
 
 /// What the walk from client to server needs to know.
 pub struct Context<'a> {
@@ -37,7 +48,8 @@ pub struct Context<'a> {
 pub enum Stop {
     /// The buffer is used up, or ends in a frame that must be completed first.
     More,
-    /// The next frame has to wait until the server has answered ([`Context::one_at_a_time`]).
+    /// The next frame has to wait for what the server says next: see [`Context::one_at_a_time`], replies are owed in great
+    /// number, or what the frame means depends on how an earlier batch ends.
     Hold,
     /// The client said goodbye.
     Terminate,
@@ -67,12 +79,11 @@ pub fn client_to_server(
     out: &mut Output<'_>,
 ) -> Result<Sent, Refusal> {
     let sent = Sent { consumed: 0, stop: Stop::More, client_parses: 0, server_parses: 0, binds: 0 };
-    let mut walk = Walk { client, server, context, sent };
+    let mut walk = Walk { client, server, context, sent, deallocating: false };
     let mut at = walk.client.rest.pass(buf, out);
     while at < buf.len() {
         let Some(frame) = peek(&buf[at..]).map_err(client_fault)? else { break };
-        let pipeline = &walk.server.pipeline;
-        if context.one_at_a_time && pipeline.ends_batch() && !pipeline.only_ours() {
+        if walk.must_hold(out) {
             walk.sent.stop = Stop::Hold;
             break;
         }
@@ -80,22 +91,28 @@ pub fn client_to_server(
             Step::Keep => {
                 out.keep(at, at + frame.available());
                 walk.client.rest = Rest { left: frame.len - frame.available(), keep: true };
+                if frame.tag == b'S' && walk.server.pipeline.mark_copy() {
+                    out.insert().extend_from_slice(COPY_MARK);
+                }
+            }
+            Step::Rename { before, name, after } => {
+                write_renamed(&frame, before, name, after, out.insert());
+                walk.client.rest = Rest { left: frame.len - frame.available(), keep: true };
             }
             Step::Rewrite { before, statement, after } => {
-                let name = &*statement.name;
-                let insert = out.insert();
-                let body = before.len() + name.len() + 1 + after.len() + (frame.len - frame.available());
-                insert.push(frame.tag);
-                insert.extend_from_slice(&(body as u32 + 4).to_be_bytes());
-                insert.extend_from_slice(before);
-                insert.extend_from_slice(name);
-                insert.push(0);
-                insert.extend_from_slice(after);
+                write_renamed(&frame, before, &statement.name, after, out.insert());
                 walk.client.rest = Rest { left: frame.len - frame.available(), keep: true };
             }
             Step::Prepare(statement) => {
                 write::parse(out.insert(), &statement.name, &statement.text_and_types)
             }
+            Step::PrepareTwice(text_and_types) => {
+                let out = out.insert();
+                write::close_statement(out, DUPLICATE);
+                write::parse(out, DUPLICATE, text_and_types);
+                write::parse(out, DUPLICATE, EMPTY);
+            }
+            Step::Deallocate => write_deallocate(frame.tag, out.insert()),
             Step::Drop => {
                 walk.client.rest = Rest { left: frame.len - frame.available(), keep: false };
             }
@@ -104,6 +121,13 @@ pub fn client_to_server(
                 continue;
             }
             Step::Wait => break,
+            Step::Hold => {
+                if !walk.server.pipeline.ends_batch() {
+                    out.insert().extend_from_slice(FLUSH);
+                }
+                walk.sent.stop = Stop::Hold;
+                break;
+            }
             Step::Terminate => {
                 walk.sent.stop = Stop::Terminate;
                 at += frame.available();
@@ -116,27 +140,65 @@ pub fn client_to_server(
     Ok(walk.sent)
 }
 
+/// A message that names a statement, with another name.
+fn write_renamed(frame: &Frame<'_>, before: &[u8], name: &[u8], after: &[u8], out: &mut Vec<u8>) {
+    let body = before.len() + name.len() + 1 + after.len() + (frame.len - frame.available());
+    out.push(frame.tag);
+    out.extend_from_slice(&(body as u32 + 4).to_be_bytes());
+    out.extend_from_slice(before);
+    out.extend_from_slice(name);
+    out.push(0);
+    out.extend_from_slice(after);
+}
+
+/// A statement that exists only to be deallocated, in a simple query or to be run as the unnamed statement.
+fn write_deallocate(tag: u8, out: &mut Vec<u8>) {
+    write::frame(out, tag, |out| {
+        if tag == b'P' {
+            out.push(0);
+        }
+        out.extend_from_slice(DEALLOCATE);
+        if tag == b'P' {
+            out.extend_from_slice(&[0; 2]);
+        }
+    });
+}
+
 /// What to do with one frame from a client.
 enum Step<'a> {
     /// Send it on as it is.
     Keep,
     /// Send it on with another statement name.
     Rewrite { before: &'a [u8], statement: Arc<Statement>, after: &'a [u8] },
+    /// The same with a name that is none of a statement's.
+    Rename { before: &'a [u8], name: &'static [u8], after: &'a [u8] },
     /// Send a Parse of this statement in its place.
     Prepare(Arc<Statement>),
+    /// Prepare this text twice under one name, which the server refuses as it would the client's.
+    PrepareTwice(&'a [u8]),
+    /// Deallocate another statement in its place.
+    Deallocate,
     /// Send nothing.
     Drop,
     /// Something must be sent before it; then look at it again.
     Inject(Inject),
     /// It must be complete first.
     Wait,
+    /// The server must say more first.
+    Hold,
     /// Goodbye.
     Terminate,
 }
 
 enum Inject {
-    Statement(Arc<Statement>),
+    /// Prepares a statement, and asks for its columns if the client has been told of some.
+    Statement { statement: Arc<Statement>, ask_columns: bool },
+    /// Prepares the unnamed statement.
     Unnamed(Box<[u8]>),
+    /// Makes sure that there is no unnamed statement.
+    NoUnnamed,
+    /// Prepares what [`DEALLOCATE`] deallocates.
+    Deallocated,
 }
 
 struct Walk<'w> {
@@ -144,9 +206,25 @@ struct Walk<'w> {
     server: &'w mut ServerSession,
     context: &'w Context<'w>,
     sent: Sent,
+    /// What is deallocated in place of a client's statement has been prepared.
+    deallocating: bool,
 }
 
 impl Walk<'_> {
+    /// Whether no frame may be sent for now, whatever it is.
+    #[inline]
+    fn must_hold(&mut self, out: &mut Output<'_>) -> bool {
+        let pipeline = &self.server.pipeline;
+        if pipeline.is_full() {
+            if !pipeline.ends_batch() {
+                // The server may keep what it owes until it is asked for it.
+                out.insert().extend_from_slice(FLUSH);
+            }
+            return true;
+        }
+        pipeline.is_refusing() || self.context.one_at_a_time && pipeline.ends_batch() && !pipeline.only_ours()
+    }
+
     #[inline]
     fn frame<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
         let expect = match frame.tag {
@@ -158,15 +236,28 @@ impl Walk<'_> {
                 if !frame.is_complete() && frame.len <= SHORT {
                     return Ok(Step::Wait);
                 }
+                if let Some(step) = self.deallocate(frame, frame.body) {
+                    return Ok(step);
+                }
                 self.client.heed(sql::setting(frame.body));
                 self.forget_unnamed();
-                Expect::Query
+                self.server.pipeline.expect(Expect::Query, Action::Forward, 0);
+                if sql::may_deallocate(frame.body) && !self.server.pipeline.is_skipping() {
+                    self.deallocate_all(frame.body);
+                }
+                return Ok(Step::Keep);
             }
             b'S' => {
                 self.server.unnamed.in_batch = false;
                 Expect::Sync
             }
-            b'E' => Expect::Execute,
+            b'E' => {
+                self.server.pipeline.expect(Expect::Execute, Action::Forward, 0);
+                if self.client.may_forget && !self.server.pipeline.is_skipping() {
+                    self.server.pipeline.expect_forgetting();
+                }
+                return Ok(Step::Keep);
+            }
             b'P' => return self.parse(frame),
             b'B' => return self.bind(frame),
             b'D' | b'C' => return self.describe_or_close(frame),
@@ -193,7 +284,11 @@ impl Walk<'_> {
             if !frame.is_complete() && frame.len <= wait_for {
                 return Ok(Step::Wait);
             }
+            if let Some(step) = self.deallocate(frame, &frame.body[1..]) {
+                return Ok(step);
+            }
             self.client.heed(sql::setting(&frame.body[1..]));
+            self.client.unnamed_may_forget = sql::deallocates_all(frontend::text(&frame.body[1..]));
             return Ok(self.parse_unnamed(frame));
         }
         if self.context.max_prepared == 0 {
@@ -207,30 +302,63 @@ impl Walk<'_> {
                 Ok(Step::Wait)
             };
         }
-        let parse = frontend::parse(frame.body).map_err(client_fault)?;
         if self.server.pipeline.is_skipping() {
             return Ok(Step::Drop);
         }
-        if self.client.statements.get(parse.name).is_some() {
-            return Err(already_prepared(parse.name));
+        let Ok(parse) = frontend::parse(frame.body) else { return Ok(self.malformed(Expect::Parse)) };
+        Ok(self.parse_named(&parse))
+    }
+
+    fn parse_named<'a>(&mut self, parse: &frontend::Parse<'a>) -> Step<'a> {
+        let name = parse.name;
+        let pipeline = &mut self.server.pipeline;
+        let changes = *pipeline.changes();
+        let names = self.client.statements.names_mut();
+        match names.get_mut(name).map(|(_, change)| change) {
+            Some(change) if changes.is_in_doubt(change) => return Step::Hold,
+            Some(_) => {
+                pipeline.expect(Expect::Close, Action::Skip, 0);
+                pipeline.expect(Expect::Parse, Action::Skip, 0);
+                pipeline.expect_refusal(Expect::Parse);
+                self.client.refused = Some(Refused::new(RefusedFor::Duplicate, name));
+                return Step::PrepareTwice(parse.text_and_types);
+            }
+            None if names.removed_by(name).is_some_and(|change| changes.is_in_doubt(change)) => {
+                return Step::Hold;
+            }
+            None => {}
         }
         let statement = self.context.registry.intern(parse.text_and_types);
+        let copies = self.server.statements.copies_mut();
+        let step = match copies.touch(&statement.id).map(|(copy, change)| (copy.stale, change)) {
+            Some((_, change)) if changes.is_in_doubt(change) => return Step::Hold,
+            // The server has it already.
+            Some((false, _)) => Step::Drop,
+            None if copies.removed_by(&statement.id).is_some_and(|change| changes.is_in_doubt(change)) => {
+                return Step::Hold;
+            }
+            None if copies.len() < self.context.max_prepared => Step::Prepare(Arc::clone(&statement)),
+            // It has to go first, or another one has to make room.
+            _ => return Step::Inject(Inject::Statement { statement, ask_columns: false }),
+        };
+        let change = if matches!(step, Step::Drop) {
+            pipeline.expect_change(Expect::Parse, Action::Fake, 0)
+        } else {
+            self.sent.server_parses += 1;
+            let change = pipeline.expect_change(Expect::Parse, Action::Forward, statement.id);
+            copies.set(statement.id, Some(Copy::default()), change);
+            change
+        };
         self.sent.client_parses += 1;
-        self.client.statements.insert(parse.name, Arc::clone(&statement));
-        if self.server.statements.touch(statement.id) {
-            self.server.pipeline.expect(Expect::Parse, Action::Fake, statement.id);
-            return Ok(Step::Drop);
-        }
-        if self.server.statements.len() >= self.context.max_prepared {
-            // Room has to be made first; the frame is looked at again after that.
-            self.client.statements.remove(parse.name);
-            self.sent.client_parses -= 1;
-            return Ok(Step::Inject(Inject::Statement(statement)));
-        }
-        self.sent.server_parses += 1;
-        self.server.statements.insert(statement.id);
-        self.server.pipeline.expect(Expect::Parse, Action::Forward, statement.id);
-        Ok(Step::Prepare(statement))
+        self.client.statements.set(name, Some(statement), change);
+        step
+    }
+
+    /// A message that no server understands gets the server's error, and the batch ends with it.
+    #[cold]
+    fn malformed<'a>(&mut self, expect: Expect) -> Step<'a> {
+        self.server.pipeline.expect(expect, Action::Forward, 0);
+        Step::Keep
     }
 
     fn parse_unnamed<'a>(&mut self, frame: &Frame<'_>) -> Step<'a> {
@@ -253,86 +381,204 @@ impl Walk<'_> {
             return Err(client_fault(FrameError::Length));
         }
         let Some(named) = frontend::bind(frame.body) else {
-            return wait_for_name(frame, "Bind");
+            return self.wait_for_name(frame, Expect::Bind);
         };
         if named.name.is_empty() {
-            if let Some(inject) = self.unnamed_statement()? {
+            if let Some(inject) = self.unnamed_statement() {
                 return Ok(inject);
             }
             self.server.unnamed.bound = true;
         }
-        self.named(named, Expect::Bind)
+        Ok(self.named(named, Expect::Bind))
     }
 
     fn describe_or_close<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
-        if !frame.is_complete() {
-            return wait_for_name(frame, "Describe or Close");
-        }
-        let named = frontend::target(frame.body).map_err(client_fault)?;
         let expect = if frame.tag == b'D' { Expect::Describe } else { Expect::Close };
+        if !frame.is_complete() {
+            return self.wait_for_name(frame, expect);
+        }
+        let Ok(named) = frontend::target(frame.body) else { return Ok(self.malformed(expect)) };
         if named.before == b"P" {
-            self.server.pipeline.expect(expect, Action::Forward, 0);
+            if expect == Expect::Describe {
+                self.describe_portal(named.name);
+            } else {
+                self.server.pipeline.expect(expect, Action::Forward, 0);
+            }
             return Ok(Step::Keep);
         }
-        if expect == Expect::Describe && named.name.is_empty() {
-            if let Some(inject) = self.unnamed_statement()? {
+        if named.name.is_empty() {
+            if expect == Expect::Close {
+                self.forget_unnamed();
+            } else if let Some(inject) = self.unnamed_statement() {
                 return Ok(inject);
             }
         }
-        if expect == Expect::Close && named.name.is_empty() {
-            self.forget_unnamed();
-        }
         if expect == Expect::Close && !named.name.is_empty() && self.context.max_prepared > 0 {
-            // The server keeps the statement for whoever prepares it next.
-            self.client.statements.remove(named.name);
-            self.server.pipeline.expect(Expect::Close, Action::Fake, 0);
-            return Ok(Step::Drop);
+            return Ok(self.close_named(named.name));
         }
-        self.named(named, expect)
+        Ok(self.named(named, expect))
+    }
+
+    /// What a portal returns is what its statement returns.
+    #[inline]
+    fn describe_portal(&mut self, portal: &[u8]) {
+        match &self.client.bound {
+            Some((name, id)) if portal.is_empty() && !self.server.pipeline.is_skipping() => {
+                self.client.describing.push_back((Arc::clone(name), *id));
+                self.server.pipeline.expect_columns(Action::Forward, *id);
+            }
+            _ => self.server.pipeline.expect(Expect::Describe, Action::Forward, 0),
+        }
+    }
+
+    /// The server keeps the statement for the client that prepares it next.
+    fn close_named<'a>(&mut self, name: &[u8]) -> Step<'a> {
+        let pipeline = &mut self.server.pipeline;
+        if pipeline.is_skipping() {
+            return Step::Drop;
+        }
+        let names = self.client.statements.names_mut();
+        let known = names.get_mut(name).map(|(_, change)| change);
+        if known
+            .or_else(|| names.removed_by(name))
+            .is_some_and(|change| pipeline.changes().is_in_doubt(change))
+        {
+            return Step::Hold;
+        }
+        if known.is_some() {
+            let change = pipeline.expect_change(Expect::Close, Action::Fake, 0);
+            self.client.statements.set(name, None, change);
+        } else {
+            pipeline.expect(Expect::Close, Action::Fake, 0);
+        }
+        Step::Drop
     }
 
     /// A message that names a statement, which the server may not have yet.
-    fn named<'a>(&mut self, named: frontend::Named<'a>, expect: Expect) -> Result<Step<'a>, Refusal> {
+    fn named<'a>(&mut self, named: frontend::Named<'a>, expect: Expect) -> Step<'a> {
+        let pipeline = &mut self.server.pipeline;
         if named.name.is_empty() || self.context.max_prepared == 0 {
-            self.server.pipeline.expect(expect, Action::Forward, 0);
-            return Ok(Step::Keep);
+            self.client.bound = None;
+            if expect == Expect::Bind {
+                self.client.may_forget = self.client.unnamed_may_forget;
+            }
+            pipeline.expect(expect, Action::Forward, 0);
+            return Step::Keep;
         }
-        if self.server.pipeline.is_skipping() {
+        if pipeline.is_skipping() {
             // The name may have been forgotten with the batch that failed.
-            return Ok(Step::Drop);
+            return Step::Drop;
         }
-        let statement =
-            Arc::clone(self.client.statements.get(named.name).ok_or_else(|| not_prepared(named.name))?);
-        if !self.server.statements.touch(statement.id) {
-            return Ok(Step::Inject(Inject::Statement(statement)));
+        let changes = *pipeline.changes();
+        let names = self.client.statements.names_mut();
+        let Some((known, change)) = names.get_mut(named.name) else {
+            let in_doubt = names.removed_by(named.name).is_some_and(|change| changes.is_in_doubt(change));
+            return if in_doubt { Step::Hold } else { self.refuse(RefusedFor::Missing, named, expect) };
+        };
+        if changes.is_in_doubt(change) {
+            return Step::Hold;
+        }
+        let statement = Arc::clone(&known.statement);
+        // What it was told when it asked for the columns has to hold when it binds.
+        let told = if expect == Expect::Bind { known.told } else { 0 };
+        let copies = self.server.statements.copies_mut();
+        match copies.touch(&statement.id).map(|(copy, change)| (*copy, change)) {
+            Some((_, change)) if changes.is_in_doubt(change) => return Step::Hold,
+            Some((copy, _)) if !copy.stale && (told == 0 || copy.columns == Columns::Known(told)) => {}
+            Some((copy, change)) if told != 0 && !copy.stale && changes.is_in_batch(change) => {
+                match copy.columns {
+                    Columns::Asked => return Step::Hold,
+                    Columns::Known(_) => return self.refuse(RefusedFor::OtherColumns, named, expect),
+                    Columns::Unknown => {}
+                }
+                return Step::Inject(Inject::Statement { statement, ask_columns: true });
+            }
+            None if copies.removed_by(&statement.id).is_some_and(|change| changes.is_in_doubt(change)) => {
+                return Step::Hold;
+            }
+            _ => return Step::Inject(Inject::Statement { statement, ask_columns: told != 0 }),
         }
         if expect == Expect::Bind {
             self.sent.binds += 1;
+            let to_learn = told == 0 && named.before == b"\0";
+            self.client.bound = to_learn.then(|| (Arc::clone(&known.name), statement.id));
             self.client.heed(statement.setting);
+            self.client.may_forget = statement.deallocates_all;
+            pipeline.expect(expect, Action::Forward, statement.id);
+        } else {
+            self.client.describing.push_back((Arc::clone(&known.name), statement.id));
+            pipeline.expect_columns(Action::Forward, statement.id);
         }
-        self.server.pipeline.expect(expect, Action::Forward, 0);
-        Ok(Step::Rewrite { before: named.before, statement, after: named.after })
+        Step::Rewrite { before: named.before, statement, after: named.after }
+    }
+
+    /// The server is made to refuse the message: so the batch, and the transaction with it, fails as it would have failed
+    /// there.
+    #[cold]
+    fn refuse<'a>(&mut self, why: RefusedFor, named: frontend::Named<'a>, expect: Expect) -> Step<'a> {
+        self.client.refused = Some(Refused::new(why, named.name));
+        self.server.pipeline.expect_refusal(expect);
+        Step::Rename { before: named.before, name: MISSING, after: named.after }
+    }
+
+    /// `DEALLOCATE name` of a statement that the client has prepared by the protocol.
+    #[inline]
+    fn deallocate<'a>(&mut self, frame: &Frame<'_>, text: &[u8]) -> Option<Step<'a>> {
+        if self.client.statements.is_empty() || !sql::may_deallocate(text) {
+            return None;
+        }
+        self.deallocate_named(frame, text)
+    }
+
+    #[cold]
+    fn deallocate_all(&mut self, text: &[u8]) {
+        if sql::deallocates_all(frontend::text(text)) {
+            self.server.pipeline.expect_forgetting();
+        }
+    }
+
+    #[cold]
+    fn deallocate_named<'a>(&mut self, frame: &Frame<'_>, text: &[u8]) -> Option<Step<'a>> {
+        if !frame.is_complete() || self.context.max_prepared == 0 || self.server.pipeline.is_skipping() {
+            return None;
+        }
+        let name = sql::deallocated(frontend::text(text))?;
+        let (_, change) = self.client.statements.names_mut().get_mut(&*name)?;
+        if self.server.pipeline.changes().is_in_doubt(change) {
+            return Some(Step::Hold);
+        }
+        if !std::mem::take(&mut self.deallocating) {
+            return Some(Step::Inject(Inject::Deallocated));
+        }
+        let change = if frame.tag == b'Q' {
+            self.forget_unnamed();
+            self.server.pipeline.expect_change(Expect::Query, Action::Forward, 0)
+        } else {
+            let unnamed = &mut self.server.unnamed;
+            (unnamed.valid, unnamed.bound, unnamed.in_batch, unnamed.doubtful) = (true, false, true, false);
+            unnamed.text.clear();
+            self.client.unnamed = None;
+            self.server.pipeline.expect_change(Expect::Parse, Action::Forward, 0)
+        };
+        self.client.statements.set(&name, None, change);
+        Some(Step::Deallocate)
     }
 
     /// The unnamed statement is about to be used: is it this client's?
-    fn unnamed_statement<'a>(&mut self) -> Result<Option<Step<'a>>, Refusal> {
+    fn unnamed_statement<'a>(&mut self) -> Option<Step<'a>> {
         if self.context.exclusive || self.server.pipeline.is_skipping() {
-            return Ok(None);
+            return None;
         }
         let unnamed = &self.server.unnamed;
         let again = if !unnamed.valid {
             self.client.unnamed.take()
         } else if unnamed.in_batch || self.server.pipeline.is_empty() && !unnamed.doubtful {
-            return Ok(None);
+            return None;
         } else {
             // If its batch has failed, or will, the server still has somebody else's.
             (!unnamed.text.is_empty()).then(|| unnamed.text.as_slice().into())
         };
-        match again {
-            Some(parse) => Ok(Some(Step::Inject(Inject::Unnamed(parse)))),
-            None => Err(Refusal::new(sqlstate::UNKNOWN_STATEMENT, "unnamed prepared statement does not exist")
-                .hint("In transaction pooling, send Parse and Bind of an unnamed statement in one transaction, or give it a name.")),
-        }
+        Some(Step::Inject(again.map_or(Inject::NoUnnamed, Inject::Unnamed)))
     }
 
     /// A simple query or a Close ends the unnamed statement, wherever it was.
@@ -350,42 +596,57 @@ impl Walk<'_> {
             Inject::Unnamed(parse) => {
                 write::parse(out, b"", &parse);
                 self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
-                self.server.unnamed = Unnamed {
-                    valid: true,
-                    bound: false,
-                    in_batch: true,
-                    doubtful: false,
-                    text: parse.into_vec(),
-                };
+                self.server.unnamed = Unnamed::in_batch(parse.into_vec());
             }
-            Inject::Statement(statement) => {
-                while let Some(evicted) = self.server.statements.evict(self.context.max_prepared.max(1)) {
-                    write::close_statement(out, &server_name(evicted));
-                    self.server.pipeline.expect(Expect::Close, Action::Skip, evicted);
-                }
-                write::parse(out, &statement.name, &statement.text_and_types);
-                self.sent.server_parses += 1;
-                self.server.statements.insert(statement.id);
-                self.server.pipeline.expect(Expect::Parse, Action::Skip, statement.id);
+            Inject::NoUnnamed => {
+                write::close_statement(out, b"");
+                self.server.pipeline.expect(Expect::Close, Action::Skip, 0);
+                self.server.unnamed = Unnamed::in_batch(Vec::new());
             }
+            Inject::Deallocated => {
+                write::close_statement(out, DEALLOCATED);
+                self.server.pipeline.expect(Expect::Close, Action::Skip, 0);
+                write::parse(out, DEALLOCATED, EMPTY);
+                self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
+                self.deallocating = true;
+            }
+            Inject::Statement { statement, ask_columns } => self.prepare(&statement, ask_columns, out),
         }
     }
-}
 
-fn wait_for_name<'a>(frame: &Frame<'_>, message: &'static str) -> Result<Step<'a>, Refusal> {
-    if frame.is_complete() || frame.body.len() > MAX_NAME {
-        return Err(client_fault(FrameError::Body(message)));
+    fn prepare(&mut self, statement: &Statement, ask_columns: bool, out: &mut Vec<u8>) {
+        let ServerSession { pipeline, statements, .. } = &mut *self.server;
+        let copies = statements.copies_mut();
+        if copies.get(&statement.id).is_some() {
+            write::close_statement(out, &statement.name);
+            let change = pipeline.expect_change(Expect::Close, Action::Skip, 0);
+            copies.set(statement.id, None, change);
+        }
+        while copies.len() >= self.context.max_prepared.max(1) {
+            let change = pipeline.expect_change(Expect::Close, Action::Skip, 0);
+            let Some(evicted) = copies.remove_oldest(change) else { break };
+            write::close_statement(out, &server_name(evicted));
+        }
+        write::parse(out, &statement.name, &statement.text_and_types);
+        self.sent.server_parses += 1;
+        let change = pipeline.expect_change(Expect::Parse, Action::Skip, statement.id);
+        let columns = if ask_columns { Columns::Asked } else { Columns::Unknown };
+        copies.set(statement.id, Some(Copy { columns, stale: false }), change);
+        if ask_columns {
+            write::describe_statement(out, &statement.name);
+            pipeline.expect_columns(Action::Skip, statement.id);
+            out.extend_from_slice(FLUSH);
+        }
     }
-    Ok(Step::Wait)
-}
 
-fn already_prepared(name: &[u8]) -> Refusal {
-    let name = String::from_utf8_lossy(name);
-    Refusal::new(sqlstate::DUPLICATE_STATEMENT, format!("prepared statement '{name}' was already prepared"))
-}
-
-fn not_prepared(name: &[u8]) -> Refusal {
-    let name = String::from_utf8_lossy(name);
-    Refusal::protocol(format!("prepared statement did not exist: {name}"))
-        .hint("It was never prepared by this client, or DEALLOCATE ALL or DISCARD ALL has removed it.")
+    /// The name in it has not arrived yet, or there is none.
+    fn wait_for_name<'a>(&mut self, frame: &Frame<'_>, expect: Expect) -> Result<Step<'a>, Refusal> {
+        if frame.is_complete() {
+            return Ok(self.malformed(expect));
+        }
+        if frame.body.len() > MAX_NAME {
+            return Err(client_fault(FrameError::Length));
+        }
+        Ok(Step::Wait)
+    }
 }

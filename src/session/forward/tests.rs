@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::sqlstate;
 use crate::session::prepared::Registry;
 
 /// A client and a server session with nothing between them but the walks, fed in chunks.
@@ -21,7 +20,7 @@ struct Link {
 impl Link {
     fn new(max_prepared: usize) -> Self {
         let mut link = Self { max_prepared, ..Self::default() };
-        link.server.attach(false);
+        link.server.attach(&link.client, false);
         link
     }
 
@@ -42,7 +41,7 @@ impl Link {
         self.from_client.drain(..sent.consumed);
         let mut scratch = Vec::new();
         let mut fakes = Output::new(&[], &mut scratch);
-        fake_replies_due(&mut self.server, &mut fakes);
+        fake_replies_due(&mut self.server, &mut self.client, &mut fakes);
         self.to_client.extend(fakes.bytes());
         Ok(sent.stop)
     }
@@ -115,10 +114,40 @@ fn close_and_known_parse_are_answered_in_place() {
 #[test]
 fn a_name_is_not_given_twice_and_unknown_ones_are_refused() {
     let mut link = Link::new(10);
-    let refusal = link.client_sends(&messages(&[PARSE_A, PARSE_A])).unwrap_err();
-    assert_eq!(refusal.sqlstate, sqlstate::DUPLICATE_STATEMENT);
-    let refusal = Link::new(10).client_sends(&messages(&[(b'D', b"Sb\0")])).unwrap_err();
-    assert_eq!(refusal.sqlstate, sqlstate::PROTOCOL_VIOLATION);
+    assert_eq!(link.client_sends(&messages(&[PARSE_A, PARSE_A, SYNC])).unwrap(), Stop::Hold);
+    let twice = [
+        (b'P', &b"PGWEIR_1\0select 1\0\0\0"[..]),
+        (b'C', b"SPGWEIR_duplicate\0"),
+        (b'P', b"PGWEIR_duplicate\0select 1\0\0\0"),
+        (b'P', b"PGWEIR_duplicate\0\0\0\0"),
+    ];
+    assert_eq!(link.to_server, messages(&twice));
+    let exists = message(b'E', b"SERROR\0C42P05\0Mx\0\0");
+    let received =
+        link.server_sends(&[messages(&[(b'1', b""), (b'3', b""), (b'1', b"")]), exists].concat()).unwrap();
+    let refused = received.refused.unwrap();
+    assert_eq!((refused.sqlstate, &*refused.message), ("42P05", "prepared statement \"a\" already exists"));
+    assert_eq!(link.client_sends(b"").unwrap(), Stop::More);
+    link.server_sends(&messages(&[READY])).unwrap();
+    assert!(link.server.is_settled() && link.client.statements.get(b"a").is_some());
+    for (asks, sent) in [
+        ((b'D', &b"Sb\0"[..]), (b'D', &b"SPGWEIR_missing\0"[..])),
+        ((b'B', b"p\0b\0xyz"), (b'B', b"p\0PGWEIR_missing\0xyz")),
+    ] {
+        let mut link = Link::new(10);
+        link.client_sends(&messages(&[asks, SYNC])).unwrap();
+        assert_eq!(link.to_server, messages(&[sent]));
+        let received = link.server_sends(&message(b'E', b"SERROR\0C26000\0Mx\0\0")).unwrap();
+        assert_eq!(&*received.refused.unwrap().message, "prepared statement \"b\" does not exist");
+        link.client_sends(b"").unwrap();
+        assert_eq!(link.to_server, messages(&[sent, SYNC]));
+        // Another reason comes first.
+        let mut link = Link::new(10);
+        link.client_sends(&messages(&[asks])).unwrap();
+        let aborted = message(b'E', b"SERROR\0C25P02\0Mx\0\0");
+        assert!(link.server_sends(&aborted).unwrap().refused.is_none());
+        assert_eq!(link.to_client, aborted);
+    }
 }
 
 /// With another name in it such a Bind could become longer than a length can say.
@@ -178,10 +207,11 @@ fn the_oldest_statement_makes_room() {
 fn what_made_room_in_a_failed_batch_is_undone_backwards() {
     let mut link = Link::new(1);
     let parse_b: (u8, &[u8]) = (b'P', b"b\0select 2\0\0\0");
+    link.client_sends(&messages(&[PARSE_A, SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
     // Both take turns in the one place, but the server stops behind the first one.
-    let batch = [PARSE_A, SYNC, parse_b, (b'B', b"\0a\0"), (b'D', b"Sb\0"), SYNC];
-    link.client_sends(&messages(&batch)).unwrap();
-    link.server_sends(&messages(&[(b'1', b""), READY, (b'E', b"\0"), READY])).unwrap();
+    link.client_sends(&messages(&[parse_b, (b'B', b"\0a\0"), (b'D', b"Sb\0"), SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'E', b"\0"), READY])).unwrap();
     link.to_server.clear();
     link.client_sends(&messages(&[(b'B', b"\0a\0")])).unwrap();
     assert_eq!(link.to_server, messages(&[(b'B', b"\0PGWEIR_1\0")]));
@@ -190,13 +220,14 @@ fn what_made_room_in_a_failed_batch_is_undone_backwards() {
 #[test]
 fn nobody_runs_another_clients_unnamed_statement() {
     let mut link = Link::new(10);
-    assert!(link.client_sends(&messages(&[(b'B', b"\0\0x")])).is_err());
+    link.client_sends(&messages(&[(b'B', b"\0\0x")])).unwrap();
+    assert_eq!(link.to_server, messages(&[(b'C', b"S\0"), (b'B', b"\0\0x")]), "the server has none either");
     let mut link = Link::new(10);
     link.client_sends(&messages(&[(b'P', b"\0select 1\0\0\0"), SYNC])).unwrap();
     link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
     let mut server = std::mem::take(&mut link.server);
     server.detach(&mut link.client);
-    link.server.attach(false);
+    link.server.attach(&link.client, false);
     link.to_server.clear();
     link.client_sends(&messages(&[(b'B', b"\0\0x"), SYNC])).unwrap();
     assert_eq!(link.to_server, messages(&[(b'P', b"\0select 1\0\0\0"), (b'B', b"\0\0x"), SYNC]));
@@ -231,7 +262,9 @@ fn nobody_runs_another_clients_unnamed_statement_after_an_error() {
     let mut link = Link::new(10);
     link.client_sends(&messages(&[(b'E', b"\0")])).unwrap();
     link.server_sends(&messages(&[(b'E', b"\0")])).unwrap();
-    assert!(link.client_sends(&messages(&[parse, SYNC, bind])).is_err());
+    link.to_server.clear();
+    link.client_sends(&messages(&[parse, SYNC, bind])).unwrap();
+    assert_eq!(link.to_server, messages(&[parse, SYNC, (b'C', b"S\0"), bind]));
     // It comes between Parse and Sync.
     let mut link = Link::new(10);
     link.client_sends(&messages(&[(b'E', b"\0"), parse])).unwrap();
@@ -251,8 +284,9 @@ fn a_query_or_a_close_ends_the_unnamed_statement_on_all_servers() {
         link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
         std::mem::take(&mut link.server).detach(&mut link.client);
         link.client_sends(&messages(&[end, SYNC])).unwrap();
-        let refusal = link.client_sends(&messages(&[(b'B', b"\0\0x")])).unwrap_err();
-        assert_eq!(refusal.sqlstate, sqlstate::UNKNOWN_STATEMENT);
+        link.to_server.clear();
+        link.client_sends(&messages(&[(b'B', b"\0\0x")])).unwrap();
+        assert_eq!(link.to_server, messages(&[(b'C', b"S\0"), (b'B', b"\0\0x")]));
     }
 }
 

@@ -107,23 +107,72 @@ fn copy_in_sent_without_waiting() {
     assert!(p.is_settled());
 }
 
+/// A COPY by the extended protocol that fails, and Sync behind its end.
+fn failed_copy() -> Pipeline {
+    let mut p = Pipeline::default();
+    send(&mut p, &[Execute, Sync]);
+    receive(&mut p, &["G"]);
+    send(&mut p, &[CopyEnd, Sync]);
+    assert!(p.mark_copy());
+    send(&mut p, &[Query]);
+    receive(&mut p, &["E"]);
+    p
+}
+
 #[test]
-fn failed_copy_with_a_swallowed_sync_taints() {
+fn a_mark_tells_how_many_syncs_a_failed_copy_has_swallowed() {
+    let replies = |p: &mut Pipeline, replies: &[&str]| -> Vec<Verdict> {
+        let reply = |reply: &&str| p.on_backend(reply.as_bytes()[0], &reply.as_bytes()[1..]).unwrap();
+        replies.iter().map(reply).collect()
+    };
+    use Verdict::{Forward as F, Skip as S};
+    let mut p = failed_copy();
+    assert_eq!(replies(&mut p, &["ZI", "3", "ZI", "C", "ZI"]), [F, S, S, F, F], "it was swallowed");
+    assert!(p.is_settled() && !p.is_tainted());
+    let mut p = failed_copy();
+    assert_eq!(replies(&mut p, &["ZI", "ZI", "3", "ZI", "C", "ZI"]), [F, F, S, S, F, F], "it was not");
+    assert!(p.is_settled() && !p.is_tainted());
+}
+
+#[test]
+fn a_copy_that_fails_before_its_end_is_sent() {
+    // The next Sync is marked.
     let mut p = Pipeline::default();
     send(&mut p, &[Execute, Sync]);
     receive(&mut p, &["G", "E"]);
     send(&mut p, &[CopyEnd, Sync]);
+    assert!(p.mark_copy() && !p.mark_copy());
+    receive(&mut p, &["ZI", "3", "ZI"]);
+    assert!(p.is_settled());
+    // It was not swallowed, and its answer comes first.
+    let mut p = Pipeline::default();
+    send(&mut p, &[Execute, Sync]);
+    receive(&mut p, &["G", "E", "ZI"]);
+    assert!(p.is_settled());
+    send(&mut p, &[CopyEnd, Sync]);
+    assert!(!p.mark_copy());
     receive(&mut p, &["ZI"]);
-    assert!(!p.is_settled() && p.is_spent());
-    // What belongs to a batch stays together, until that is over.
-    send(&mut p, &[Execute]);
-    assert!(!p.is_spent());
-    receive(&mut p, &["E"]);
-    assert!(p.is_empty() && !p.is_spent());
-    send(&mut p, &[Sync]);
-    receive(&mut p, &["ZI"]);
+    assert!(p.is_settled());
+}
+
+#[test]
+fn a_copy_that_succeeds_may_be_marked_in_vain() {
+    let mut p = Pipeline::default();
+    send(&mut p, &[Execute, Sync]);
+    receive(&mut p, &["G"]);
+    send(&mut p, &[CopyEnd, Sync]);
+    assert!(p.mark_copy());
+    receive(&mut p, &["C", "ZI", "3", "ZI"]);
+    assert!(p.is_settled());
+}
+
+#[test]
+fn a_failed_copy_sent_without_waiting_taints() {
+    let mut p = Pipeline::default();
+    send(&mut p, &[Execute, Sync, CopyEnd, Sync]);
+    receive(&mut p, &["G", "E", "ZI"]);
     assert!(p.is_spent());
-    // … and if the server had not swallowed it, there is one ReadyForQuery more.
+    // If the server had not swallowed it, there is one ReadyForQuery more.
     receive(&mut p, &["ZI"]);
 }
 
@@ -186,36 +235,69 @@ fn a_stray_copy_end_holds_up_no_faked_reply() {
 }
 
 #[test]
-fn statements_behind_an_error_are_undone_backwards() {
+fn changes_behind_an_error_are_skipped_up_to_the_end_of_the_batch() {
     let mut p = Pipeline::default();
-    p.expect(Close, Skip, 1);
-    p.expect(Parse, Skip, 2);
-    p.expect(Bind, Forward, 0);
-    p.expect(Parse, Forward, 3);
-    p.expect(Parse, Fake, 4);
-    p.expect(Sync, Forward, 0);
-    p.expect(Parse, Forward, 5);
+    assert_eq!(p.expect_change(Parse, Forward, 7), 1);
+    p.expect(Bind, Forward, 7);
+    assert_eq!(p.expect_change(Close, Skip, 0), 2);
+    p.expect_columns(Forward, 7);
+    send(&mut p, &[Sync]);
+    assert!(p.changes().is_in_doubt(2) && !p.changes().is_in_batch(2));
+    assert_eq!(p.expect_change(Parse, Forward, 8), 3);
+    assert!(!p.changes().is_in_doubt(3) && p.changes().is_in_batch(3));
+    receive(&mut p, &["1"]);
+    assert!(!p.changes().is_in_doubt(1));
     receive(&mut p, &["E"]);
-    let undone: Vec<_> = p.take_undone().collect();
-    assert_eq!(
-        undone,
-        [
-            Undone::ClientParse { id: 4, on_server: false },
-            Undone::ClientParse { id: 3, on_server: true },
-            Undone::ServerParse(2),
-            Undone::ServerClose(1),
-        ]
-    );
+    assert_eq!(p.take_skipped(), Skipped { last_change: 2, describes: 1 });
+    assert_eq!(p.take_skipped(), Skipped::default());
+    receive(&mut p, &["ZI"]);
+    assert_eq!(p.changes().done, 2);
+}
+
+#[test]
+fn what_is_refused_is_waited_for() {
+    let mut p = Pipeline::default();
+    p.expect_refusal(Bind);
+    assert!(p.is_refusing());
+    assert!(p.on_backend(b'2', b"").is_err(), "the server cannot accept it");
+    assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Refused));
+    assert!(!p.is_refusing());
+    // An error in front of it counts.
+    let mut p = Pipeline::default();
+    send(&mut p, &[Execute]);
+    p.expect_refusal(Bind);
+    assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Forward));
+    assert!(!p.is_refusing());
+}
+
+/// Steps are counted by what is left in the queue, which each of them takes something off.
+#[test]
+fn syncs_behind_a_copy_are_dropped_in_one_go() {
+    let mut p = Pipeline::default();
+    send(&mut p, &[Execute]);
+    for _ in 0..1000 {
+        send(&mut p, &[Describe, Sync]);
+    }
+    receive(&mut p, &["G"]);
+    assert_eq!((p.expected.len(), p.for_client), (1001, 1001));
+    assert!(p.on_backend(b'G', b"").is_err(), "one COPY at a time");
 }
 
 #[test]
 fn what_nobody_asked_for_is_an_error() {
-    for reply in [&b"1"[..], b"2", b"3", b"ZI", b"G", b"R", b"K", b"\0"] {
+    let rows = [&b"D"[..], b"T", b"t", b"n", b"C", b"I", b"s", b"d", b"H", b"c", b"V"];
+    for reply in [&b"1"[..], b"2", b"3", b"ZI", b"G", b"R", b"K", b"\0"].into_iter().chain(rows) {
         assert!(Pipeline::default().on_backend(reply[0], &reply[1..]).is_err(), "{reply:?}");
     }
     let mut p = Pipeline::default();
     send(&mut p, &[Parse, Sync]);
     assert!(p.on_backend(b'Z', b"I").is_err(), "the ParseComplete is missing");
+    for row in [b'D', b'T', b'C'] {
+        assert!(p.on_backend(row, b"").is_err(), "nothing was run");
+    }
+    let mut p = Pipeline::default();
+    send(&mut p, &[Query]);
+    assert!(p.on_backend(b'D', b"").is_err(), "a row without columns");
     let mut p = Pipeline::default();
     assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Farewell), "57P01 and the like");
     assert!(p.is_spent() && p.is_leaving());

@@ -1,0 +1,240 @@
+//! A map whose changes may still be undone: each belongs to a message that a server has not answered yet.
+//!
+//! The map shows what will hold once the server has done all that it was told. An answer commits the oldest change; an
+//! error undoes those of the messages that the server skips. Every operation takes constant time, but for [`Journal::undo`]
+//! and [`Journal::commit`], which take constant time per change.
+//!
+//! Changes are numbered by [`super::pipeline::Changes`], upwards. 0: done before.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use foldhash::fast::RandomState;
+use hashlink::LruCache;
+
+/// See the module's documentation. Keys are cloned, and should be cheap to clone.
+#[derive(Debug)]
+pub(super) struct Journal<K, V> {
+    /// Least recently used first.
+    live: LruCache<K, Slot<V>, RandomState>,
+    /// What a change that is not committed has removed, and the number of that change.
+    removed: HashMap<K, u64, RandomState>,
+    /// Changes that are not committed, oldest first.
+    log: VecDeque<Change<K, V>>,
+    /// What was set by this change or an earlier one has been forgotten.
+    forgotten: u64,
+}
+
+#[derive(Debug)]
+struct Slot<V> {
+    value: V,
+    change: u64,
+}
+
+#[derive(Debug)]
+struct Change<K, V> {
+    number: u64,
+    key: K,
+    before: Option<Slot<V>>,
+}
+
+impl<K: Hash + Eq, V> Default for Journal<K, V> {
+    fn default() -> Self {
+        Self {
+            live: LruCache::with_hasher(usize::MAX, RandomState::default()),
+            removed: HashMap::default(),
+            log: VecDeque::new(),
+            forgotten: 0,
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> Journal<K, V> {
+    /// The value of a key.
+    pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let slot = self.live.peek(key)?;
+        (!self.is_forgotten(slot)).then_some(&slot.value)
+    }
+
+    /// The value of a key and the change that has set it.
+    pub(super) fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(&mut V, u64)>
+    where
+        K: Borrow<Q>,
+    {
+        let forgotten = self.forgotten;
+        let slot = self.live.peek_mut(key)?;
+        (forgotten == 0 || slot.change > forgotten).then_some((&mut slot.value, slot.change))
+    }
+
+    /// The same; the key becomes the most recently used one.
+    pub(super) fn touch<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(&mut V, u64)>
+    where
+        K: Borrow<Q>,
+    {
+        let forgotten = self.forgotten;
+        let slot = self.live.get_mut(key)?;
+        (forgotten == 0 || slot.change > forgotten).then_some((&mut slot.value, slot.change))
+    }
+
+    /// The change that has removed a key, if that can still be undone.
+    pub(super) fn removed_by<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u64>
+    where
+        K: Borrow<Q>,
+    {
+        if self.removed.is_empty() { None } else { self.removed.get(key).copied() }
+    }
+
+    /// Sets a key, or removes it. `number` is 0 if nothing can undo it.
+    pub(super) fn set(&mut self, key: K, value: Option<V>, number: u64) {
+        let before = match value {
+            Some(value) => {
+                if !self.removed.is_empty() {
+                    self.removed.remove(&key);
+                }
+                self.live.insert(key.clone(), Slot { value, change: number })
+            }
+            None => {
+                if number > 0 {
+                    self.removed.insert(key.clone(), number);
+                }
+                self.live.remove(&key)
+            }
+        };
+        if number > 0 {
+            self.log.push_back(Change { number, key, before });
+        }
+    }
+
+    /// The server has answered the messages of all changes up to this one.
+    #[inline]
+    pub(super) fn commit(&mut self, done: u64) {
+        if !self.log.is_empty() {
+            self.commit_some(done);
+        }
+    }
+
+    fn commit_some(&mut self, done: u64) {
+        while self.log.front().is_some_and(|change| change.number <= done) {
+            let Some(change) = self.log.pop_front() else { break };
+            if self.removed.get(&change.key) == Some(&change.number) {
+                self.removed.remove(&change.key);
+            }
+        }
+        if self.forgotten > 0 && self.log.is_empty() {
+            let forgotten = std::mem::take(&mut self.forgotten);
+            self.live.retain(|_, slot| slot.change > forgotten);
+        }
+    }
+
+    /// The server skips the messages of all changes up to this one.
+    pub(super) fn undo(&mut self, last: u64) {
+        let undone = self.log.partition_point(|change| change.number <= last);
+        for change in self.log.drain(..undone).rev() {
+            self.removed.remove(&change.key);
+            match change.before {
+                Some(slot) => drop(self.live.insert(change.key, slot)),
+                None => drop(self.live.remove(&change.key)),
+            }
+        }
+    }
+
+    /// Forgets all that was set by change `last` or an earlier one: the server has done so.
+    pub(super) fn forget(&mut self, last: u64) {
+        if self.log.back().is_none_or(|change| change.number <= last) {
+            self.live.clear();
+        } else {
+            self.forgotten = last;
+        }
+    }
+
+    /// Removes the key that was not used for longest.
+    pub(super) fn remove_oldest(&mut self, number: u64) -> Option<K> {
+        let (key, slot) = self.live.remove_lru()?;
+        self.removed.insert(key.clone(), number);
+        self.log.push_back(Change { number, key: key.clone(), before: Some(slot) });
+        Some(key)
+    }
+
+    /// Keys and values, least recently used first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        let live = self.live.iter().filter(|(_, slot)| !self.is_forgotten(slot));
+        live.map(|(key, slot)| (key, &slot.value))
+    }
+
+    /// How many keys there are. Forgotten ones count as long as changes are under way.
+    pub(super) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    fn is_forgotten(&self, slot: &Slot<V>) -> bool {
+        self.forgotten > 0 && slot.change <= self.forgotten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(journal: &Journal<&'static str, u32>) -> Vec<(&'static str, u32)> {
+        let mut all: Vec<_> = journal.iter().map(|(key, value)| (*key, *value)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn journal() -> Journal<&'static str, u32> {
+        let mut journal = Journal::default();
+        journal.set("a", Some(1), 0);
+        journal.set("b", Some(2), 0);
+        journal
+    }
+
+    #[test]
+    fn what_is_skipped_is_undone_backwards() {
+        let mut journal = journal();
+        journal.set("a", None, 1);
+        journal.set("a", Some(3), 2);
+        journal.set("c", Some(4), 3);
+        journal.set("b", None, 4);
+        assert_eq!(all(&journal), [("a", 3), ("c", 4)]);
+        assert_eq!(
+            [journal.removed_by("a"), journal.removed_by("b"), journal.removed_by("d")],
+            [None, Some(4), None]
+        );
+        assert_eq!(journal.get_mut("a"), Some((&mut 3, 2)));
+        journal.commit(1);
+        journal.undo(3);
+        assert_eq!(all(&journal), [], "the first is done, and the last one belongs to another batch");
+        journal.commit(4);
+        assert_eq!((journal.log.len(), journal.removed.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_comes_behind_a_deallocate_all_stays() {
+        let mut journal = journal();
+        journal.set("c", Some(3), 5);
+        journal.set("a", Some(4), 7);
+        journal.forget(6);
+        assert_eq!(all(&journal), [("a", 4)]);
+        assert_eq!(journal.get("b"), None);
+        assert_eq!(journal.touch("c"), None);
+        assert_eq!(journal.get_mut("a"), Some((&mut 4, 7)));
+        journal.commit(7);
+        assert_eq!(journal.len(), 1);
+        journal.forget(7);
+        assert_eq!(journal.len(), 0);
+    }
+
+    #[test]
+    fn the_one_not_used_for_longest_goes_first() {
+        let mut journal = journal();
+        journal.touch("a");
+        assert_eq!(journal.remove_oldest(1), Some("b"));
+        assert_eq!((journal.remove_oldest(2), journal.remove_oldest(3)), (Some("a"), None));
+        journal.undo(2);
+        assert_eq!(all(&journal), [("a", 1), ("b", 2)]);
+    }
+}
