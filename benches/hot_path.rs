@@ -89,7 +89,7 @@ fn relay(c: &mut Criterion) {
     };
     let mut scratch = Vec::new();
     let (mut client, mut server) = (ClientSession::default(), ServerSession::default());
-    server.attach(false);
+    server.attach(&client, false);
     let query = message(b'Q', b"SELECT abalance FROM pgbench_accounts WHERE aid = 12345;\0");
     let answer =
         [message(b'T', &[0; 30]), message(b'D', &[0; 12]), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")]

@@ -70,7 +70,7 @@ fn no_frame_costs_an_allocation() {
         [message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
     let execute_answer = [message(b'2', b""), message(b'D', &[0; 12]), end].concat();
     let mut walk = |from_client: &[u8], from_server: &[u8]| {
-        server.attach(false);
+        server.attach(&client, false);
         let mut out = Output::new(from_client, &mut scratch);
         forward::client_to_server(from_client, &mut client, &mut server, &context, &mut out).unwrap();
         assert!(!out.is_empty());

@@ -6,17 +6,14 @@
 //! way is passed on as far as it is there, so the size of a message never matters, except for the few that must be
 //! read whole.
 
-mod refused;
 mod replies;
 mod requests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use self::replies::{Received, fake_replies_due, server_to_client};
 pub use self::requests::{Context, Sent, Stop, client_to_server};
 
-use self::refused::{Refused, RefusedFor};
 use super::command::{self, Ddl};
 use super::output::Output;
 use super::parameters::{self, Parameters};
@@ -44,16 +41,6 @@ pub struct ClientSession {
     pub initial_route: Route,
     /// An unnamed statement that was prepared in an earlier transaction and not run yet.
     pub unnamed: Option<Box<[u8]>>,
-    /// The statement in the unnamed portal, if the client has not been told its columns: its name and ID.
-    bound: Option<(Arc<[u8]>, u64)>,
-    /// Statements whose columns the server is about to tell, in the order in which the client has asked for them.
-    describing: VecDeque<(Arc<[u8]>, u64)>,
-    /// What the server was made to refuse.
-    refused: Option<Refused>,
-    /// The portal bound last runs DEALLOCATE ALL or DISCARD ALL.
-    may_forget: bool,
-    /// … and so does the unnamed statement.
-    unnamed_may_forget: bool,
     /// The last change to what it has prepared.
     last_change: u64,
     /// The part of a frame that is still to come.
@@ -77,7 +64,9 @@ pub struct ServerSession {
     past_first: bool,
     /// One client has it for a whole session.
     exclusive: bool,
-    /// Its client has been told that it ends the connection, and why.
+    /// It has said FATAL: it ends the connection.
+    has_ended: bool,
+    /// … and its client has been told why.
     has_said_why: bool,
 }
 
@@ -225,16 +214,17 @@ impl ServerSession {
         }
         self.unnamed.valid = false;
         client.last_change = self.pipeline.changes().made;
-        client.bound = None;
+        if let Some(known) = client.statements.any() {
+            known.bound = None;
+        }
     }
 
     /// The server is lost: what it was told and has not answered has not happened.
     pub fn lose(&self, client: &mut ClientSession) {
-        client.statements.names_mut().undo(u64::MAX);
         client.last_change = self.pipeline.changes().made;
-        client.bound = None;
-        client.describing.clear();
-        client.refused = None;
+        if let Some(known) = client.statements.any() {
+            known.lose_server();
+        }
     }
 
     /// Puts a query of the proxy's own in; nobody will see its answer.

@@ -8,6 +8,7 @@
 //! * [`parameters`]: run-time parameters that follow the client from server to server.
 //! * [`startup`]: what a client asks for when it logs in.
 //! * `journal`: a map whose changes can be undone while the server has not answered.
+//! * `refused`: messages that the server is made to refuse.
 //! * `columns`: the columns of a result as one number.
 //! * [`output`]: the bytes a walk produces: a slice of its input if nothing had to be changed.
 
@@ -19,4 +20,5 @@ pub mod output;
 pub mod parameters;
 pub mod pipeline;
 pub mod prepared;
+mod refused;
 pub mod startup;

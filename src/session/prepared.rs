@@ -5,13 +5,14 @@
 //! translates its names; a server remembers which statements it has, the least recently used going first when
 //! there are more than `max_prepared_statements`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::journal::Journal;
+use super::refused::Refused;
 use crate::sql::{self, Class, Route};
 use crate::wire::frontend;
 
@@ -82,10 +83,26 @@ impl Registry {
     }
 }
 
-/// A client's names.
+/// A client's names. Without any they take no memory.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    names: Journal<Arc<[u8]>, Named>,
+    known: Option<Box<ClientNames>>,
+}
+
+/// A client's names, and what of them is under way to its server.
+#[derive(Debug, Default)]
+pub(super) struct ClientNames {
+    pub(super) names: Journal<Arc<[u8]>, Named>,
+    /// The statement in the unnamed portal, if the client has not been told its columns: its name and ID.
+    pub(super) bound: Option<(Arc<[u8]>, u64)>,
+    /// Statements whose columns the server is about to tell, in the order in which the client has asked for them.
+    pub(super) describing: VecDeque<(Arc<[u8]>, u64)>,
+    /// What the server was made to refuse.
+    pub(super) refused: Option<Refused>,
+    /// The portal bound last runs DEALLOCATE ALL or DISCARD ALL.
+    pub(super) portal_forgets: bool,
+    /// … and so does the unnamed statement.
+    pub(super) unnamed_forgets: bool,
 }
 
 /// What a name stands for.
@@ -110,7 +127,7 @@ impl Named {
 impl ClientStatements {
     /// The statement behind a name.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.names.get(name).map(|named| &named.statement)
+        self.known.as_ref()?.names.get(name).map(|named| &named.statement)
     }
 
     /// Where the statement behind a name may run. `classify` is called if that was not found out with the catalog of
@@ -121,7 +138,7 @@ impl ClientStatements {
         generation: u32,
         classify: impl FnOnce(&Statement) -> Class,
     ) -> Option<Class> {
-        let (named, _) = self.names.get_mut(name)?;
+        let (named, _) = self.known.as_mut()?.names.get_mut(name)?;
         if named.generation != generation || generation == 0 {
             named.class = classify(&named.statement);
             named.generation = generation;
@@ -131,29 +148,25 @@ impl ClientStatements {
 
     /// Names and statements in the order in which they were given.
     pub fn in_order(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
-        self.names.iter().map(|(name, named)| (&**name, &named.statement))
+        let all = self.known.iter().flat_map(|known| known.names.iter());
+        all.map(|(name, named)| (&**name, &named.statement))
     }
 
     /// Gives a statement a name that is not in use.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
-        self.set(name, Some(statement), 0);
+        self.known().set(name, Some(statement), 0);
     }
 
     /// Forgets a name.
     pub fn remove(&mut self, name: &[u8]) {
-        self.set(name, None, 0);
-    }
-
-    /// Gives a statement a name, or takes it away, as change `number` of the conversation with the server.
-    pub(super) fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>, number: u64) {
-        let name: Arc<[u8]> = name.into();
-        let named = statement.map(|statement| Named::new(Arc::clone(&name), statement));
-        self.names.set(name, named, number);
+        if let Some(known) = &mut self.known {
+            known.set(name, None, 0);
+        }
     }
 
     /// How many names there are.
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.known.as_ref().map_or(0, |known| known.names.len())
     }
 
     /// Whether there is none.
@@ -161,8 +174,29 @@ impl ClientStatements {
         self.len() == 0
     }
 
-    pub(super) fn names_mut(&mut self) -> &mut Journal<Arc<[u8]>, Named> {
-        &mut self.names
+    /// All of it, if there ever was any.
+    pub(super) fn any(&mut self) -> Option<&mut ClientNames> {
+        self.known.as_deref_mut()
+    }
+
+    pub(super) fn known(&mut self) -> &mut ClientNames {
+        self.known.get_or_insert_default()
+    }
+}
+
+impl ClientNames {
+    /// Gives a statement a name, or takes it away, as change `number` of the conversation with the server.
+    pub(super) fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>, number: u64) {
+        let name: Arc<[u8]> = name.into();
+        let named = statement.map(|statement| Named::new(Arc::clone(&name), statement));
+        self.names.set(name, named, number);
+    }
+
+    /// The server is lost: what it was told and has not answered has not happened.
+    pub(super) fn lose_server(&mut self) {
+        self.names.undo(u64::MAX);
+        self.describing.clear();
+        (self.bound, self.refused) = (None, None);
     }
 }
 

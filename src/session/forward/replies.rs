@@ -45,6 +45,9 @@ pub fn server_to_client(
     out: &mut Output<'_>,
 ) -> Result<Received, ServerFault> {
     let mut received = Received::default();
+    if server.has_ended {
+        return Ok(Received { consumed: buf.len(), is_last: true, ..received });
+    }
     let mut at = server.rest.pass(buf, out);
     if at > 0 && server.rest.left == 0 {
         fake_replies(server, client, out);
@@ -110,7 +113,7 @@ pub fn server_to_client(
                     received.lost_statement |= heal(id, fields.sqlstate, server);
                 }
                 if verdict == Verdict::Refused {
-                    let refused = client.refused.take();
+                    let refused = client.statements.any().and_then(|known| known.refused.take());
                     received.refused = refused.and_then(|refused| refused.refusal(fields.sqlstate));
                     match &received.refused {
                         Some(refusal) => write::error(out.insert(), refusal),
@@ -119,7 +122,7 @@ pub fn server_to_client(
                     received.failed = true;
                 }
                 if is_fatal(frame.body) {
-                    received.is_last = true;
+                    server.has_ended = true;
                     keep &= !fields.message.is_empty();
                     server.has_said_why |= keep;
                 }
@@ -133,8 +136,9 @@ pub fn server_to_client(
         at += frame.available();
         server.rest = Rest { left: frame.len - frame.available(), keep };
         if server.rest.left == 0 {
-            if received.is_last {
-                // It ends the connection, and whatever it says now is not meant for anybody.
+            if server.has_ended {
+                // It has said FATAL; what follows is the answer to nothing.
+                received.is_last = true;
                 at = buf.len();
                 break;
             }
@@ -178,7 +182,9 @@ fn fake_replies(server: &mut ServerSession, client: &mut ClientSession, out: &mu
 fn commit(server: &mut ServerSession, client: &mut ClientSession) {
     let done = server.pipeline.changes().done;
     server.statements.copies_mut().commit(done);
-    client.statements.names_mut().commit(done);
+    if let Some(known) = client.statements.any() {
+        known.names.commit(done);
+    }
 }
 
 fn is_fatal(error: &[u8]) -> bool {
@@ -189,7 +195,9 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
     if command::forgets_statements(command) {
         // What was prepared behind the command stays.
         server.statements.copies_mut().forget(changes);
-        client.statements.names_mut().forget(changes);
+        if let Some(known) = client.statements.any() {
+            known.names.forget(changes);
+        }
     }
     if command == b"DISCARD ALL\0" {
         client.reset_route();
@@ -201,9 +209,11 @@ fn undo_statements(server: &mut ServerSession, client: &mut ClientSession) {
     server.unnamed.doubtful = true;
     let skipped = server.pipeline.take_skipped();
     server.statements.copies_mut().undo(skipped.last_change);
-    client.statements.names_mut().undo(skipped.last_change);
-    let skipped = skipped.describes.min(client.describing.len());
-    client.describing.drain(..skipped);
+    if let Some(known) = client.statements.any() {
+        known.names.undo(skipped.last_change);
+        let skipped = skipped.describes.min(known.describing.len());
+        known.describing.drain(..skipped);
+    }
 }
 
 /// The server has told the columns of a statement.
@@ -225,8 +235,9 @@ fn learn_columns(
     if asked_by == Action::Skip {
         return;
     }
-    if let Some((name, id)) = client.describing.pop_front() {
-        let named = client.statements.names_mut().get_mut(&*name);
+    let Some(known) = client.statements.any() else { return };
+    if let Some((name, id)) = known.describing.pop_front() {
+        let named = known.names.get_mut(&*name);
         if let Some((named, _)) = named.filter(|(named, _)| named.statement.id == id) {
             named.told = told;
         }

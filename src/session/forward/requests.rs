@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{ClientSession, MAX_NAME, Refused, RefusedFor, Rest, ServerSession, Unnamed, client_fault};
+use super::{ClientSession, MAX_NAME, Rest, ServerSession, Unnamed, client_fault};
 use crate::error::Refusal;
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Expect};
-use crate::session::prepared::{Columns, Copy, Registry, Statement, server_name};
+use crate::session::prepared::{ClientNames, Columns, Copy, Registry, Statement, server_name};
+use crate::session::refused::{Refused, RefusedFor};
 use crate::sql;
 use crate::wire::frame::{Frame, FrameError, HEADER, peek};
 use crate::wire::{frontend, write};
@@ -253,7 +254,8 @@ impl Walk<'_> {
             }
             b'E' => {
                 self.server.pipeline.expect(Expect::Execute, Action::Forward, 0);
-                if self.client.may_forget && !self.server.pipeline.is_skipping() {
+                let forgets = self.client.statements.any().is_some_and(|known| known.portal_forgets);
+                if forgets && !self.server.pipeline.is_skipping() {
                     self.server.pipeline.expect_forgetting();
                 }
                 return Ok(Step::Keep);
@@ -288,7 +290,11 @@ impl Walk<'_> {
                 return Ok(step);
             }
             self.client.heed(sql::setting(&frame.body[1..]));
-            self.client.unnamed_may_forget = sql::deallocates_all(frontend::text(&frame.body[1..]));
+            if sql::deallocates_all(frontend::text(&frame.body[1..])) {
+                self.client.statements.known().unnamed_forgets = true;
+            } else if let Some(known) = self.client.statements.any() {
+                known.unnamed_forgets = false;
+            }
             return Ok(self.parse_unnamed(frame));
         }
         if self.context.max_prepared == 0 {
@@ -313,14 +319,15 @@ impl Walk<'_> {
         let name = parse.name;
         let pipeline = &mut self.server.pipeline;
         let changes = *pipeline.changes();
-        let names = self.client.statements.names_mut();
+        let known = self.client.statements.known();
+        let names = &mut known.names;
         match names.get_mut(name).map(|(_, change)| change) {
             Some(change) if changes.is_in_doubt(change) => return Step::Hold,
             Some(_) => {
                 pipeline.expect(Expect::Close, Action::Skip, 0);
                 pipeline.expect(Expect::Parse, Action::Skip, 0);
                 pipeline.expect_refusal(Expect::Parse);
-                self.client.refused = Some(Refused::new(RefusedFor::Duplicate, name));
+                known.refused = Some(Refused::new(RefusedFor::Duplicate, name));
                 return Step::PrepareTwice(parse.text_and_types);
             }
             None if names.removed_by(name).is_some_and(|change| changes.is_in_doubt(change)) => {
@@ -350,7 +357,7 @@ impl Walk<'_> {
             change
         };
         self.sent.client_parses += 1;
-        self.client.statements.set(name, Some(statement), change);
+        known.set(name, Some(statement), change);
         step
     }
 
@@ -422,13 +429,14 @@ impl Walk<'_> {
     /// What a portal returns is what its statement returns.
     #[inline]
     fn describe_portal(&mut self, portal: &[u8]) {
-        match &self.client.bound {
-            Some((name, id)) if portal.is_empty() && !self.server.pipeline.is_skipping() => {
-                self.client.describing.push_back((Arc::clone(name), *id));
-                self.server.pipeline.expect_columns(Action::Forward, *id);
+        let pipeline = &mut self.server.pipeline;
+        if let Some(ClientNames { bound: Some((name, id)), describing, .. }) = self.client.statements.any() {
+            if portal.is_empty() && !pipeline.is_skipping() {
+                describing.push_back((Arc::clone(name), *id));
+                return pipeline.expect_columns(Action::Forward, *id);
             }
-            _ => self.server.pipeline.expect(Expect::Describe, Action::Forward, 0),
         }
+        pipeline.expect(Expect::Describe, Action::Forward, 0);
     }
 
     /// The server keeps the statement for the client that prepares it next.
@@ -437,17 +445,17 @@ impl Walk<'_> {
         if pipeline.is_skipping() {
             return Step::Drop;
         }
-        let names = self.client.statements.names_mut();
-        let known = names.get_mut(name).map(|(_, change)| change);
-        if known
-            .or_else(|| names.removed_by(name))
+        let known = self.client.statements.known();
+        let set_by = known.names.get_mut(name).map(|(_, change)| change);
+        if set_by
+            .or_else(|| known.names.removed_by(name))
             .is_some_and(|change| pipeline.changes().is_in_doubt(change))
         {
             return Step::Hold;
         }
-        if known.is_some() {
+        if set_by.is_some() {
             let change = pipeline.expect_change(Expect::Close, Action::Fake, 0);
-            self.client.statements.set(name, None, change);
+            known.set(name, None, change);
         } else {
             pipeline.expect(Expect::Close, Action::Fake, 0);
         }
@@ -458,9 +466,9 @@ impl Walk<'_> {
     fn named<'a>(&mut self, named: frontend::Named<'a>, expect: Expect) -> Step<'a> {
         let pipeline = &mut self.server.pipeline;
         if named.name.is_empty() || self.context.max_prepared == 0 {
-            self.client.bound = None;
-            if expect == Expect::Bind {
-                self.client.may_forget = self.client.unnamed_may_forget;
+            if let Some(known) = self.client.statements.any().filter(|_| expect == Expect::Bind) {
+                known.bound = None;
+                known.portal_forgets = known.unnamed_forgets;
             }
             pipeline.expect(expect, Action::Forward, 0);
             return Step::Keep;
@@ -470,7 +478,7 @@ impl Walk<'_> {
             return Step::Drop;
         }
         let changes = *pipeline.changes();
-        let names = self.client.statements.names_mut();
+        let ClientNames { names, bound, describing, portal_forgets, .. } = self.client.statements.known();
         let Some((known, change)) = names.get_mut(named.name) else {
             let in_doubt = names.removed_by(named.name).is_some_and(|change| changes.is_in_doubt(change));
             return if in_doubt { Step::Hold } else { self.refuse(RefusedFor::Missing, named, expect) };
@@ -501,12 +509,12 @@ impl Walk<'_> {
         if expect == Expect::Bind {
             self.sent.binds += 1;
             let to_learn = told == 0 && named.before == b"\0";
-            self.client.bound = to_learn.then(|| (Arc::clone(&known.name), statement.id));
+            *bound = to_learn.then(|| (Arc::clone(&known.name), statement.id));
+            *portal_forgets = statement.deallocates_all;
             self.client.heed(statement.setting);
-            self.client.may_forget = statement.deallocates_all;
             pipeline.expect(expect, Action::Forward, statement.id);
         } else {
-            self.client.describing.push_back((Arc::clone(&known.name), statement.id));
+            describing.push_back((Arc::clone(&known.name), statement.id));
             pipeline.expect_columns(Action::Forward, statement.id);
         }
         Step::Rewrite { before: named.before, statement, after: named.after }
@@ -516,7 +524,7 @@ impl Walk<'_> {
     /// there.
     #[cold]
     fn refuse<'a>(&mut self, why: RefusedFor, named: frontend::Named<'a>, expect: Expect) -> Step<'a> {
-        self.client.refused = Some(Refused::new(why, named.name));
+        self.client.statements.known().refused = Some(Refused::new(why, named.name));
         self.server.pipeline.expect_refusal(expect);
         Step::Rename { before: named.before, name: MISSING, after: named.after }
     }
@@ -543,7 +551,7 @@ impl Walk<'_> {
             return None;
         }
         let name = sql::deallocated(frontend::text(text))?;
-        let (_, change) = self.client.statements.names_mut().get_mut(&*name)?;
+        let (_, change) = self.client.statements.any()?.names.get_mut(&*name)?;
         if self.server.pipeline.changes().is_in_doubt(change) {
             return Some(Step::Hold);
         }
@@ -560,7 +568,7 @@ impl Walk<'_> {
             self.client.unnamed = None;
             self.server.pipeline.expect_change(Expect::Parse, Action::Forward, 0)
         };
-        self.client.statements.set(&name, None, change);
+        self.client.statements.known().set(&name, None, change);
         Some(Step::Deallocate)
     }
 
