@@ -2,6 +2,7 @@
 
 mod doors;
 mod healthcheck;
+mod isready;
 mod process;
 mod systemd;
 mod takeover;
@@ -41,16 +42,18 @@ type Fatal = String;
 
 /// The program.
 pub fn main() -> ExitCode {
-    let command = match cli::parse(std::env::args_os().skip(1)) {
+    let mut arguments = std::env::args_os();
+    if isready::is_name(arguments.next().as_ref()) {
+        return isready::run(arguments, || Some(load_running(None).ok()?.config.settings));
+    }
+    let command = match cli::parse(arguments) {
         Ok(command) => command,
         Err(error) => return complain(&format!("{error}\nTry \"pgweir --help\" for more information.")),
     };
     let result = match command {
         Command::Help => say(cli::HELP),
         Command::Version => say(&format!("{VERSION}\n")),
-        Command::Healthcheck(file) => {
-            load(file.as_deref()).and_then(|loaded| healthcheck::run(&loaded.config))
-        }
+        Command::Healthcheck(file) => load_running(file).and_then(|loaded| healthcheck::run(&loaded.config)),
         Command::Run(options) => run(&options),
     };
     match result {
@@ -93,6 +96,11 @@ fn load(file: Option<&Path>) -> Result<Loaded, Fatal> {
              Try \"pgweir --help\" for more information."
         )),
     }
+}
+
+/// The configuration of the pooler that is running here, as far as one can tell.
+fn load_running(file: Option<PathBuf>) -> Result<Loaded, Fatal> {
+    load(file.or_else(healthcheck::file_of_process_1).as_deref())
 }
 
 fn run(options: &Options) -> Result<(), Fatal> {

@@ -396,6 +396,15 @@ impl Url {
     }
 }
 
+/// A connection URL as the pairs of a connect string.
+pub fn url_pairs(text: &str) -> Result<Vec<(String, String)>, &'static str> {
+    let url = Url::parse(text)?;
+    let known =
+        [("host", Some(url.hosts)), ("port", url.ports), ("user", url.user), ("dbname", url.database)];
+    let known = known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Ok(known.chain(url.parameters).collect())
+}
+
 /// Replaces `%XX`; a `%` that is not followed by two hexadecimal digits stands for itself.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();

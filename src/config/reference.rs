@@ -84,6 +84,14 @@ Read when no file is named and `/etc/pgbouncer/pgbouncer.ini` does not exist.
 * Defaults that differ: `listen_addr=0.0.0.0`, `auth_type=scram-sha-256`, `ignore_startup_parameters=extra_float_digits`, and the
   server's user is in `admin_users`. The port is 6432 also where an image had 5432 (`LISTEN_PORT=5432`).
 * What Kubernetes adds for Services (`PGBOUNCER_PORT=tcp://…`) is not read.
+
+## Health checks
+
+`/livez` and `/readyz` by HTTP; `pgweir healthcheck [FILE]`, which asks `/readyz`; and `pg_isready`, a link to the program that
+answers as PostgreSQL's own does (`-h`, `-p`, `-U`, `-d`, `-t`, `-q`; exit codes 0 accepting, 1 rejecting, 2 no response, 3 no
+attempt). Where a host of this machine or none is named, and no port, both ask the pooler that runs with the configuration
+found here: FILE, else the file that process 1 names, else the usual file or the environment. The image has no shell: write
+`[\"CMD\", \"pg_isready\"]`, not `CMD-SHELL`.
 ";
 
 fn list(keys: &[&str]) -> String {

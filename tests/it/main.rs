@@ -19,6 +19,7 @@ mod drivers;
 mod failover;
 mod hostile;
 mod integrity;
+mod isready;
 mod ldap;
 mod login;
 mod metrics;
