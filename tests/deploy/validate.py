@@ -184,7 +184,10 @@ def dockerfile():
     health = final["HEALTHCHECK"].split("CMD", 1)[1].strip()
     require(health == '["/usr/bin/pgweir", "healthcheck"]', f"HEALTHCHECK {health}")
     require(set(final["EXPOSE"].split()) >= {"6432", "9127"}, f"EXPOSE {final['EXPOSE']}")
-    require("ln -s pgweir /out/usr/bin/pgbouncer" in text, "no pgbouncer alias")
+    for alias in ["pgbouncer", "pg_isready"]:
+        require(f"ln -s pgweir /out/usr/bin/{alias}" in text, f"no {alias} alias")
+    for foreign in ["# syntax", "--mount"]:
+        require(foreign not in text, f"{foreign}: the classic builder cannot do it, or a registry is needed")
 
 
 def has_short_name(image):
