@@ -197,7 +197,9 @@ def has_short_name(image):
 
 
 def compose(path):
-    services = yaml.safe_load(path.read_text())["services"]
+    parts = yaml.safe_load(path.read_text())
+    require("name" not in parts, "docker-compose 1 refuses name:")
+    services = parts["services"]
     for name, service in services.items():
         has_short_name(service["image"])
         for other in service.get("depends_on", {}):
