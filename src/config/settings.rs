@@ -104,7 +104,7 @@ settings! {
     client_idle_timeout: Duration = "0", Reload, Works, "Seconds a client may be idle; 0 means forever.";
     client_login_timeout: Duration = "60", Reload, Works, "Seconds a client may take to log in.";
     client_tls13_ciphers: String = "", Reload, Works, "TLS 1.3 cipher suites towards clients.";
-    client_tls_ca_file: String = "", Reload, Works, "Authorities for client certificates.";
+    client_tls_ca_file: String = "", Reload, Works, "Authorities for client certificates; empty for the system's.";
     client_tls_cert_file: String = "", Reload, Works, "Certificate shown to clients.";
     client_tls_ciphers: String = "default", Reload, Works, "TLS 1.2 ciphers towards clients.";
     client_tls_crl_file: String = "", Reload, Works, "Revoked client certificates.";
@@ -173,7 +173,7 @@ settings! {
     server_reset_query_always: bool = "0", Reload, Works, "Run server_reset_query in all pool modes.";
     server_round_robin: bool = "0", Reload, Works, "Use idle servers in turn instead of the last one used.";
     server_tls13_ciphers: String = "", Reload, Works, "TLS 1.3 cipher suites towards servers.";
-    server_tls_ca_file: String = "", Reload, Works, "Authorities for server certificates.";
+    server_tls_ca_file: String = "", Reload, Works, "Authorities for server certificates; empty for the system's (`SSL_CERT_FILE`).";
     server_tls_cert_file: String = "", Reload, Works, "Certificate shown to servers.";
     server_tls_ciphers: String = "default", Reload, Works, "TLS 1.2 ciphers towards servers.";
     server_tls_crl_file: String = "", Reload, Works, "Revoked server certificates.";

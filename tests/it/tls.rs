@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::raw::{Raw, message, startup};
 use crate::support::tls::{Authority, TlsClient, make_private, psql, tls_server};
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
+use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, free_port, run};
 
 const V3_0: u32 = 3 << 16;
 
@@ -399,6 +399,21 @@ fn towards_the_server(
         }
     });
     (result, pooler)
+}
+
+#[test]
+fn without_a_file_the_systems_authorities_count() {
+    let (port, dir) = (free_port(), Pooler::new_dir());
+    std::fs::write(dir.join("system.crt"), tls_server().authority.pem()).unwrap();
+    let databases = format!("app = host=localhost port={}\n", tls_server().port);
+    std::fs::write(
+        dir.join("pgweir.ini"),
+        Pooler::ini(&dir, port, &databases, "server_tls_sslmode = verify-full\nquery_wait_timeout = 2"),
+    )
+    .unwrap();
+    let pooler = Pooler::launch_with(port, dir, &[("SSL_CERT_FILE", "system.crt")]);
+    let answer = run(async { pooler.raw().await.value("SELECT 1").await });
+    assert_eq!(answer, "1", "{}", pooler.log());
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod names;
 mod policy;
 mod setup;
 pub mod stream;
+mod system;
 mod verify;
 
 pub use policy::describe;

@@ -13,14 +13,13 @@ use tokio::net::TcpStream;
 use super::identity::{self, Identity};
 use super::policy::{Policy, Wanted};
 use super::stream::TlsStream;
+use super::system;
 use super::verify::{Authorities, ClientVerifier, ServerCheck, ServerVerifier};
 use crate::auth::ldap::trust::{Require, Trust};
 use crate::config::{Settings, TlsMode};
 
 /// PostgreSQL's name in the ALPN registry.
 const ALPN: &[u8] = b"postgresql";
-/// Authorities of the system, where no others are named.
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The settings cannot be used, or a handshake has failed.
 #[derive(Debug, thiserror::Error)]
@@ -190,7 +189,7 @@ fn directory_authorities(trust: &Trust) -> Result<Authorities, TlsError> {
     let mut found = match (&trust.ca_file, &trust.ca_folder) {
         (Some(file), _) => identity::certificates("CA", file)?,
         (None, Some(_)) => Vec::new(),
-        (None, None) => identity::certificates("CA", SYSTEM_AUTHORITIES)?,
+        (None, None) => identity::certificates("CA", &system::authorities())?,
     };
     if let Some(folder) = &trust.ca_folder {
         found.extend(identity::certificates_in(folder)?);
@@ -199,8 +198,8 @@ fn directory_authorities(trust: &Trust) -> Result<Authorities, TlsError> {
 }
 
 fn authorities(ca_file: &str, crl_file: &str) -> Result<Authorities, TlsError> {
-    let file = if ca_file.is_empty() { SYSTEM_AUTHORITIES } else { ca_file };
-    Ok(Authorities::new(identity::certificates("CA", file)?, identity::revocation_lists(crl_file)?))
+    let file = if ca_file.is_empty() { system::authorities() } else { ca_file.to_owned() };
+    Ok(Authorities::new(identity::certificates("CA", &file)?, identity::revocation_lists(crl_file)?))
 }
 
 /// OpenSSL's words where log parsers look for them.
