@@ -10,7 +10,8 @@ engine_pid=
 engine_images=()
 
 engine_begin() {
-  engine_dir=$(mktemp -d "${TMPDIR:-/tmp}/pgweir-docker.XXXXXX")
+  # Not /tmp, which may be kept in memory: our own engine takes some gigabytes.
+  engine_dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pgweir-docker.XXXXXX")
   have docker && docker info >/dev/null 2>&1 && return 0
   is_root || return 1
   ensure_packages docker.io || return 1
@@ -45,6 +46,7 @@ ensure_image() {
   debian_image
   if ! docker image inspect "pgweir-base:$base" >/dev/null 2>&1; then
     say "making a base: $base"
+    ensure_packages ca-certificates || die "no ca-certificates"
     mkdir -p "$engine_dir/bases"
     cp -- "$repo/tests/deploy/bases/"* /etc/ssl/certs/ca-certificates.crt "$engine_dir/bases/"
     logged docker build --network=host -f "$engine_dir/bases/$base.Dockerfile" -t "pgweir-base:$base" "$engine_dir/bases"
