@@ -13,6 +13,8 @@ pub struct ErrorFields<'a> {
     pub sqlstate: &'a [u8],
     /// `M`.
     pub message: &'a [u8],
+    /// `R`: the function of the server's that says it. In no language, unlike the message.
+    pub routine: &'a [u8],
 }
 
 impl ErrorFields<'_> {
@@ -33,6 +35,7 @@ pub fn error_fields(mut body: &[u8]) -> ErrorFields<'_> {
             b'S' if fields.severity.is_empty() => fields.severity = text,
             b'C' => fields.sqlstate = text,
             b'M' => fields.message = text,
+            b'R' => fields.routine = text,
             _ => {}
         }
         body = after;

@@ -23,6 +23,8 @@ impl Client {
         let replica = self.route(scratch, bytes, now);
         if std::mem::take(&mut self.on_primary) {
             self.reading = None;
+            // It may be what was called a read and is none: the standby has refused it, or would have.
+            self.access = Access::Write;
             return Purpose::Write;
         }
         if self.access == Access::Read || replica.is_some() {

@@ -7,10 +7,12 @@ use super::super::info::{ClientState, ServerState};
 use super::super::server::Server;
 use super::super::{relay, worker};
 use super::choice::only_reads;
+use super::retry::Attempt;
 use super::{Client, End, Phase};
 use crate::clock::Micros;
 use crate::config::PoolMode;
 use crate::error::{Refusal, sqlstate};
+use crate::route::cluster::Purpose;
 use crate::session::forward::{self, ServerFault};
 
 impl Client {
@@ -35,6 +37,8 @@ impl Client {
         if !only_reads(self.access, server.purpose) {
             // More than one batch may be sent at once, and not all of them read.
             self.attempt = None;
+        } else if server.purpose == Purpose::Write {
+            self.attempt.as_mut().map(Attempt::is_on_primary);
         }
         let at = server.pending.len();
         if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending) {

@@ -2,7 +2,8 @@
 //! queries that are in the way of replay, lacks tables that have just been made, or goes away.
 //!
 //! The batch is kept until something of its result goes to the client. What comes before that (ParseComplete,
-//! RowDescription) is held back. An error is not passed on then, the batch runs once more, and what comes of that is final.
+//! RowDescription) is held back. An error that only a standby has a reason for ([`is_standbys`]) is not passed on then, the
+//! batch runs once more, and what comes of that is final. Any other error is the result.
 
 use super::super::info::ClientState;
 use super::super::relay::Scratch;
@@ -14,8 +15,6 @@ use crate::wire::{backend, frontend};
 
 /// Longest batch that is kept, and most that is held back.
 const MOST: usize = 64 * 1024;
-/// The client, or `statement_timeout`, wants it to end.
-const QUERY_CANCELED: &[u8] = b"57014";
 /// How all SQLSTATEs begin of a server that shuts down or has crashed.
 const SERVER_GOES: &[u8] = b"57P0";
 
@@ -26,7 +25,8 @@ pub(super) struct Attempt {
     failed: bool,
     /// An error is among what is held back.
     has_error: bool,
-    /// It might do something else elsewhere: an error is its result, and only if its server goes it is run again.
+    /// It might do something else elsewhere, or is on the primary: an error is its result, and only if its server goes it is
+    /// run again.
     is_final: bool,
 }
 
@@ -54,6 +54,11 @@ impl Attempt {
             has_error: false,
             is_final,
         })
+    }
+
+    /// It runs on the primary.
+    pub(super) fn is_on_primary(&mut self) {
+        self.is_final = true;
     }
 
     /// Takes what the server has said; `failed`: there is an error in it.
@@ -102,9 +107,9 @@ fn judge(mut said: &[u8], is_final: bool, has_error: bool) -> Verdict {
             b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'N' => {}
             b'E' if !frame.is_complete() => return Verdict::Hold,
             b'E' => {
-                let sqlstate = backend::error_fields(frame.body).sqlstate;
-                let is_result = sqlstate == QUERY_CANCELED || is_final && !sqlstate.starts_with(SERVER_GOES);
-                return if is_result { Verdict::Deliver } else { Verdict::Drop };
+                let error = backend::error_fields(frame.body);
+                let again = error.sqlstate.starts_with(SERVER_GOES) || !is_final && is_standbys(&error);
+                return if again { Verdict::Drop } else { Verdict::Deliver };
             }
             // Whatever came before the error has not gone to the client either.
             b'D' | b'C' | b'I' | b's' | b'H' | b'd' | b'c' if has_error => {}
@@ -116,6 +121,33 @@ fn judge(mut said: &[u8], is_final: bool, has_error: bool) -> Verdict {
         said = &said[frame.len..];
     }
     Verdict::Hold
+}
+
+/// Whether a standby says this of a read that the primary can run. All other errors are results: "cached plan must not change
+/// result type" above all, for the client would be given other columns than it was told.
+fn is_standbys(error: &backend::ErrorFields<'_>) -> bool {
+    match error.sqlstate {
+        // It writes, or wants a lock that writers need.
+        b"25006" => true,
+        // In the way of replay. Nothing else gets in the way of a read, which a standby does not run as SERIALIZABLE.
+        b"40001" | b"40P01" => true,
+        // "recovery is in progress", and materialized views that are filled elsewhere.
+        b"55000" => true,
+        // A function's library, or a tablespace, is only on the primary.
+        b"58P01" => true,
+        // What has just been made or granted is not there yet: schemas, relations, columns, functions and operators, types.
+        b"3F000" | b"42P01" | b"42703" | b"42883" | b"42704" | b"42501" => true,
+        // A value that has just been added to an enum.
+        b"22P02" => matches!(error.routine, b"enum_in" | b"enum_recv"),
+        // Unlogged and temporary relations.
+        b"0A000" => error.routine == b"get_relation_info",
+        // A function that writes without asking whether it may.
+        b"XX000" => matches!(
+            error.routine,
+            b"GetNewTransactionId" | b"GetNewObjectId" | b"GetNewMultiXactId" | b"XLogBeginInsert"
+        ),
+        _ => false,
+    }
 }
 
 /// Whether a batch does the same when it is sent once more. What it closes it could not use again, and an unnamed statement
@@ -203,14 +235,34 @@ mod tests {
             assert_eq!(attempt.judge(&failed[cut..], true), Verdict::Drop, "{cut}");
             assert_eq!(attempt.judge(&message(b'Z', b"I"), false), Verdict::Drop);
         }
-        for result in
-            [(b'D', &b"\0\0"[..]), (b'C', b"SELECT 0\0"), (b'Z', b"I"), (b'E', b"SERROR\0C57014\0\0")]
-        {
+        let changed: (u8, &[u8]) =
+            (b'E', b"SERROR\0VERROR\0C0A000\0Mcached plan\0RRevalidateCachedQuery\0\0");
+        for result in [
+            (b'D', &b"\0\0"[..]),
+            (b'C', b"SELECT 0\0"),
+            (b'Z', b"I"),
+            (b'E', b"SERROR\0C57014\0\0"),
+            (b'E', b"SERROR\0C22012\0\0"),
+            (b'E', b"SERROR\0\0"),
+            changed,
+        ] {
             assert_eq!(
                 judge(&messages(&[start[0], result, error]), false, false),
                 Verdict::Deliver,
                 "{result:?}"
             );
+        }
+        for (sqlstate, routine) in [
+            ("25006", ""),
+            ("40P01", ""),
+            ("42P01", ""),
+            ("57P01", ""),
+            ("0A000", "get_relation_info"),
+            ("22P02", "enum_in"),
+            ("XX000", "GetNewTransactionId"),
+        ] {
+            let error = format!("SERROR\0C{sqlstate}\0R{routine}\0\0");
+            assert_eq!(judge(&message(b'E', error.as_bytes()), false, true), Verdict::Drop, "{error:?}");
         }
         // Rows that have come with the error have not gone to the client, the end of a batch before it has.
         let row: (u8, &[u8]) = (b'D', b"\0\0");
