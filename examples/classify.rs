@@ -1,5 +1,5 @@
-//! Says of each statement on standard input where it may run, one line each: `replica`, `primary`, or `begin` for a
-//! transaction of the default kind. Statements end with a NUL, and may be written one after the other: each is answered at
+//! Says of each statement on standard input where it may run, one line each: `replica`, `primary`, or `begin` for the
+//! beginning of a transaction that may be read-only. Statements end with a NUL, and may be written one after the other: each is answered at
 //! once. One that begins with `catalog:` brings the rows of `src/sql/catalog.sql`, fields ended by tabs, rows by line feeds,
 //! `\\N` for NULL; before that the database is one without anything of its own.
 //!
@@ -20,9 +20,9 @@ fn main() -> std::io::Result<()> {
                 Catalog::read(&rows_of(&String::from_utf8_lossy(rows))).map_err(std::io::Error::other)?;
         } else {
             let verdict = match classify(statement, Some(&catalog)) {
-                Class::Read | Class::ReadOnly | Class::Hinted => "replica",
+                Class::Read | Class::Hinted => "replica",
                 Class::Write => "primary",
-                Class::Begin => "begin",
+                Class::ReadOnly | Class::Begin => "begin",
             };
             writeln!(output, "{verdict}")?;
             output.flush()?;

@@ -1,8 +1,8 @@
 //! Where a transaction may run. Pure.
 //!
 //! A decision is made for a batch: one simple query, or the extended-protocol messages up to Sync. Only if all of
-//! it is at hand and all of it is known to read does it go to a replica; whatever is unknown goes to the primary.
-//! Within an explicit `READ ONLY` transaction the server stays the same, so what follows need not be looked at.
+//! it is at hand and all of it is known to read does it go to a replica; whatever is unknown goes to the primary. So does a
+//! `READ ONLY` transaction that is still open at the end of its first batch: what follows may be nothing for a replica.
 
 use crate::session::forward::ClientSession;
 use crate::session::parameters::Meaning;
@@ -20,7 +20,7 @@ pub enum Access {
     Write,
     /// It belongs on a replica, for its client says so; elsewhere it may write.
     Hinted,
-    /// It begins a transaction that can only read, unless it is told otherwise.
+    /// It begins a transaction that can only read, unless it is told otherwise, and leaves it open.
     ReadOnly,
     /// It reads, wherever it runs, and leaves no transaction open.
     Read,
@@ -177,7 +177,11 @@ mod tests {
     }
 
     fn reads(client: &mut ClientSession, batch: &[Vec<u8>]) -> bool {
-        access(&batch.concat(), client, (Some(&Catalog::default()), 1), &mut Memo::default()) != Access::Write
+        access_of(client, batch) != Access::Write
+    }
+
+    fn access_of(client: &mut ClientSession, batch: &[Vec<u8>]) -> Access {
+        access(&batch.concat(), client, (Some(&Catalog::default()), 1), &mut Memo::default())
     }
 
     #[test]
@@ -234,5 +238,7 @@ mod tests {
         assert!(reads(&mut client, &[query("select nextval('s')")]));
         client.route = Route::Primary;
         assert!(!reads(&mut client, &[query("select 1")]));
+        client.route = Route::Auto;
+        assert_eq!(access_of(&mut client, &[query("/* pgweir: replica */ begin read only")]), Access::Hinted);
     }
 }

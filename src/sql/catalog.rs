@@ -32,6 +32,8 @@ pub struct Catalog {
     /// Names that PostgreSQL's own functions share with unsafe ones.
     shadowed: HashSet<Box<[u8]>>,
     names: Names,
+    /// Unsafe functions that can be called as if they were a column: `(x).f`.
+    attributes: Names,
     /// Unsafe operators.
     operators: Vec<Box<[u8]>>,
     /// Why nothing at all is a read here.
@@ -45,7 +47,7 @@ struct Overload {
     is_safe: bool,
 }
 
-/// Names that must not occur: relations, types and functions that can be read like a column.
+/// Names that mean something when they occur.
 #[derive(Debug, PartialEq, Eq)]
 struct Names {
     all: HashSet<Box<[u8]>>,
@@ -89,19 +91,22 @@ impl Catalog {
     }
 
     fn add(&mut self, (kind, oid): (u8, u32), object: &Object<'_>, unfit: bool) {
-        // As in a statement, between double quotes.
-        let name: Box<[u8]> = object.name.replace('"', "\"\"").into_bytes().into();
+        let name = in_quotes(object.name);
         match kind {
-            b'f' if object.is_builtin(oid) => {}
+            b'f' if object.is_builtin(oid) => {
+                if object.note.contains("attribute") && !functions::is_safe(&name) {
+                    self.attributes.insert(name);
+                }
+            }
             b'f' => {
                 let is_known = functions::is_safe(&name) || functions::is_syntax(&name);
                 if unfit && is_known {
                     self.shadowed.insert(name.clone());
                 }
-                if unfit && object.note.contains("column") {
-                    self.names.insert(name.clone());
+                if unfit && object.note.contains("attribute") {
+                    self.attributes.insert(name.clone());
                 }
-                let schema = object.schema.replace('"', "\"\"").into_bytes().into();
+                let schema = in_quotes(object.schema);
                 let overloads = self.functions.entry(name).or_default();
                 overloads.push(Overload { schema, is_safe: !unfit });
                 if object.note.contains("namesake") && !is_known {
@@ -124,12 +129,13 @@ impl Catalog {
     /// Whether a word or a quoted name may be one that must not occur.
     #[inline]
     pub(super) fn forbids(&self, name: &[u8], quoted: bool) -> bool {
-        if name.len() > MAX_NAME {
-            return true;
-        }
-        let (word, bit) = mix(name);
-        self.names.filter[word] & bit != 0 && self.names.contains(name, quoted)
-            || self.names.beyond_ascii && !name.is_ascii()
+        name.len() > MAX_NAME || self.names.may_be(name, quoted)
+    }
+
+    /// Whether a word or a quoted name behind a dot may call a function that a read must not call.
+    #[inline]
+    pub(super) fn calls_attribute(&self, name: &[u8], quoted: bool) -> bool {
+        self.attributes.may_be(name, quoted)
     }
 
     /// Whether a function of PostgreSQL's own may be another one.
@@ -176,10 +182,22 @@ impl Names {
         self.all.insert(name);
     }
 
+    /// Whether a name is, or may be, one of them.
+    #[inline]
+    fn may_be(&self, name: &[u8], quoted: bool) -> bool {
+        let (word, bit) = mix(name);
+        self.filter[word] & bit != 0 && self.contains(name, quoted) || self.beyond_ascii && !name.is_ascii()
+    }
+
     #[cold]
     fn contains(&self, name: &[u8], quoted: bool) -> bool {
         if quoted { self.all.contains(name) } else { lowered(name, |name| self.all.contains(name)) }
     }
+}
+
+/// A name as it is between double quotes in a statement.
+fn in_quotes(name: &str) -> Box<[u8]> {
+    name.replace('"', "\"\"").into_bytes().into()
 }
 
 /// One of 4096 bits for a name, the same in upper and lower case.
@@ -272,13 +290,18 @@ impl<'a> Graph<'a> {
             self.objects.iter().filter(|(id, object)| object.is_unfit(**id)).map(|(id, _)| *id).collect();
         // A function nobody has described has been made while the query ran.
         next.extend(self.users.keys().filter(|id| id.0 == b'f' && !self.objects.contains_key(id)));
-        let mut unfit = HashSet::new();
+        self.with_users(next)
+    }
+
+    /// Some objects, and what uses them, however many others lie in between.
+    fn with_users(&self, mut next: Vec<Id>) -> HashSet<Id> {
+        let mut all = HashSet::new();
         while let Some(id) = next.pop() {
-            if unfit.insert(id) {
+            if all.insert(id) {
                 next.extend(self.users.get(&id).into_iter().flatten());
             }
         }
-        unfit
+        all
     }
 
     fn why_type(&self, oid: u32) -> String {

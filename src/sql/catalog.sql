@@ -65,24 +65,25 @@ WITH kinds (class, kind) AS (
 )
 SELECT 'use', kind, owner, NULL, NULL, NULL, used_kind, used FROM uses
 UNION ALL
--- Flag for functions: not volatile. 'column': a function of one row can be called as if it were a column. 'namesake': PostgreSQL
--- has one of that name, too.
+-- Flag for functions: not volatile. 'attribute': can be called with one argument, and so as if it were a column of that. 'namesake':
+-- PostgreSQL has one of that name, too. Of PostgreSQL's own functions only those are
+-- of interest here that may tell or change something.
 SELECT 'object', 'f', p.oid, n.nspname, p.proname, p.provolatile <> 'v',
        concat_ws(' ',
-           CASE WHEN p.pronargs - p.pronargdefaults <= 1 AND p.pronargs > 0
-                 AND (t.typtype IN ('c', 'd') OR t.typname IN ('record', 'any', 'anyelement', 'anynonarray', 'anycompatible',
-                      'anycompatiblenonarray'))
-                THEN 'column' END,
+           CASE WHEN p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1 THEN 'attribute' END,
            CASE WHEN p.oid >= 16384 AND EXISTS (SELECT FROM pg_proc b WHERE b.proname = p.proname AND b.oid < 16384
                                                    AND b.pronamespace = 'pg_catalog'::regnamespace)
                 THEN 'namesake' END),
        NULL
-  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace LEFT JOIN pg_type t ON t.oid = p.proargtypes[0]
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE p.oid >= 16384 OR p.oid IN (SELECT used FROM uses WHERE used_kind = 'f')
+    OR p.provolatile <> 'i' AND p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1
+       AND p.proargtypes[0] NOT IN ('internal'::regtype, 'cstring'::regtype)
 UNION ALL
 -- Flag: a standby does not have it, or has something else: unlogged and temporary tables, sequences. What is behind a foreign
 -- table nobody knows.
-SELECT 'object', 'r', c.oid, n.nspname, c.relname, c.relpersistence = 'p' AND c.relkind NOT IN ('f', 'S'), NULL, NULL
+SELECT 'object', 'r', c.oid, n.nspname, c.relname, c.relpersistence = 'p' AND c.relkind NOT IN ('f', 'S'),
+       NULL, NULL
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid IN (SELECT owner FROM uses WHERE kind = 'r') OR c.relpersistence <> 'p' OR c.relkind IN ('f', 'S')
 UNION ALL

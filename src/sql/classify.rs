@@ -32,7 +32,7 @@ pub fn classify(text: &[u8], catalog: Option<&Catalog>) -> Class {
     let catalog = catalog.filter(|catalog| !catalog.distrusts(text));
     let class = statements(&mut Lexer::new(text), catalog).unwrap_or_default();
     match (hint, class) {
-        (Some(Route::Replica), Class::Begin | Class::Write) => Class::Hinted,
+        (Some(Route::Replica), Class::Begin | Class::ReadOnly | Class::Write) => Class::Hinted,
         _ => class,
     }
 }
@@ -206,7 +206,7 @@ fn copy<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<Kind, Un
             return Ok(Kind::Write);
         }
     }
-    Ok(if to_stdout { Kind::Read } else { Kind::Write })
+    Ok(if to_stdout && scan.is_read() { Kind::Read } else { Kind::Write })
 }
 
 /// A statement that reads unless something in it writes.
@@ -226,7 +226,7 @@ fn body<'a>(
             return Ok(Kind::Write);
         }
     }
-    Ok(if scan.depth == 0 { Kind::Read } else { Kind::Write })
+    Ok(if scan.is_read() { Kind::Read } else { Kind::Write })
 }
 
 /// What the last tokens were, as far as the rules ask.
@@ -264,6 +264,9 @@ impl<'a, 'c> Scan<'a, 'c> {
     /// Takes a token; `false` if it makes the statement a write.
     #[inline]
     fn token(&mut self, token: Token<'a>) -> bool {
+        if self.before == Some(Token::Other(b'.')) && token != Token::Other(b'(') && self.calls_attribute() {
+            return false;
+        }
         match token {
             Token::Word(word) => {
                 if is_write_word(word, self.last) || self.catalog.forbids(word, false) {
@@ -276,7 +279,7 @@ impl<'a, 'c> Scan<'a, 'c> {
             }
             Token::Quoted(name) => {
                 // Which name is meant by U&"…" is not looked at.
-                if name == b"U&" || self.catalog.forbids(name, true) {
+                if name == b"U&" || is_temporary_schema(name) || self.catalog.forbids(name, true) {
                     return false;
                 }
                 self.name();
@@ -299,6 +302,20 @@ impl<'a, 'c> Scan<'a, 'c> {
         self.before = self.last;
         self.last = Some(token);
         true
+    }
+
+    /// Whether the last name, which stands behind a dot, calls a function that a read must not call: `(x).f`, `t.f`, `$1.f`.
+    fn calls_attribute(&self) -> bool {
+        match self.last {
+            Some(Token::Word(name)) => self.catalog.calls_attribute(name, false),
+            Some(Token::Quoted(name)) => self.catalog.calls_attribute(name, true),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a read, at the end of a statement.
+    fn is_read(&self) -> bool {
+        self.depth == 0 && !(self.before == Some(Token::Other(b'.')) && self.calls_attribute())
     }
 
     #[inline]
@@ -357,8 +374,14 @@ fn is_write_word(word: &[u8], last: Option<Token<'_>>) -> bool {
         4 => is(word, b"into"),
         5 => is(word, b"merge") || is(word, b"share") && follows_for(last),
         6 => is(word, b"insert") || is(word, b"update") || is(word, b"delete"),
-        _ => false,
+        _ => is_temporary_schema(word),
     }
+}
+
+/// `pg_temp`, and `pg_temp_3`: what is in it only one server has.
+#[inline]
+fn is_temporary_schema(name: &[u8]) -> bool {
+    name.split_first_chunk::<7>().is_some_and(|(start, _)| is(start, b"pg_temp"))
 }
 
 fn follows_for(last: Option<Token<'_>>) -> bool {

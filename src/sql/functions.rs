@@ -1,6 +1,6 @@
 //! Functions that a read may call: PostgreSQL's own, as far as they are immutable or stable, do not run statements they
 //! are given and do not tell anything about the server or session they run in, and a few volatile ones that change
-//! nothing (`random`).
+//! nothing (`random`). Where the server is (`inet_server_addr`) is asked to see where reads go, so that is one of them.
 
 use std::cmp::Ordering;
 use std::sync::OnceLock;
@@ -152,7 +152,9 @@ mod tests {
 
     #[test]
     fn safe_and_unsafe_ones() {
-        for name in ["now", "COUNT", "lower", "Generate_Series", "random", "jsonb_build_object", "to_char"] {
+        for name in
+            ["now", "COUNT", "lower", "Generate_Series", "random", "jsonb_build_object", "inet_server_addr"]
+        {
             assert!(is_safe(name.as_bytes()), "{name}");
         }
         for name in [
@@ -166,7 +168,6 @@ mod tests {
             "txid_current",
             "dblink",
             "pg_is_in_recovery",
-            "inet_server_addr",
             "query_to_xml",
             "my_function",
             "",

@@ -209,7 +209,11 @@ impl<'a> Lexer<'a> {
     /// `$1`, `$$…$$` or `$tag$…$tag$`.
     fn dollar(&mut self, start: usize) -> Result<Token<'a>, Unterminated> {
         if matches!(self.peek(0), Some(b'0'..=b'9')) {
-            return Ok(self.number());
+            // What comes behind a dot is an attribute of it.
+            while matches!(self.peek(0), Some(b'0'..=b'9')) {
+                self.at += 1;
+            }
+            return Ok(Token::Constant);
         }
         let rest = &self.text[self.at..];
         let is_tag = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
@@ -252,6 +256,7 @@ mod tests {
             ("select a.b, \"c\"\"d\" from t$1", "select a . b , \"c\"\"d\" from t$1"),
             ("'it''s' E'a\\'b' $1 1.5e-3 .5 0x1f 1_000", "# # # # # # x1f #"),
             ("$$ a ' $$ $x$ $$ ; $x$ $ a", "# # $ a"),
+            ("$1.a $12.5e $1 . b ($1).c", "# . a # # e # . b ( # ) . c"),
             ("U&'x' u&\"y\" B'1' x'ff' N'z'", "# \"U&\" # # #"),
             ("a--b\nc/* d /* e */ f */g", "a c g"),
             ("été('x')", "été ( # )"),

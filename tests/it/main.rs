@@ -32,6 +32,7 @@ mod prepared;
 mod replication;
 mod routing;
 mod routing_hints;
+mod routing_standby;
 mod routing_table;
 mod services;
 mod support;

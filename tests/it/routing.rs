@@ -10,7 +10,7 @@ pub(crate) fn pooler() -> Pooler {
     pooler_with("")
 }
 
-fn pooler_with(settings: &str) -> Pooler {
+pub(crate) fn pooler_with(settings: &str) -> Pooler {
     let (primary, replica) = (cluster().primary, cluster().replica);
     let databases = format!("app = host=127.0.0.1,127.0.0.1 port={replica},{primary} read_write_split=1\n");
     let pooler = Pooler::with_databases(&databases, &format!("read_consistency = eventual\n{settings}"));
@@ -50,7 +50,7 @@ pub(crate) async fn is_read_with(pooler: &Pooler, raw: &mut Raw, bytes: &[u8]) -
 }
 
 /// Waits until a statement is served by the replica.
-async fn eventually_reads(pooler: &Pooler, raw: &mut Raw, sql: &str) {
+pub(crate) async fn eventually_reads(pooler: &Pooler, raw: &mut Raw, sql: &str) {
     let start = std::time::Instant::now();
     while !is_read(pooler, raw, sql).await {
         assert!(start.elapsed() < Duration::from_secs(10), "{sql} never goes to the replica");
@@ -130,11 +130,13 @@ fn transactions_stay_where_they_began() {
     run(async {
         let mut raw = pooler.raw().await;
         let port = "SELECT pg_is_in_recovery()";
-        raw.rows("BEGIN READ ONLY").await;
+        raw.rows("/* pgweir: replica */ BEGIN READ ONLY").await;
         assert_eq!(raw.value(port).await, "t");
         assert_eq!(raw.error("INSERT INTO routed VALUES (1)").await.field('C'), "25006");
         raw.rows("ROLLBACK").await;
-        for begin in ["BEGIN", "BEGIN READ WRITE", "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"] {
+        for begin in
+            ["BEGIN", "BEGIN READ ONLY", "BEGIN READ WRITE", "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"]
+        {
             raw.rows(begin).await;
             assert_eq!(raw.value(port).await, "f", "{begin}");
             raw.rows("COMMIT").await;

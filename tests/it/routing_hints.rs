@@ -105,8 +105,13 @@ fn transactions_that_are_read_only_by_default() {
     let pooler = pooler();
     run(async {
         let mut raw = pooler.raw().await;
+        // They do not go to a replica by themselves, and neither does the setting keep other reads from it.
         raw.rows("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").await;
         raw.rows("BEGIN").await;
+        assert_eq!(raw.value(ON_REPLICA).await, "f");
+        raw.rows("COMMIT").await;
+        assert!(is_read(&pooler, &mut raw, "SELECT 1").await);
+        raw.rows("/* pgweir: replica */ BEGIN").await;
         assert_eq!(raw.value(ON_REPLICA).await, "t");
         raw.rows("COMMIT").await;
         raw.rows("BEGIN READ WRITE").await;
@@ -118,7 +123,7 @@ fn transactions_that_are_read_only_by_default() {
         raw.rows("COMMIT").await;
         // As pgjdbc does it on a connection that is read-only: BEGIN and the first statement in one batch.
         let batch = [
-            parse("", "BEGIN READ ONLY"),
+            parse("", "/* pgweir: replica */ BEGIN READ ONLY"),
             bind(""),
             execute(),
             parse("", "SELECT count(*) FROM routed"),

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 
-from pglast import ast, enums, parse_sql
+from pglast import ast, parse_sql
 from pglast.parser import ParseError
 from pglast.visitors import Visitor
 
@@ -82,15 +82,7 @@ def judge(statement, volatile):
                 return "COPY of something else", None
             finder(statement.query)
     elif isinstance(statement, ast.TransactionStmt):
-        options = {option.defname: option.arg for option in statement.options or ()}
-        if statement.kind not in (enums.TransactionStmtKind.TRANS_STMT_BEGIN, enums.TransactionStmtKind.TRANS_STMT_START):
-            return "not a beginning", None
-        level = options.get("transaction_isolation")
-        if level is not None and level.val.sval == "serializable":
-            return "serializable", None
-        read_only = options.get("transaction_read_only")
-        if read_only is None or not read_only.val.ival:
-            return "may write", None
+        return "leaves a transaction open, or ends one", None
     elif isinstance(statement, READS):
         finder(statement)
     else:

@@ -42,7 +42,7 @@ impl Client {
         let catalog = self.pool.database.catalogs.load();
         let known = catalog.as_ref().map_or((None, 0), |known| (Some(&known.catalog), known.generation));
         self.access = router::access(bytes, &mut self.session, known, &mut scratch.memo);
-        if self.access == Access::Write {
+        if matches!(self.access, Access::Write | Access::ReadOnly) {
             return None;
         }
         let after = match self.settings.read_consistency {

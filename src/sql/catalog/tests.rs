@@ -93,9 +93,17 @@ fn what_uses_a_volatile_function_is_unfit_however_far_away() {
 
 #[test]
 fn functions_that_look_like_columns() {
-    let catalog =
-        catalog("object f 20000 public full_name f column -\nobject f 20001 public safe_name t column -");
-    assert!(catalog.forbids(b"full_name", false) && !catalog.forbids(b"safe_name", false));
+    let catalog = catalog(
+        "object f 20000 public full_name f attribute -
+         object f 20001 public safe_name t attribute -
+         object f 20002 public two_arguments f - -
+         object f 1574 pg_catalog nextval f attribute -
+         object f 870 pg_catalog lower t attribute -",
+    );
+    let calls = |name: &str| catalog.calls_attribute(name.as_bytes(), false);
+    assert!(calls("full_name") && calls("NEXTVAL"));
+    assert!(!calls("safe_name") && !calls("two_arguments") && !calls("lower"));
+    assert!(!catalog.forbids(b"full_name", false), "it may be a column's name elsewhere");
 }
 
 #[test]
