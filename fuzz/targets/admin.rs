@@ -1,7 +1,7 @@
 //! What people type: statements, and commands of the console.
 
 use pgweir::admin;
-use pgweir::sql::{Catalog, Class, classify};
+use pgweir::sql::{Catalog, Class, Left, State, classify, effect};
 
 use super::bytes::{Bytes, texts};
 
@@ -29,8 +29,40 @@ pub(super) fn sql(input: &[u8]) {
     }
 }
 
+/// What does it leave in its session?
+pub(super) fn session_state(input: &[u8]) {
+    let catalog = Catalog::default();
+    let known = [Some(&catalog), None];
+    for catalog in known {
+        let effect = |parts: &[&[u8]]| effect(&parts.concat(), catalog, &|_| true);
+        let alone = effect(&[input]);
+        assert_eq!(alone.is_ok(), effect(&[input, b"\n;"]).is_ok());
+        // Whatever comes before or behind it, SET ROLE is seen, and what takes something back is the only statement.
+        for parts in [[input, b"\n;set role x"], [b"set role x;", input]] {
+            if let Ok(effect) = effect(&parts) {
+                assert!(State::from(Left::Role).without(effect.leaves).is_empty());
+            }
+        }
+        if let Ok(effect) = effect(&[input, b"\n;discard all;select 1"]) {
+            assert!(effect.takes_back.is_empty());
+        }
+    }
+}
+
 fn contains(input: &[u8], part: &[u8]) -> bool {
     input.windows(part.len()).any(|window| window == part)
+}
+
+pub(super) fn session_state_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "set session search_path to a, \"b\"; set local role x; reset all",
+        "set session characteristics as transaction isolation level serializable, read only",
+        "select set_config('a.b', coalesce($1, 'c'), true), pg_temp.f() into temp t from u",
+        "set session authorization default",
+        "create or replace local temporary view v as select 1",
+        "insert into a.b (c) values (f(1)) on conflict (c) do update set (c) = (2)",
+        "discard all",
+    ])
 }
 
 pub(super) fn sql_seeds() -> Vec<Vec<u8>> {

@@ -43,5 +43,6 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "ldap_options", run: rules::ldap_options, seeds: rules::ldap_options_seeds },
     Target { name: "ldap_message", run: wire::ldap_message, seeds: wire::ldap_message_seeds },
     Target { name: "sql", run: admin::sql, seeds: admin::sql_seeds },
+    Target { name: "session_state", run: admin::session_state, seeds: admin::session_state_seeds },
     Target { name: "console", run: admin::console, seeds: admin::console_seeds },
 ];

@@ -33,6 +33,8 @@ const RETRY: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct Catalogs {
     current: ArcSwapOption<Numbered>,
+    /// The latest one, which may not hold any more.
+    last: ArcSwapOption<Numbered>,
     /// Counts the changes that were seen. A catalog whose reading began before the last one is worthless.
     changes: AtomicU64,
     /// Held for a moment by whoever changes any of the two.
@@ -54,6 +56,12 @@ impl Catalogs {
     #[inline]
     pub fn load(&self) -> Guard<Option<Arc<Numbered>>> {
         self.current.load()
+    }
+
+    /// What was known last. HOT.
+    #[inline]
+    pub fn last(&self) -> Guard<Option<Arc<Numbered>>> {
+        self.last.load()
     }
 
     /// A client has changed the catalog, and its transaction has ended.
@@ -95,7 +103,9 @@ impl Catalogs {
             return false;
         }
         let generation = LAST.fetch_add(1, Relaxed).wrapping_add(1).max(1);
-        self.current.store(Some(Arc::new(Numbered { catalog, generation })));
+        let known = Arc::new(Numbered { catalog, generation });
+        self.last.store(Some(Arc::clone(&known)));
+        self.current.store(Some(known));
         true
     }
 }

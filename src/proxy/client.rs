@@ -11,6 +11,7 @@
 
 mod choice;
 mod deadlines;
+mod kept;
 mod link;
 mod moving;
 mod parameters;
@@ -417,6 +418,12 @@ impl Client {
         }
         let session_pooling = self.settings.pool_mode == PoolMode::Session;
         let only_reads = only_reads(self.access, server.purpose);
+        let shown = if self.settings.read_write_split && !session_pooling && self.access != Access::Read {
+            self.watch(scratch, &bytes, only_reads)
+        } else {
+            bytes.len()
+        };
+        let Some(server) = &mut self.server else { return Ok(()) };
         let walk = Walk {
             registry: &self.shared.statements,
             max_prepared: if session_pooling { 0 } else { self.settings.max_prepared_statements },
@@ -424,9 +431,9 @@ impl Client {
             one_at_a_time: only_reads,
             refuse_simple: self.settings.disable_pqexec,
         };
-        let mut out = Output::new(&bytes, &mut scratch.rewrite);
-        let sent =
-            forward::client_to_server(&bytes, &mut self.session, &mut server.session, &walk, &mut out)?;
+        let part = &bytes[..shown];
+        let mut out = Output::new(part, &mut scratch.rewrite);
+        let sent = forward::client_to_server(part, &mut self.session, &mut server.session, &walk, &mut out)?;
         let broken = relay::send(cx, &mut server.stream, &mut server.pending, out.bytes()).is_err();
         let mut fakes = Output::new(&[], &mut scratch.rewrite);
         forward::fake_replies_due(&mut server.session, &mut self.session, &mut fakes);
@@ -494,6 +501,9 @@ impl Client {
             .as_mut()
             .map_or(Verdict::Deliver, |attempt| attempt.judge(out.bytes(), received.failed));
         self.may_have_written |= received.may_have_written;
+        if self.session.kept.is_changing() && (received.failed || received.queries > 0) {
+            self.settle_kept(&received);
+        }
         // First the books, then the answer: whoever has the answer must find it in the books.
         if received.queries > 0 {
             self.account(&received);

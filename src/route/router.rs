@@ -35,6 +35,24 @@ pub fn access(buf: &[u8], client: &mut ClientSession, known: Known<'_>, memo: &m
     }
 }
 
+/// Whether the first statement of the batch at the start of `buf` says that it belongs on a replica.
+#[cold]
+pub fn wants_replica(buf: &[u8], client: &ClientSession) -> bool {
+    if client.route == Route::Replica {
+        return true;
+    }
+    let Ok(Some(frame)) = peek(buf) else { return false };
+    let text = match frame.tag {
+        b'Q' => Some(frontend::text(frame.body)),
+        b'P' => frontend::parse(frame.body).ok().map(|parse| parse.text()),
+        b'B' => {
+            frontend::bind(frame.body).and_then(|bind| client.statements.get(bind.name)).map(|s| s.text())
+        }
+        _ => None,
+    };
+    text.is_some_and(|text| sql::hint(text) == Some(Route::Replica))
+}
+
 /// `None`: something in the batch is missing or not understood.
 fn of_batch(
     batch: &[u8],
@@ -236,9 +254,15 @@ mod tests {
         let mut client = client(&[]);
         client.route = Route::Replica;
         assert!(reads(&mut client, &[query("select nextval('s')")]));
+        assert!(wants_replica(&query("select 1"), &client));
         client.route = Route::Primary;
         assert!(!reads(&mut client, &[query("select 1")]));
         client.route = Route::Auto;
+        let hinted = "/* pgweir: replica */ select 1";
+        assert!(wants_replica(&query(hinted), &client) && wants_replica(&parse("x", hinted), &client));
+        for batch in [query("select 1"), bind("r"), bind("unknown"), other(b'S'), Vec::new()] {
+            assert!(!wants_replica(&batch, &client));
+        }
         assert_eq!(access_of(&mut client, &[query("/* pgweir: replica */ begin read only")]), Access::Hinted);
     }
 }

@@ -6,11 +6,13 @@
 //! way is passed on as far as it is there, so the size of a message never matters, except for the few that must be
 //! read whole.
 
+mod kept;
 mod replies;
 mod requests;
 
 use std::sync::Arc;
 
+pub use self::kept::{Judge, Kept};
 pub use self::replies::{Received, fake_replies_due, server_to_client};
 pub use self::requests::{Context, Sent, Stop, client_to_server};
 
@@ -39,6 +41,8 @@ pub struct ClientSession {
     pub route: Route,
     /// The same at login.
     pub initial_route: Route,
+    /// What it has left in sessions of servers, and what does not follow it from one to another.
+    pub kept: Kept,
     /// An unnamed statement that was prepared in an earlier transaction and not run yet.
     pub unnamed: Option<Box<[u8]>>,
     /// The last change to what it has prepared.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::journal::Journal;
 use super::refused::Refused;
-use crate::sql::{self, Class, Route};
+use crate::sql::{self, Class, Effect, Route};
 use crate::wire::frontend;
 
 /// A statement some client has prepared.
@@ -113,14 +113,23 @@ pub(super) struct Named {
     pub(super) statement: Arc<Statement>,
     /// The columns that the client has been told of; 0: none yet. See [`super::columns`].
     pub(super) told: u64,
-    /// Where it may run, as found with the catalog of this generation; 0: not looked at yet.
-    class: Class,
+    /// Where it may run and what it leaves in its session, as far as that was found out with the catalog of this generation.
+    class: Option<Class>,
+    effect: Option<Effect>,
     generation: u32,
 }
 
 impl Named {
     fn new(name: Arc<[u8]>, statement: Arc<Statement>) -> Self {
-        Self { name, statement, told: 0, class: Class::Write, generation: 0 }
+        Self { name, statement, told: 0, class: None, effect: None, generation: 0 }
+    }
+
+    /// Forgets what was found out with another catalog. Generation 0 is never remembered.
+    #[inline]
+    fn look_at(&mut self, generation: u32) {
+        if self.generation != generation || generation == 0 {
+            (self.class, self.effect, self.generation) = (None, None, generation);
+        }
     }
 }
 
@@ -139,11 +148,20 @@ impl ClientStatements {
         classify: impl FnOnce(&Statement) -> Class,
     ) -> Option<Class> {
         let (named, _) = self.known.as_mut()?.names.get_mut(name)?;
-        if named.generation != generation || generation == 0 {
-            named.class = classify(&named.statement);
-            named.generation = generation;
-        }
-        Some(named.class)
+        named.look_at(generation);
+        Some(*named.class.get_or_insert_with(|| classify(&named.statement)))
+    }
+
+    /// What the statement behind a name leaves in its session, in the same way.
+    pub fn effect(
+        &mut self,
+        name: &[u8],
+        generation: u32,
+        effect: impl FnOnce(&Statement) -> Effect,
+    ) -> Option<Effect> {
+        let (named, _) = self.known.as_mut()?.names.get_mut(name)?;
+        named.look_at(generation);
+        Some(*named.effect.get_or_insert_with(|| effect(&named.statement)))
     }
 
     /// Names and statements in the order in which they were given.

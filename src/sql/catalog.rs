@@ -2,7 +2,8 @@
 //!
 //! `catalog.sql` reports what there is and what uses what. From that follows what must not be touched on a standby:
 //! volatile functions, and whatever reaches one of them, however many views, domains, operators or aggregates lie in
-//! between; and relations that a standby does not have, or has differently.
+//! between; and relations that a standby does not have, or has differently. And what leaves something in the session that
+//! uses it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -34,6 +35,8 @@ pub struct Catalog {
     names: Names,
     /// Unsafe functions that can be called as if they were a column: `(x).f`.
     attributes: Names,
+    /// Functions that leave something in the session, and what calls them.
+    leaving: Names,
     /// Unsafe operators.
     operators: Vec<Box<[u8]>>,
     /// Why nothing at all is a read here.
@@ -68,9 +71,13 @@ impl Catalog {
     pub fn read(rows: &[Row]) -> Result<Self, String> {
         let graph = Graph::read(rows)?;
         let unfit = graph.unfit();
+        let leaving = graph.leaving();
         let mut catalog = Self { opaque: graph.opaque.clone(), ..Self::default() };
         for (id, object) in &graph.objects {
             catalog.add(*id, object, unfit.contains(id));
+            if leaving.contains(id) && id.0 != b'o' {
+                catalog.leaving.insert(in_quotes(object.name));
+            }
         }
         // Every cast that cannot be seen goes with type 0.
         let hidden = unfit.iter().find(|(kind, oid)| *kind == b't' && *oid < FIRST_USER_OID);
@@ -136,6 +143,12 @@ impl Catalog {
     #[inline]
     pub(super) fn calls_attribute(&self, name: &[u8], quoted: bool) -> bool {
         self.attributes.may_be(name, quoted)
+    }
+
+    /// Whether what has this name, or may have it, leaves something in the session.
+    #[inline]
+    pub(super) fn leaves_something(&self, name: &[u8], quoted: bool) -> bool {
+        name.len() <= MAX_NAME && self.leaving.may_be(name, quoted)
     }
 
     /// Whether a function of PostgreSQL's own may be another one.
@@ -247,7 +260,11 @@ impl Object<'_> {
     fn is_unfit(&self, (kind, oid): Id) -> bool {
         match kind {
             b'f' if self.is_builtin(oid) => !functions::is_safe(self.name.as_bytes()),
-            b'f' => !self.good || RUN_STATEMENTS.iter().any(|name| self.name.starts_with(name)),
+            b'f' => {
+                !self.good
+                    || self.note.contains("leaves")
+                    || RUN_STATEMENTS.iter().any(|name| self.name.starts_with(name))
+            }
             _ => !self.good,
         }
     }
@@ -291,6 +308,12 @@ impl<'a> Graph<'a> {
         // A function nobody has described has been made while the query ran.
         next.extend(self.users.keys().filter(|id| id.0 == b'f' && !self.objects.contains_key(id)));
         self.with_users(next)
+    }
+
+    /// Everything that leaves something in the session by itself or uses what does.
+    fn leaving(&self) -> HashSet<Id> {
+        let leaving = self.objects.iter().filter(|(_, object)| object.note.contains("leaves"));
+        self.with_users(leaving.map(|(id, _)| *id).collect())
     }
 
     /// Some objects, and what uses them, however many others lie in between.

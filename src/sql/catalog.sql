@@ -62,18 +62,35 @@ WITH kinds (class, kind) AS (
     SELECT 't', CASE WHEN castcontext = 'i' OR casttarget < 16384 THEN 0 ELSE casttarget END, 'f', castfunc
       FROM pg_cast
      WHERE oid >= 16384 AND castfunc >= 16384
+), leaving (id) AS (
+    -- Functions that make temporary objects or change settings for longer than a transaction, as far as that can be read in
+    -- their text: SET behind the beginning of a statement or of a string. What is written in C is not looked at. A body that
+    -- was parsed (PostgreSQL 14 and later) can call set_config, which is 2078, but not do the rest.
+    SELECT oid
+      FROM pg_proc p
+     WHERE prosrc = '' AND prolang = 14 AND to_jsonb(p) ->> 'prosqlbody' ~ ':funcid 2078 '
+    UNION ALL
+    SELECT oid
+      FROM pg_proc
+     WHERE oid >= 16384 AND prolang NOT IN (12, 13) AND prosrc ~* 'set_config|temp|\mset\s'
+       AND (prosrc ~* '\m(into|create|global|local|replace)\s+temp(orary)?\M|\mpg_temp'
+            OR regexp_replace(prosrc, 'set_config\s*\([^()]*(\([^()]*\)[^()]*)*,\s*true\s*\)', '', 'gi') ~* '\mset_config\M'
+            OR prosrc ~* '(^|[;''"$]|\m(begin|then|else|loop)\M)(\s|--[^\n]*(\n|$)|/\*.*?\*/)*set\s+(?!(local|constraints|transaction)\M)\w')
+), triggers (relation) AS (
+    SELECT tgrelid FROM pg_trigger WHERE tgfoid IN (SELECT id FROM leaving)
 )
 SELECT 'use', kind, owner, NULL, NULL, NULL, used_kind, used FROM uses
 UNION ALL
 -- Flag for functions: not volatile. 'attribute': can be called with one argument, and so as if it were a column of that. 'namesake':
--- PostgreSQL has one of that name, too. Of PostgreSQL's own functions only those are
+-- PostgreSQL has one of that name, too. 'leaves': leaves something in the session. Of PostgreSQL's own functions only those are
 -- of interest here that may tell or change something.
 SELECT 'object', 'f', p.oid, n.nspname, p.proname, p.provolatile <> 'v',
        concat_ws(' ',
            CASE WHEN p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1 THEN 'attribute' END,
            CASE WHEN p.oid >= 16384 AND EXISTS (SELECT FROM pg_proc b WHERE b.proname = p.proname AND b.oid < 16384
                                                    AND b.pronamespace = 'pg_catalog'::regnamespace)
-                THEN 'namesake' END),
+                THEN 'namesake' END,
+           CASE WHEN p.oid IN (SELECT id FROM leaving) THEN 'leaves' END),
        NULL
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE p.oid >= 16384 OR p.oid IN (SELECT used FROM uses WHERE used_kind = 'f')
@@ -81,11 +98,12 @@ SELECT 'object', 'f', p.oid, n.nspname, p.proname, p.provolatile <> 'v',
        AND p.proargtypes[0] NOT IN ('internal'::regtype, 'cstring'::regtype)
 UNION ALL
 -- Flag: a standby does not have it, or has something else: unlogged and temporary tables, sequences. What is behind a foreign
--- table nobody knows.
+-- table nobody knows. 'leaves': a trigger on it leaves something in the session.
 SELECT 'object', 'r', c.oid, n.nspname, c.relname, c.relpersistence = 'p' AND c.relkind NOT IN ('f', 'S'),
-       NULL, NULL
+       CASE WHEN c.oid IN (SELECT relation FROM triggers) THEN 'leaves' END, NULL
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid IN (SELECT owner FROM uses WHERE kind = 'r') OR c.relpersistence <> 'p' OR c.relkind IN ('f', 'S')
+    OR c.oid IN (SELECT relation FROM triggers)
 UNION ALL
 SELECT 'object', 't', t.oid, n.nspname, t.typname, true, NULL, NULL
   FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace

@@ -380,7 +380,7 @@ fn is_write_word(word: &[u8], last: Option<Token<'_>>) -> bool {
 
 /// `pg_temp`, and `pg_temp_3`: what is in it only one server has.
 #[inline]
-fn is_temporary_schema(name: &[u8]) -> bool {
+pub(super) fn is_temporary_schema(name: &[u8]) -> bool {
     name.split_first_chunk::<7>().is_some_and(|(start, _)| is(start, b"pg_temp"))
 }
 
@@ -390,7 +390,7 @@ fn follows_for(last: Option<Token<'_>>) -> bool {
 
 /// Compares with a lower-case word.
 #[inline]
-fn is(word: &[u8], lower: &[u8]) -> bool {
+pub(super) fn is(word: &[u8], lower: &[u8]) -> bool {
     // Most words differ in their first letter.
     word.len() == lower.len()
         && word.first().map(u8::to_ascii_lowercase) == lower.first().copied()

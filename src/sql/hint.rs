@@ -42,7 +42,7 @@ impl Route {
 
 /// The hint in the comments a statement begins with. HOT: most have none.
 #[inline]
-pub(super) fn leading(text: &[u8]) -> Option<Route> {
+pub fn leading(text: &[u8]) -> Option<Route> {
     match text.trim_ascii_start() {
         text @ ([b'/', b'*', ..] | [b'-', b'-', ..]) => in_comments(text),
         _ => None,

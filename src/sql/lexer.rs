@@ -69,6 +69,14 @@ impl<'a> Lexer<'a> {
         }))
     }
 
+    /// The next token if it is a word, else nothing.
+    pub(super) fn next_word(&mut self) -> Result<&'a [u8], Unterminated> {
+        Ok(match self.next()? {
+            Some(Token::Word(word)) => word,
+            _ => b"",
+        })
+    }
+
     /// What is still to come.
     pub(super) fn rest(&self) -> &'a [u8] {
         &self.text[self.at.min(self.text.len())..]

@@ -5,13 +5,14 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 
 use super::classify::Class;
+use super::state::Effect;
 
 /// How many are remembered, the latest of those that share a place.
 const PLACES: usize = 128;
 /// Longest text that is remembered, in bytes.
 const LONGEST: usize = 1024;
 
-/// Classes by text, for one thread.
+/// Classes and effects by text, for one thread.
 #[derive(Debug, Default)]
 pub struct Memo {
     /// None until the first is remembered.
@@ -23,7 +24,8 @@ pub struct Memo {
 struct Place {
     text: Vec<u8>,
     generation: u32,
-    class: Class,
+    class: Option<Class>,
+    effect: Option<Effect>,
 }
 
 impl Memo {
@@ -31,20 +33,37 @@ impl Memo {
     /// judged by, which no other one has; with 0 nothing is remembered.
     #[inline]
     pub fn class(&mut self, text: &[u8], generation: u32, classify: impl FnOnce() -> Class) -> Class {
+        match self.place(text, generation) {
+            Some(place) => *place.class.get_or_insert_with(classify),
+            None => classify(),
+        }
+    }
+
+    /// The effect of a text, in the same way.
+    #[inline]
+    pub fn effect(&mut self, text: &[u8], generation: u32, effect: impl FnOnce() -> Effect) -> Effect {
+        match self.place(text, generation) {
+            Some(place) => *place.effect.get_or_insert_with(effect),
+            None => effect(),
+        }
+    }
+
+    #[inline]
+    fn place(&mut self, text: &[u8], generation: u32) -> Option<&mut Place> {
         if generation == 0 || text.len() > LONGEST {
-            return classify();
+            return None;
         }
         if self.places.is_empty() {
             self.places.resize(PLACES, Place::default());
         }
         let place = &mut self.places[self.hasher.hash_one(text) as usize % PLACES];
         if place.generation != generation || place.text != text {
-            place.class = classify();
+            (place.class, place.effect) = (None, None);
             place.generation = generation;
             place.text.clear();
             place.text.extend_from_slice(text);
         }
-        place.class
+        Some(place)
     }
 }
 
@@ -60,6 +79,10 @@ mod tests {
         assert_eq!(memo.class(b"a", 8, || Class::Write), Class::Write);
         assert_eq!(memo.class(b"a", 0, || Class::Read), Class::Read);
         assert_eq!(memo.class(b"a", 8, || unreachable!()), Class::Write);
+        assert_eq!(memo.effect(b"a", 8, Effect::unknown), Effect::unknown());
+        assert_eq!(memo.effect(b"a", 8, || unreachable!()), Effect::unknown());
+        assert_eq!(memo.class(b"a", 8, || unreachable!()), Class::Write);
+        assert_eq!(memo.effect(b"a", 9, Effect::default), Effect::default());
         let long = [b'a'; LONGEST + 1];
         assert_eq!(memo.class(&long, 8, || Class::Read), Class::Read);
         assert_eq!(memo.class(&long, 8, || Class::Write), Class::Write);

@@ -33,6 +33,7 @@ mod replication;
 mod routing;
 mod routing_hints;
 mod routing_standby;
+mod routing_state;
 mod routing_table;
 mod services;
 mod support;

@@ -45,6 +45,9 @@ impl Client {
         if matches!(self.access, Access::Write | Access::ReadOnly) {
             return None;
         }
+        if !self.session.kept.state().is_empty() && !router::wants_replica(bytes, &self.session) {
+            return None;
+        }
         let after = match self.settings.read_consistency {
             Consistency::Eventual => Micros(0),
             Consistency::Session => self.last_write,

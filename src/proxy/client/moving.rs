@@ -88,6 +88,7 @@ impl Client {
             untried_parameters: self.untried_parameters,
             statements: statements.map(|(name, s)| (name.into(), s.text_and_types.clone())).collect(),
             routes: [self.session.route, self.session.initial_route],
+            kept: self.session.kept.state(),
             unnamed: self.session.unnamed.take(),
             received: std::mem::take(&mut self.carry),
             credential: if has_own_user { Credential::None } else { self.pool.credential() },

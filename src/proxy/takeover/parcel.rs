@@ -14,7 +14,7 @@ use crate::clock::Micros;
 use crate::net::connect::Target;
 use crate::net::listener::Detached;
 use crate::session::parameters::Parameters;
-use crate::sql::Route;
+use crate::sql::{Route, State};
 use crate::wire::frame::cstr;
 use crate::wire::startup::CancelKey;
 use crate::wire::write;
@@ -45,6 +45,8 @@ pub struct MovedClient {
     pub statements: Vec<NamedStatement>,
     /// `pgweir.route` now and at login.
     pub routes: [Route; 2],
+    /// What it has left in sessions of servers.
+    pub kept: State,
     /// An unnamed statement that was prepared and not run yet.
     pub unnamed: Option<Box<[u8]>>,
     /// What it has sent and nobody has dealt with.
@@ -109,6 +111,7 @@ impl MovedClient {
         }
         field(&mut out, "route", self.routes[0].name().as_bytes());
         field(&mut out, "initial_route", self.routes[1].name().as_bytes());
+        field(&mut out, "kept", &[self.kept.byte()]);
         if let Some(unnamed) = &self.unnamed {
             field(&mut out, "unnamed", unnamed);
         }
@@ -151,6 +154,7 @@ impl MovedClient {
             untried_parameters: false,
             statements: Vec::new(),
             routes: Default::default(),
+            kept: State::default(),
             unnamed: None,
             received: Vec::new(),
             credential: Credential::None,
@@ -175,6 +179,7 @@ impl MovedClient {
                 }
                 b"route" => client.routes[0] = Route::parse(value)?,
                 b"initial_route" => client.routes[1] = Route::parse(value)?,
+                b"kept" => client.kept = State::from_byte(*value.first()?),
                 b"unnamed" => client.unnamed = Some(value.into()),
                 b"received" => client.received = value.into(),
                 b"password" => {
@@ -257,6 +262,7 @@ fn set_parameter(parameters: &mut Arc<Parameters>, value: &[u8]) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::Left;
 
     fn parcel() -> MovedClient {
         let socket = || Detached::Unix(std::os::unix::net::UnixStream::pair().unwrap().0);
@@ -276,6 +282,7 @@ mod tests {
             untried_parameters: true,
             statements: vec![(b"a".as_slice().into(), b"select 1\0\0\0".as_slice().into())],
             routes: [Route::Replica, Route::Primary],
+            kept: Left::Role.into(),
             unnamed: Some(b"select 2\0\0\0".as_slice().into()),
             received: b"Q\0".to_vec(),
             credential: Credential::Keys(ScramKeys { client_key: [1; HASH], server_key: [2; HASH] }),
@@ -310,8 +317,8 @@ mod tests {
         );
         assert_eq!((&got.key, got.connected, &got.parameters), (&sent.key, sent.connected, &sent.parameters));
         assert_eq!(
-            (&got.statements, &got.routes, &got.unnamed, &got.received),
-            (&sent.statements, &sent.routes, &sent.unnamed, &sent.received)
+            (&got.statements, &got.routes, got.kept, &got.unnamed, &got.received),
+            (&sent.statements, &sent.routes, sent.kept, &sent.unnamed, &sent.received)
         );
         assert!(got.untried_parameters && got.credential == sent.credential);
         let (got, sent) = (got.server.unwrap(), sent.server.unwrap());

@@ -220,6 +220,7 @@ pub async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
     let [route, initial_route] = moved.routes;
     let mut session = ClientSession::new(moved.parameters, initial_route);
     session.route = route;
+    session.kept.restore(moved.kept);
     for (name, text_and_types) in &moved.statements {
         let statement = shared.statements.intern(text_and_types);
         session.statements.insert(name, statement);

@@ -107,6 +107,22 @@ fn functions_that_look_like_columns() {
 }
 
 #[test]
+fn what_leaves_something_in_the_session_is_known_with_its_users() {
+    let catalog = catalog(
+        "object f 20000 public sets_tenant t leaves -
+         object f 20001 public harmless f - -
+         object r 20010 public triggered t leaves -
+         object r 20011 public over_it t - -
+         use r 20011 - - - f 20000",
+    );
+    for name in ["sets_tenant", "SETS_TENANT", "triggered", "over_it"] {
+        assert!(catalog.leaves_something(name.as_bytes(), false), "{name}");
+    }
+    assert!(!catalog.leaves_something(b"harmless", false));
+    assert!(!catalog.has_safe_function(None, b"sets_tenant", false), "STABLE or not, it is no read");
+}
+
+#[test]
 fn names_in_other_alphabets_are_not_compared() {
     assert!(!Catalog::default().forbids("größe".as_bytes(), false));
     let catalog = catalog("object r 20000 public größe f - -");
