@@ -6,10 +6,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use pgweir::session::forward::{self, ClientSession, Context, ServerSession};
+use pgweir::session::forward::{self, ClientSession, Context, Judge, ServerSession};
 use pgweir::session::output::Output;
 use pgweir::session::prepared::Registry;
-use pgweir::sql::{self, Catalog};
+use pgweir::sql::{self, Catalog, Memo};
 
 struct Counting;
 
@@ -93,8 +93,19 @@ fn no_frame_costs_an_allocation() {
         }
         assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "{name}");
     }
+    // Where reads are split from writes, what is no read is looked at for what it leaves in its session.
+    let (catalog, mut memo) = (Catalog::default(), Memo::default());
+    for (name, from_client) in [("simple", &simple), ("extended", &extended), ("prepared", &execute)] {
+        let mut watch = || {
+            let mut judge = Judge { memo: &mut memo, known: (Some(&catalog), 1) };
+            assert_eq!(client.watch(from_client, false, &mut judge), from_client.len());
+        };
+        watch();
+        let before = ALLOCATIONS.load(Relaxed);
+        (0..1000).for_each(|_| watch());
+        assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "{name}");
+    }
     let before = ALLOCATIONS.load(Relaxed);
-    let catalog = Catalog::default();
     for _ in 0..1000 {
         sql::classify(b"SELECT a, lower(b), \"c\" FROM t WHERE d IN (1, 2)", Some(&catalog));
     }

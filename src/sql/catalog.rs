@@ -151,6 +151,12 @@ impl Catalog {
         name.len() <= MAX_NAME && self.leaving.may_be(name, quoted)
     }
 
+    /// Whether no function of this database leaves anything.
+    #[inline]
+    pub(super) fn leaves_nothing(&self) -> bool {
+        self.leaving.all.is_empty()
+    }
+
     /// Whether a function of PostgreSQL's own may be another one.
     #[inline]
     pub(super) fn shadows(&self, name: &[u8]) -> bool {

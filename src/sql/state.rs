@@ -116,6 +116,9 @@ pub fn effect(
     catalog: Option<&Catalog>,
     is_followed: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Effect, Effect> {
+    if catalog.is_some_and(Catalog::leaves_nothing) && is_plain(text) {
+        return Ok(Effect::default());
+    }
     let mut scan = Scan { lexer: Lexer::new(text), catalog, is_followed, effect: Effect::default() };
     let result = scan.statements();
     let effect = scan.effect;
@@ -135,6 +138,32 @@ fn works_on_rows(word: &[u8]) -> bool {
     const WORDS: &[&[u8]] =
         &[b"insert", b"update", b"delete", b"merge", b"select", b"with", b"values", b"explain"];
     WORDS.iter().any(|known| is(word, known))
+}
+
+/// Whether a text is a single statement that works on rows or begins or ends a transaction, and nothing in it looks like what
+/// leaves something where no function of the database does. Most texts are told without cutting them into tokens.
+fn is_plain(text: &[u8]) -> bool {
+    let first = match Lexer::new(text).next() {
+        Ok(Some(Token::Word(word))) => word,
+        _ => return false,
+    };
+    let is_transaction =
+        is(first, b"begin") || is(first, b"commit") || is(first, b"rollback") || is(first, b"end");
+    if !works_on_rows(first) && !is_transaction {
+        return false;
+    }
+    let at = |at: usize| text.get(at).map_or(0, |byte| byte | 0x20);
+    text.iter().enumerate().all(|(n, byte)| match byte {
+        // temp and pg_temp; set_config, set_limit and setseed. With the bit that makes letters lower case `_` is 0x7f.
+        b't' | b'T' => {
+            let is_temp = at(n + 1) == b'e' && at(n + 2) == b'm' && at(n + 3) == b'p';
+            let ends_set = n >= 2 && at(n - 1) == b'e' && at(n - 2) == b's';
+            !is_temp && !(ends_set && matches!(at(n + 1), 0x7f | b's'))
+        }
+        b'&' => n == 0 || at(n - 1) != b'u',
+        b';' => text[n + 1..].trim_ascii().is_empty(),
+        _ => true,
+    })
 }
 
 /// Settings that change nothing of what a read returns, nor whether it ends.

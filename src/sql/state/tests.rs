@@ -22,6 +22,14 @@ fn leaves(expected: Option<Left>, texts: &[&str]) {
         let effect = effect_of(text, Some(&catalog));
         let expected = expected.map_or(State::default(), State::from);
         assert_eq!(effect.leaves, expected, "{text}: {}", effect.leaves);
+        // Where no function leaves anything most texts are told at a glance.
+        if !["tenant(", "(\"tenant", "(1).tenant", "triggered"]
+            .iter()
+            .any(|own| text.to_lowercase().contains(own))
+        {
+            let at_a_glance = effect_of(text, Some(&Catalog::default()));
+            assert_eq!(at_a_glance, effect, "{text}");
+        }
     }
 }
 
@@ -232,9 +240,32 @@ fn the_work_is_linear() {
     assert_eq!(effect_of(&text, None).leaves, Left::Setting.into());
 }
 
+#[test]
+fn most_texts_are_told_at_a_glance() {
+    for text in [
+        "UPDATE pgbench_tellers SET tbalance = tbalance + 1 WHERE tid = 2;",
+        "insert into t (a) values ($1) on conflict do update set a = excluded.a returning id ; ",
+        "with x as (select 1) select * from x for update",
+        "BEGIN READ ONLY",
+        "commit",
+    ] {
+        assert!(is_plain(text.as_bytes()), "{text}");
+    }
+    for text in [
+        "delete from t; set role x",
+        "SELECT SET_CONFIG('a.b', 'c', false)",
+        "select pg_TEMP.f()",
+        "do $$$$",
+        "select U&\"x\"",
+    ] {
+        assert!(!is_plain(text.as_bytes()), "{text}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_panics_or_hangs(text: Vec<u8>) {
         let _ = effect(&text, None, &|_| false);
+        let _ = is_plain(&text);
     }
 }
