@@ -267,7 +267,7 @@ impl Detached {
             Stream::Tcp(stream) => stream.into_std().map(Self::Tcp),
             Stream::Unix(stream) => stream.into_std().map(Self::Unix),
             Stream::Uring(socket) => socket.into_fd().map(Self::from_descriptor),
-            Stream::Tls(_) | Stream::Closed => Err(io::ErrorKind::Unsupported.into()),
+            Stream::Tls(_) | Stream::Mute(_) | Stream::Closed => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -24,9 +24,23 @@ pub enum Stream {
     Uring(uring::Socket),
     /// TLS over TCP.
     Tls(Box<TlsStream>),
+    /// Any of these that cannot be written to any more.
+    Mute(Box<Mute>),
     /// Nothing any more: a TLS handshake has failed.
     Closed,
 }
+
+/// A connection whose other side takes nothing any more. What it has sent before can still be read; what is written to it is
+/// lost.
+#[derive(Debug)]
+pub struct Mute {
+    stream: Stream,
+    /// How much may still be written: the other side is not waited for without end.
+    left: usize,
+}
+
+/// How much may be written to a connection that takes nothing any more.
+const MOST_LOST: usize = 1 << 20;
 
 impl Stream {
     /// Reads what is there. 0 bytes: the other side has closed the connection.
@@ -38,6 +52,7 @@ impl Stream {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
             Self::Uring(socket) => return socket.poll_read(cx, buf.initialize_unfilled()),
             Self::Tls(stream) => return stream.poll_read(cx, buf.initialize_unfilled()),
+            Self::Mute(mute) => return mute.stream.poll_read(cx, buf.initialize_unfilled()),
             Self::Closed => return Poll::Ready(Ok(0)),
         })?;
         Poll::Ready(Ok(buf.filled().len()))
@@ -49,7 +64,7 @@ impl Stream {
         let stream = match self {
             Self::Tcp(stream) => stream,
             Self::Tls(stream) => stream.tcp(),
-            Self::Unix(_) | Self::Uring(_) | Self::Closed => return Poll::Pending,
+            Self::Unix(_) | Self::Uring(_) | Self::Mute(_) | Self::Closed => return Poll::Pending,
         };
         match stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
             Poll::Ready(Ok(n)) if n > 0 => Poll::Pending,
@@ -67,8 +82,19 @@ impl Stream {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Uring(socket) => socket.poll_write(cx, buf),
             Self::Tls(stream) => stream.poll_write(cx, buf),
+            Self::Mute(mute) => Poll::Ready(mute.lose(buf.len())),
             Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
+    }
+
+    /// It cannot be written to any more. Only the first time: `false` if that was known.
+    pub fn mute(&mut self) -> bool {
+        let is_new = !matches!(self, Self::Mute(_));
+        if is_new {
+            let stream = std::mem::replace(self, Self::Closed);
+            *self = Self::Mute(Box::new(Mute { stream, left: MOST_LOST }));
+        }
+        is_new
     }
 
     /// The TCP connection, if that and nothing else is what carries this.
@@ -76,7 +102,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Some(stream),
             Self::Tls(stream) => Some(stream.tcp()),
-            Self::Unix(_) | Self::Uring(_) | Self::Closed => None,
+            Self::Unix(_) | Self::Uring(_) | Self::Mute(_) | Self::Closed => None,
         }
     }
 
@@ -102,6 +128,7 @@ impl Stream {
     pub fn rest(&mut self) -> bool {
         match self {
             Self::Uring(socket) => socket.rest(),
+            Self::Mute(mute) => mute.stream.rest(),
             _ => true,
         }
     }
@@ -171,6 +198,7 @@ impl Stream {
             Self::Unix(stream) => stream.try_read(buf),
             Self::Uring(socket) => socket.try_read(buf),
             Self::Tls(stream) => stream.try_read(buf),
+            Self::Mute(mute) => mute.stream.try_read(buf),
             Self::Closed => Ok(0),
         }
     }
@@ -202,5 +230,33 @@ impl Stream {
             buf = &buf[n..];
         }
         Ok(())
+    }
+}
+
+impl Mute {
+    fn lose(&mut self, len: usize) -> io::Result<usize> {
+        self.left = self.left.checked_sub(len).ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_to_a_mute_connection_is_lost_up_to_a_limit() {
+        let mut stream = Stream::Closed;
+        assert!(stream.mute());
+        assert!(!stream.mute());
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut lost = 0;
+        while let Poll::Ready(Ok(n)) = stream.poll_write(cx, &[0; 1000]) {
+            lost += n;
+        }
+        assert!(lost <= MOST_LOST && lost > MOST_LOST - 1000, "{lost}");
+        assert!(matches!(stream.poll_read(cx, &mut [0]), Poll::Ready(Ok(0))));
     }
 }

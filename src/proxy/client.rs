@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! Idle ──request──▶ Waiting ──server granted──▶ Linked ──settled──▶ Idle
-//!      └────────────server at hand─────────────▶
+//!      └────────────server at hand─────────────▶   └──gone──▶ Leaving
 //! ```
 //!
 //! The task never blocks and never waits for anything but its sockets, its place in the queue, and the tick, which wakes
 //! it when a deadline has passed or somebody wants it closed. Here are Idle and what goes both ways while Linked; `choice` says
-//! which server it may be, `queue` is Waiting, `link` begins and ends Linked.
+//! which server it may be, `queue` is Waiting, `link` begins and ends Linked, `leaving` is what a client leaves to be done.
 
 mod choice;
 mod deadlines;
 mod kept;
+mod leaving;
 mod link;
 mod moving;
 mod parameters;
@@ -47,6 +48,7 @@ use crate::session::forward::{self, ClientSession, Context as Walk, Idle, Stop};
 use crate::session::output::Output;
 use crate::wire::write;
 use choice::{Reading, only_reads};
+use leaving::Departure;
 use retry::{Attempt, Verdict};
 
 /// A logged-in client.
@@ -87,6 +89,8 @@ pub struct Client {
     attempt: Option<Attempt>,
     /// The next batch has failed elsewhere.
     on_primary: bool,
+    /// It has gone while it was waiting: it is not read from until it has a server.
+    has_gone: bool,
     _permits: [Permit; 3],
 }
 
@@ -95,6 +99,7 @@ enum Phase {
     Idle,
     Waiting(Purpose),
     Linked,
+    Leaving(Departure),
 }
 
 /// Why the task ends.
@@ -109,7 +114,7 @@ enum End {
 
 impl From<io::Error> for End {
     fn from(_: io::Error) -> Self {
-        Self::Gone("client unexpected eof")
+        Self::Gone(leaving::EOF)
     }
 }
 
@@ -169,6 +174,7 @@ impl Client {
             reading: None,
             attempt: None,
             on_primary: false,
+            has_gone: false,
             _permits: login.permits,
         }
     }
@@ -196,18 +202,25 @@ impl Client {
         loop {
             if self.info.attention.load(Relaxed) {
                 if let Err(end) = ready!(self.attend(cx)) {
-                    return Poll::Ready(end);
+                    if let Some(end) = self.depart(end) {
+                        return Poll::Ready(end);
+                    }
                 }
             }
             let phase = match self.phase {
                 Phase::Idle => self.idle(cx, scratch),
                 Phase::Waiting(_) => self.waiting(cx, scratch),
                 Phase::Linked => self.linked(cx, scratch),
+                Phase::Leaving(departure) => self.leaving(cx, scratch, departure),
             };
             match phase {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Err(end)) => {
+                    if let Some(end) = self.depart(end) {
+                        return Poll::Ready(end);
+                    }
+                }
             }
         }
     }
@@ -215,7 +228,7 @@ impl Client {
     // === Idle ===
 
     fn idle(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
-        if !self.pending.is_empty() && !relay::flush(cx, &mut self.stream, &mut self.pending)? {
+        if !self.pending.is_empty() && !relay::flush_client(cx, &mut self.stream, &mut self.pending)? {
             return Poll::Pending;
         }
         if !self.carry.is_empty() {
@@ -240,7 +253,7 @@ impl Client {
     ) -> Poll<Result<(), End>> {
         loop {
             let Some(n) = ready!(relay::receive(cx, &mut self.stream, read))? else {
-                return Poll::Ready(Err(End::Gone("client close request")));
+                return Poll::Ready(Err(End::Gone(leaving::GOODBYE)));
             };
             self.stats.received.add(n as u64);
             let began = if self.carry.is_empty() {
@@ -267,7 +280,7 @@ impl Client {
                 self.carry = scratch.vector(bytes);
                 return Ok(false);
             }
-            Some(Idle::Terminate) => return Err(End::Gone("client close request")),
+            Some(Idle::Terminate) => return Err(End::Gone(leaving::GOODBYE)),
             Some(Idle::Request) => {}
         }
         if self.request_started != Micros(0) {
@@ -341,7 +354,7 @@ impl Client {
                 return Poll::Ready(self.server_lost(cx));
             }
             if !self.pending.is_empty() {
-                relay::flush(cx, &mut self.stream, &mut self.pending)?;
+                relay::flush_client(cx, &mut self.stream, &mut self.pending)?;
             }
             let mut progress = false;
             if self.pending.is_empty() {
@@ -377,7 +390,7 @@ impl Client {
                         self.stats.received.add(n as u64);
                         self.on_client_bytes(cx, scratch, &read[..n])?;
                     }
-                    Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Gone("client unexpected eof"))),
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Gone(leaving::EOF))),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Pending => {}
                 }
@@ -437,10 +450,11 @@ impl Client {
         let broken = relay::send(cx, &mut server.stream, &mut server.pending, out.bytes()).is_err();
         let mut fakes = Output::new(&[], &mut scratch.rewrite);
         forward::fake_replies_due(&mut server.session, &mut self.session, &mut fakes);
+        let mut told = Ok(());
         if !fakes.is_empty() {
             match &mut self.attempt {
                 Some(attempt) => attempt.hold(fakes.bytes()),
-                None => relay::send(cx, &mut self.stream, &mut self.pending, fakes.bytes())?,
+                None => told = relay::tell(cx, &mut self.stream, &mut self.pending, fakes.bytes()),
             }
         }
         self.carry = scratch.rest(bytes, sent.consumed);
@@ -450,8 +464,9 @@ impl Client {
             self.set_deadline(self.request_started);
         }
         if sent.stop == Stop::Terminate {
-            return Err(End::Gone("client close request"));
+            return Err(End::Gone(leaving::GOODBYE));
         }
+        told?;
         if broken { self.server_lost(cx) } else { Ok(()) }
     }
 
@@ -490,7 +505,7 @@ impl Client {
             Ok(received) => received,
             Err(fault) => {
                 if self.attempt.is_none() {
-                    relay::send(cx, &mut self.stream, &mut self.pending, out.bytes())?;
+                    relay::tell(cx, &mut self.stream, &mut self.pending, out.bytes())?;
                 }
                 return self.server_fault(cx, &fault);
             }
@@ -523,12 +538,13 @@ impl Client {
         if rest.is_empty() {
             self.release_if_settled();
         }
+        let mut told = Ok(());
         match verdict {
             Verdict::Deliver => {
                 let attempt = self.attempt.take();
                 let held = attempt.as_ref().map_or(&[][..], Attempt::held);
                 let bytes = if held.is_empty() { out.bytes() } else { held };
-                relay::send(cx, &mut self.stream, &mut self.pending, bytes)?;
+                told = relay::tell(cx, &mut self.stream, &mut self.pending, bytes);
                 attempt.into_iter().for_each(|attempt| attempt.recycle(scratch));
             }
             Verdict::Hold => {}
@@ -547,7 +563,7 @@ impl Client {
             }
         }
         scratch.recycle(all);
-        Ok(())
+        Ok(told?)
     }
 
     /// Counts what has ended, with one look at the clock.

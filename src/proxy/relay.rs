@@ -127,6 +127,34 @@ pub(super) fn flush(cx: &mut Context<'_>, stream: &mut Stream, pending: &mut Vec
     Ok(true)
 }
 
+/// [`send`] to a client. One that takes nothing any more is dealt with when what it has sent before has been read, since that
+/// counts; an error means that too much was lost meanwhile.
+#[inline]
+pub(super) fn tell(
+    cx: &mut Context<'_>,
+    client: &mut Stream,
+    pending: &mut Vec<u8>,
+    bytes: &[u8],
+) -> io::Result<()> {
+    send(cx, client, pending, bytes).or_else(|error| mute(client, pending, error))
+}
+
+/// [`flush`] to a client, as [`tell`] is [`send`].
+#[inline]
+pub(super) fn flush_client(
+    cx: &mut Context<'_>,
+    client: &mut Stream,
+    pending: &mut Vec<u8>,
+) -> io::Result<bool> {
+    flush(cx, client, pending).or_else(|error| mute(client, pending, error).map(|()| true))
+}
+
+#[cold]
+fn mute(client: &mut Stream, pending: &mut Vec<u8>, error: io::Error) -> io::Result<()> {
+    *pending = Vec::new();
+    if client.mute() { Ok(()) } else { Err(error) }
+}
+
 /// Reads what is there; `None` when the other side has closed the connection.
 #[inline]
 pub(super) fn receive(

@@ -217,6 +217,26 @@ impl Pipeline {
         self.expected.is_empty()
     }
 
+    /// How many answers are owed.
+    pub fn len(&self) -> usize {
+        self.expected.len()
+    }
+
+    /// How many answers come behind the last batch that was sent whole, its ReadyForQuery included; `None`: there is no such
+    /// batch. `is_cut`: the last message was not sent whole.
+    pub fn behind_last_batch(&self, is_cut: bool) -> Option<usize> {
+        let whole = self.expected.len() - usize::from(is_cut && !self.expected.is_empty());
+        let is_end = |entry: &Entry| matches!(entry.expect, Expect::Sync | Expect::Query | Expect::Call);
+        let last = self.expected.range(..whole).rposition(is_end)?;
+        // The end of COPY data belongs to the query before it, and is not answered.
+        Some(self.expected.range(last + 1..).filter(|entry| entry.expect != Expect::CopyEnd).count())
+    }
+
+    /// Whether the server waits for COPY data.
+    pub fn awaits_copy_data(&self) -> bool {
+        self.in_copy && self.copy_open
+    }
+
     /// Whether nothing but the proxy's own messages is under way.
     pub fn only_ours(&self) -> bool {
         self.for_client == 0

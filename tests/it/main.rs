@@ -21,6 +21,7 @@ mod hostile;
 mod integrity;
 mod isready;
 mod ldap;
+mod leaving;
 mod login;
 mod metrics;
 mod names;

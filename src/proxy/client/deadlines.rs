@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::super::pools::PoolSettings;
 use super::super::shared::Lifecycle;
 use super::super::{relay, settings};
+use super::leaving::PATIENCE;
 use super::{Client, End, Phase};
 use crate::clock::{self, Micros};
 use crate::config::PoolMode;
@@ -28,7 +29,7 @@ impl Client {
 
     fn next_deadline(&self, now: Micros) -> Micros {
         let settings = &self.settings;
-        if !settings.has_timeouts && !matches!(self.phase, Phase::Waiting(_)) {
+        if !settings.has_timeouts && !matches!(self.phase, Phase::Waiting(_) | Phase::Leaving(_)) {
             return Micros(0);
         }
         let first = |limits: &[(Micros, Duration)]| {
@@ -56,6 +57,11 @@ impl Client {
                 }
             }
             Phase::Linked => first(&[
+                (self.request_started, settings.query_timeout),
+                (self.transaction_started, settings.transaction_timeout),
+            ]),
+            Phase::Leaving(_) => first(&[
+                (now, PATIENCE),
                 (self.request_started, settings.query_timeout),
                 (self.transaction_started, settings.transaction_timeout),
             ]),
@@ -95,7 +101,7 @@ impl Client {
     /// task ends here again.
     fn hold_still(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         self.info.attention.store(true, Relaxed);
-        let mut sent = relay::flush(cx, &mut self.stream, &mut self.pending)?;
+        let mut sent = relay::flush_client(cx, &mut self.stream, &mut self.pending)?;
         if let Some(server) = &mut self.server {
             // Whether the connection is broken is found out after RESUME.
             sent &= relay::flush(cx, &mut server.stream, &mut server.pending).unwrap_or(true);
@@ -141,11 +147,13 @@ impl Client {
                 self.notified = true;
                 let mut notice = Vec::new();
                 write::notice(&mut notice, "No server connection available in postgres backend, client being queued");
-                relay::send(cx, &mut self.stream, &mut self.pending, &notice)?;
+                relay::tell(cx, &mut self.stream, &mut self.pending, &notice)?;
                 self.set_deadline(now);
                 Ok(())
             }
-            Phase::Linked if over(self.transaction_started, settings.transaction_timeout) => {
+            Phase::Linked | Phase::Leaving(_)
+                if over(self.transaction_started, settings.transaction_timeout) =>
+            {
                 Err(Refusal::protocol("transaction timeout").into())
             }
             Phase::Linked if self.is_between_statements() => {
@@ -155,9 +163,10 @@ impl Client {
                     Err(Refusal::protocol("idle transaction timeout").into())
                 }
             }
-            Phase::Linked if over(self.request_started, settings.query_timeout) => {
+            Phase::Linked | Phase::Leaving(_) if over(self.request_started, settings.query_timeout) => {
                 Err(Refusal::new(sqlstate::QUERY_CANCELED, "query timeout").into())
             }
+            Phase::Leaving(departure) => Err(departure.end()),
             Phase::Linked => {
                 self.set_deadline(now);
                 Ok(())
@@ -215,7 +224,7 @@ impl Client {
             &Refusal::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request"),
         );
         write::ready_for_query(&mut answer, b'I');
-        relay::send(cx, &mut self.stream, &mut self.pending, &answer)?;
+        relay::tell(cx, &mut self.stream, &mut self.pending, &answer)?;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use super::super::relay::{self, Scratch};
 use super::super::server::Server;
 use super::super::shared::Lifecycle;
 use super::super::worker;
+use super::leaving::EOF;
 use super::{Client, End, Phase};
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
@@ -100,13 +101,13 @@ impl Client {
 
     /// Notices that a waiting client has gone; keeps what it pipelines meanwhile, up to a point.
     fn read_waiting(&mut self, cx: &mut Context<'_>, read: &mut [u8]) -> Poll<End> {
-        while self.carry.len() < read.len() {
+        while self.carry.len() < read.len() && !self.has_gone {
             match ready!(relay::receive(cx, &mut self.stream, read)) {
                 Ok(Some(n)) => {
                     self.stats.received.add(n as u64);
                     self.carry.extend_from_slice(&read[..n]);
                 }
-                Ok(None) => return Poll::Ready(End::Gone("client unexpected eof")),
+                Ok(None) => return Poll::Ready(End::Gone(EOF)),
                 Err(error) => return Poll::Ready(error.into()),
             }
         }

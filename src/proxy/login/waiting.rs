@@ -62,8 +62,9 @@ impl Newcomer {
             }
             match queued.waiter.poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                // Nobody holds a place for a client that has given up.
-                Poll::Pending => self.stream.poll_closed(cx).map(|()| None),
+                // Nobody holds a place for a client that has given up. One that has sent its requests already has not.
+                Poll::Pending if self.received.is_empty() => self.stream.poll_closed(cx).map(|()| None),
+                Poll::Pending => Poll::Pending,
             }
         });
         let limits = [

@@ -307,3 +307,30 @@ fn what_nobody_asked_for_is_an_error() {
     assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Forward), "it ends a transaction");
     assert!(p.is_tainted() && !p.is_spent());
 }
+
+#[test]
+fn a_client_that_leaves_is_owed_its_last_whole_batch() {
+    let behind = |messages: &[Expect], is_cut| {
+        let mut p = Pipeline::default();
+        send(&mut p, messages);
+        p.behind_last_batch(is_cut)
+    };
+    assert_eq!(behind(&[], false), None);
+    assert_eq!(behind(&[], true), None);
+    assert_eq!(behind(&[Query], false), Some(0));
+    assert_eq!(behind(&[Query], true), None, "the query itself is not whole");
+    assert_eq!(behind(&[Query, Query], true), Some(1));
+    assert_eq!(behind(&[Parse, Bind, Execute], false), None, "it would be rolled back");
+    assert_eq!(behind(&[Parse, Bind, Execute, Sync, Parse, Bind], false), Some(2));
+    assert_eq!(behind(&[Query, CopyEnd], false), Some(0), "the end of COPY data is not answered");
+    let mut p = Pipeline::default();
+    send(&mut p, &[Query, CopyEnd]);
+    assert!(!p.awaits_copy_data());
+    receive(&mut p, &["G"]);
+    assert!(!p.awaits_copy_data() && p.len() == 1);
+    receive(&mut p, &["C", "ZI"]);
+    assert!(p.len() == 0);
+    send(&mut p, &[Query]);
+    receive(&mut p, &["G"]);
+    assert!(p.awaits_copy_data());
+}
