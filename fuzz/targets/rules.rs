@@ -13,24 +13,22 @@ use super::bytes::{Bytes, texts};
 /// `userlist.txt`.
 pub(super) fn userlist(input: &[u8]) {
     let text = Bytes(input).text();
-    match list::parse(&text) {
-        Err(error) => {
-            let line = text.lines().nth(error.line - 1).unwrap();
-            assert!(error.column <= line.len() + 1, "{error}");
-        }
-        Ok(users) => {
-            let quote = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-            let plain = users.iter().filter_map(|(user, secret)| match secret {
-                Secret::Plain(password) => Some((user, password)),
-                _ => None,
-            });
-            let written: String =
-                plain.clone().map(|(u, p)| format!("{} {}\n", quote(u), quote(p))).collect();
-            let again = list::parse(&written).unwrap();
-            assert!(again.iter().map(|(user, _)| user).eq(plain.map(|(user, _)| user)));
-            assert!(again.iter().all(|user| users.contains(user)));
-        }
+    let (users, errors) = list::parse(&text);
+    for error in &errors {
+        let line = text.lines().nth(error.line - 1).unwrap();
+        assert!(error.column <= line.len() + 1, "{error}");
     }
+    assert!(users.len() + errors.len() <= text.lines().count());
+    let quote = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let plain = users.iter().filter_map(|(user, secret)| match secret {
+        Secret::Plain(password) => Some((user, password)),
+        _ => None,
+    });
+    let written: String = plain.clone().map(|(u, p)| format!("{} {}\n", quote(u), quote(p))).collect();
+    let (again, errors) = list::parse(&written);
+    assert!(errors.is_empty());
+    assert!(again.iter().map(|(user, _)| user).eq(plain.map(|(user, _)| user)));
+    assert!(again.iter().all(|user| users.contains(user)));
 }
 
 /// What is wrong is in the text.

@@ -17,30 +17,39 @@ pub struct UserlistError {
     pub message: &'static str,
 }
 
-/// Reads the file's text. Empty lines and those that begin with `;` are skipped, as is whatever follows the second
-/// string of a line. Inside quotes `""` stands for `"`. The last line for a user counts.
-pub fn parse(text: &str) -> Result<Vec<(String, Secret)>, UserlistError> {
-    let mut users = Vec::new();
+/// What a file says: users and their secrets, and the lines that say nothing.
+pub type Userlist = (Vec<(String, Secret)>, Vec<UserlistError>);
+
+/// Reads the file's text. Empty lines and those that begin with `;` are skipped, as are byte order marks and whatever follows
+/// the second string of a line. Inside quotes `""` stands for `"`. The last line for a user counts. What is no such line is
+/// left out, the others count.
+pub fn parse(text: &str) -> Userlist {
+    let (mut users, mut errors) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
-        let start = line.trim_start();
+        let start = line.trim_start_matches('\u{feff}').trim_start();
         if start.is_empty() || start.starts_with(';') {
             continue;
         }
-        let fail = |rest: &str, message| UserlistError {
-            line: index + 1,
-            column: line.len() - rest.len() + 1,
-            message,
-        };
-        let (user, rest) =
-            quoted(start).map_err(|rest| fail(rest, "expected a user name in double quotes"))?;
-        if user.is_empty() || user.len() > MAX_NAME {
-            return Err(fail(start, "user name is empty or too long"));
+        match parse_line(start) {
+            Ok((user, secret)) => users.push((user, Secret::parse(&secret))),
+            Err((rest, message)) => {
+                let column = line.len() - rest.len() + 1;
+                errors.push(UserlistError { line: index + 1, column, message });
+            }
         }
-        let rest = rest.trim_start();
-        let (secret, _) = quoted(rest).map_err(|rest| fail(rest, "expected a password in double quotes"))?;
-        users.push((user, Secret::parse(&secret)));
     }
-    Ok(users)
+    (users, errors)
+}
+
+/// User and password; in case of an error, where that was found.
+fn parse_line(line: &str) -> Result<(String, String), (&str, &'static str)> {
+    let (user, rest) = quoted(line).map_err(|rest| (rest, "expected a user name in double quotes"))?;
+    if user.is_empty() || user.len() > MAX_NAME {
+        return Err((line, "user name is empty or too long"));
+    }
+    let rest = rest.trim_start();
+    let (secret, _) = quoted(rest).map_err(|rest| (rest, "expected a password in double quotes"))?;
+    Ok((user, secret))
 }
 
 /// A string in double quotes and what follows it; in case of an error, where that was found.
@@ -73,7 +82,8 @@ mod tests {
         let text = format!(
             "\"me\" \"se\"\"cret\" ignored\n\n ; comment\n\t\"a\"\"b\"\"\" \"\"\n\"long\" \"{long}\"\n"
         );
-        let users = parse(&text).unwrap();
+        let (users, errors) = parse(&text);
+        assert!(errors.is_empty());
         let plain = |text: &str| Secret::parse(text);
         assert_eq!(users[0], ("me".into(), plain("se\"cret")));
         assert_eq!(users[1], ("a\"b\"".into(), plain("")));
@@ -83,7 +93,7 @@ mod tests {
 
     #[test]
     fn errors_say_where() {
-        let error = |text| parse(text).map(drop).unwrap_err();
+        let error = |text| parse(text).1.remove(0);
         assert_eq!(
             error("\n  me secret").to_string(),
             "line 2, column 3: expected a user name in double quotes"
@@ -91,6 +101,23 @@ mod tests {
         assert_eq!(error("\"me\" secret").column, 6);
         assert_eq!(error("\"me\" \"secret").column, 6);
         assert_eq!(error("\"\" \"x\"").line, 1);
+    }
+
+    #[test]
+    fn lines_that_are_none_take_no_others_along() {
+        let long = "x".repeat(129);
+        let text = format!(
+            "\u{feff}\"a\" \"1\"\r\n# note\r\n\"b\" \"2\" \t\r\n\u{feff};\n\"c\" 3\n\"d\"\n\"{long}\" \"5\"\n  \"e\"\"6\"\n\"f\" \"7\"\r"
+        );
+        let (users, errors) = parse(&text);
+        let names: Vec<_> = users.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "f"]);
+        assert_eq!(users[1].1, Secret::parse("2"));
+        let places: Vec<_> = errors.iter().map(|error| (error.line, error.column)).collect();
+        assert_eq!(places, [(2, 1), (5, 5), (6, 4), (7, 1), (8, 9)]);
+        for nothing in ["", "\n", "\u{feff}", "\u{feff}\r\n", "; \"a\" \"b\""] {
+            assert_eq!(parse(nothing), (vec![], vec![]), "{nothing:?}");
+        }
     }
 
     proptest! {

@@ -27,8 +27,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// Reads the files. As in PgBouncer an `auth_file` that cannot be opened is worth a warning, and so is a bad line of
-    /// the HBA or the ident file, which is left out; what cannot be understood or would let nobody in is an error.
+    /// Reads the files. As in PgBouncer an `auth_file` that cannot be opened is worth a warning, and so is a bad line of it or
+    /// of the HBA or the ident file, which is left out; what would let nobody in is an error.
     pub fn read(config: &Config) -> Result<(Self, Vec<Problem>), ConfigError> {
         let mut access = Self::default();
         let mut warnings = Vec::new();
@@ -54,9 +54,9 @@ impl Access {
         let mut add = |name, secret| self.accounts.insert(name, Arc::new(Account::new(secret)));
         let file = Path::new(&config.settings.auth_file);
         if !config.settings.auth_file.is_empty() {
-            let read = if file.is_dir() { read_user_files(file).map(Ok) } else { read_userlist(file) };
+            let read = if file.is_dir() { read_user_files(file) } else { read_userlist(file, warnings) };
             match read {
-                Ok(users) => users?.into_iter().for_each(|(name, secret)| drop(add(name, secret))),
+                Ok(users) => users.into_iter().for_each(|(name, secret)| drop(add(name, secret))),
                 Err(error) => {
                     let file = file.display();
                     warnings.push(Problem::general(format!("could not open auth_file {file}: {error}")));
@@ -90,13 +90,23 @@ impl Access {
 
 type Users = Vec<(String, Secret)>;
 
-fn read_userlist(file: &Path) -> std::io::Result<Result<Users, ConfigError>> {
+/// So many lines of an `auth_file` are complained about, and how many there are besides.
+const MOST_WARNINGS: usize = 10;
+
+fn read_userlist(file: &Path, warnings: &mut Vec<Problem>) -> std::io::Result<Users> {
     let text = std::fs::read(file)?;
-    Ok(userlist::parse(&String::from_utf8_lossy(&text)).map_err(|error| {
+    let (users, errors) = userlist::parse(&String::from_utf8_lossy(&text));
+    warnings.extend(errors.iter().take(MOST_WARNINGS).map(|error| {
+        // The line itself may be a secret.
         let origin = Origin::new(file, error.line, error.column, "");
-        let problem = Problem::at(&origin, error.message);
-        ConfigError::one(problem.hint("each line is \"user\" \"password\", both in double quotes"))
-    }))
+        Problem::at(&origin, format!("auth_file: {}, the line is left out", error.message))
+            .hint("each line is \"user\" \"password\", both in double quotes; a comment begins with ;")
+    }));
+    if let more @ 1.. = errors.len().saturating_sub(MOST_WARNINGS) {
+        let file = file.display();
+        warnings.push(Problem::general(format!("auth_file {file}: {more} more lines are left out")));
+    }
+    Ok(users)
 }
 
 /// A folder with one file per user, named as the user, the secret in it: so Kubernetes mounts Secrets. Hidden files are

@@ -243,10 +243,12 @@ impl Reader {
     fn userlist(&mut self) -> Result<(), ConfigError> {
         let name = "PGBOUNCER_USERLIST";
         let Some(text) = self.get(name) else { return Ok(()) };
-        let users = userlist::parse(&text.replace("\\n", "\n")).map_err(|error| {
+        let (users, errors) = userlist::parse(&text.replace("\\n", "\n"));
+        if let Some(error) = errors.first() {
             let problem = Problem::at(&Origin::variable(name), error.to_string());
-            ConfigError::one(problem.hint("each line is \"user\" \"password\", both in double quotes"))
-        })?;
+            let hint = "each line is \"user\" \"password\", both in double quotes";
+            return Err(ConfigError::one(problem.hint(hint)));
+        }
         self.passwords.extend(users);
         Ok(())
     }

@@ -90,7 +90,7 @@ settings! {
     admin_users: Vec<String> = "", Reload, Works, "Users who may do everything at the console.";
     application_name_add_host: bool = "0", Reload, Works, "Add the client's address to application_name.";
     auth_dbname: String = "", Reload, Works, "Database in which auth_query runs.";
-    auth_file: String = "", Reload, Works, "File of users and secrets, or a folder with one file per user: its name the user, its text the secret.";
+    auth_file: String = "", Reload, Works, "File of users and secrets, or a folder with one file per user: its name the user, its text the secret. A line that is none is left out, with a warning.";
     auth_hba_file: String = "", Reload, Works, "File of rules for auth_type=hba.";
     auth_ident_file: String = "", Reload, Works, "File of user name maps.";
     auth_ldap_options: String = "", Reload, Works, "Options for auth_type=ldap.";
