@@ -1,6 +1,7 @@
 //! A server connection: what it carries while it moves between pool and clients.
 
 mod ask;
+mod connect_query;
 mod login;
 mod open;
 mod probe;

@@ -1,7 +1,7 @@
 //! How the proxy logs in to a server.
 
-use super::ConnectError;
 use super::ask::{MAX_MESSAGE, ask};
+use super::{ConnectError, connect_query};
 use crate::auth::scram::ChannelBinding;
 use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
 use crate::error::{Refusal, sqlstate};
@@ -78,7 +78,9 @@ pub(super) async fn login(
     if !own.is_empty() {
         return Ok((stream, parameters));
     }
-    connect_query(&mut stream, &settings.connect_query, &mut parameters).await?;
+    if !settings.connect_query.is_empty() {
+        connect_query::run(&mut stream, info, &settings.connect_query, &mut parameters).await?;
+    }
     unreported_parameters(&mut stream, &settings.track_extra_parameters, &mut parameters).await;
     Ok((stream, parameters))
 }
@@ -121,29 +123,6 @@ pub(in crate::proxy) async fn encrypt_to(
         .map_err(|error| ConnectError::Unreachable(format!("TLS handshake error: {error}")))?;
     let hash = stream.peer_certificate().and_then(certificate::end_point_hash);
     Ok((Some(description), hash.map_or(ChannelBinding::None, ChannelBinding::ServerEndPoint)))
-}
-
-/// `connect_query`: runs once, before any client has the connection.
-async fn connect_query(
-    stream: &mut Stream,
-    sql: &str,
-    parameters: &mut Parameters,
-) -> Result<(), ConnectError> {
-    if sql.is_empty() {
-        return Ok(());
-    }
-    let mut message = Vec::new();
-    write::query(&mut message, sql.as_bytes());
-    let report = |tag: u8, body: &[u8]| match tag {
-        b'S' => forward::login_parameter(parameters, body).map_err(|e| e.to_string()),
-        _ => Ok(()),
-    };
-    ask(stream, message, report).await.map(drop).map_err(|error| {
-        ConnectError::Refused(Refusal::new(
-            sqlstate::CANNOT_CONNECT,
-            format!("connect_query failed: {error}"),
-        ))
-    })
 }
 
 /// `track_extra_parameters`: what the server does not report has to be asked for, once.
