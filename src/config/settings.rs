@@ -87,7 +87,7 @@ macro_rules! settings {
 use Status::{Accepted, Works};
 
 settings! {
-    admin_users: Vec<String> = "", Reload, Works, "Users who may do everything at the console.";
+    admin_users: Vec<String> = "", Reload, Works, "Users who may do everything at the console, separated by commas or blanks.";
     application_name_add_host: bool = "0", Reload, Works, "Add the client's address to application_name.";
     auth_dbname: String = "", Reload, Works, "Database in which auth_query runs.";
     auth_file: String = "", Reload, Works, "File of users and secrets, or a folder with one file per user: its name the user, its text the secret. A line that is none is left out, with a warning.";
@@ -123,7 +123,7 @@ settings! {
     http_listen_addr: String = "127.0.0.1", Restart, Works, "Address of the HTTP listener for metrics and probes.";
     http_port: u16 = "9127", Restart, Works, "Port of the HTTP listener; 0 turns it off.";
     idle_transaction_timeout: Duration = "0", Reload, Works, "Seconds a transaction may be idle; 0 means forever.";
-    ignore_startup_parameters: Vec<String> = "", Reload, Works, "Startup parameters that are accepted and ignored.";
+    ignore_startup_parameters: Vec<String> = "", Reload, Works, "Startup parameters that are accepted and ignored, separated by commas or blanks.";
     io_uring: bool = "1", Restart, Works, "Move the clients' and servers' bytes by io_uring where the kernel permits it (Linux 6.1, and no seccomp filter against it, as containers have by default); otherwise, and for TLS connections, by epoll.";
     job_name: String = "pgbouncer", Restart, Accepted("only shown"), "Name of a Windows service.";
     listen_addr: String = "", Restart, Works, "Addresses to listen on, comma-separated; * means all, empty means Unix sockets only.";
@@ -183,7 +183,7 @@ settings! {
     service_name: String = "", Restart, Accepted("only shown"), "The same as job_name.";
     so_reuseport: bool = "0", Restart, Works, "Let several processes listen on the same port.";
     stats_period: u32 = "60", Reload, Works, "Seconds over which averages are taken.";
-    stats_users: Vec<String> = "", Reload, Works, "Users who may look around at the console.";
+    stats_users: Vec<String> = "", Reload, Works, "Users who may look around at the console, separated by commas or blanks.";
     suspend_timeout: Duration = "10", Reload, Works, "Seconds SUSPEND may take before it closes the clients it cannot suspend; 0 means any time.";
     syslog: bool = "0", Reload, Works, "Log to the local syslog, too.";
     syslog_facility: String = "daemon", Reload, Works, "Facility for syslog: auth, authpriv, daemon, user, or local0 to local7.";

@@ -33,6 +33,11 @@ impl Value for Vec<String> {
     }
 }
 
+/// Whether a list names this. Blanks separate names as commas do, as far as they are not part of the name.
+pub fn names(list: &[String], name: &str) -> bool {
+    list.iter().any(|part| part == name || part.split_whitespace().any(|word| word == name))
+}
+
 /// Ports, comma-separated: one for all hosts, or one for each.
 impl Value for Vec<u16> {
     const KIND: &'static str = "ports";
@@ -286,6 +291,17 @@ mod tests {
             assert!(integer(text).is_err(), "{text}");
         }
         assert!(u32::parse("-1").is_err() && u16::parse("65536").is_err());
+    }
+
+    #[test]
+    fn blanks_separate_names_as_commas_do() {
+        let list = <Vec<String> as Value>::parse(" one two\tthree,four , five six ").unwrap();
+        for name in ["one", "two", "three", "four", "five", "six", "five six"] {
+            assert!(names(&list, name), "{name}");
+        }
+        for name in ["", " ", "on", "wo", "one,two", "four,", "six seven"] {
+            assert!(!names(&list, name), "{name}");
+        }
     }
 
     #[test]

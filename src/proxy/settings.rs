@@ -14,6 +14,7 @@ use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
 use crate::clock;
 use crate::config::settings::{self, Change};
+use crate::config::value::names;
 use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, UserConfig};
 use crate::error::{Refusal, sqlstate};
 use crate::net::resolve::Ttl;
@@ -403,12 +404,12 @@ pub fn inherit_credential(pool: &Pool, inherited: Credential) {
 
 /// Whether somebody may do everything at the console.
 pub fn is_admin(config: &Config, user: &str) -> bool {
-    config.settings.admin_users.iter().any(|name| name == user)
+    names(&config.settings.admin_users, user)
 }
 
 /// Whether somebody may look around at the console.
 pub fn is_stats_user(config: &Config, user: &str) -> bool {
-    config.settings.stats_users.iter().any(|name| name == user)
+    names(&config.settings.stats_users, user)
 }
 
 /// `SET key = value` at the console; says whether everything is in force, which TLS may not be. The error is for the user

@@ -28,7 +28,9 @@ impl<'a> Requested<'a> {
     /// Collects the settings of a StartupMessage, those inside `options` included, but for the ones to be ignored
     /// (setting `ignore_startup_parameters`).
     pub fn new(session: &'a Session, ignored: &[String]) -> Result<Self, Refusal> {
-        let is_ignored = |name: &[u8]| ignored.iter().any(|i| i.as_bytes().eq_ignore_ascii_case(name));
+        // Blanks separate as well as commas.
+        let ignored = || ignored.iter().flat_map(|part| part.split_whitespace());
+        let is_ignored = |name: &[u8]| ignored().any(|i| i.as_bytes().eq_ignore_ascii_case(name));
         let mut requested = Self::default();
         for (name, value) in session.parameters() {
             if requested.take_route(name, value)? {
@@ -205,6 +207,13 @@ mod tests {
             Ok(Some("a b".into()))
         );
         assert_eq!(apply(&[("options", "-c timezone=GMT"), ("TimeZone", "CET")]), Ok(Some("CET".into())));
+    }
+
+    #[test]
+    fn blanks_separate_what_is_ignored() {
+        let session = session(&[("a", "1"), ("b", "1"), ("c", "1"), ("options", "-c d=1")]);
+        let requested = Requested::new(&session, &["a b".into(), "C\td".into()]).unwrap();
+        assert_eq!(requested.apply(&reported()).unwrap(), None);
     }
 
     #[test]
