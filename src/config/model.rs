@@ -181,6 +181,11 @@ impl PeerConfig {
 }
 
 impl DatabaseConfig {
+    /// Its own `server_lifetime`; as in PgBouncer 0 means that it has none.
+    pub fn server_lifetime(&self) -> Option<Duration> {
+        self.server_lifetime.filter(|lifetime| !lifetime.is_zero())
+    }
+
     /// Hosts and their ports.
     pub fn hosts(&self) -> Vec<(String, u16)> {
         let socket_dir = [DEFAULT_SOCKET_DIR.to_owned()];
@@ -342,10 +347,20 @@ impl Builder {
 
     fn database(&mut self, name: String, pairs: Vec<(String, String, Origin)>, origin: &Origin) {
         let mut database = DatabaseConfig::default();
+        let mut secret = origin.clone();
         for (key, value, origin) in pairs {
+            if key == "password" {
+                secret = origin.clone();
+            }
             let key = if key == "reserve_pool" { "reserve_pool_size".to_owned() } else { key };
             let set = database.set(&key, &value);
             self.outcome(set, &format!("database {name}"), &key, &value, DatabaseConfig::KEYS, &origin);
+        }
+        if database.user.is_none() && database.password.take().is_some() {
+            let problem =
+                Problem::at(&secret, format!("database {name}: password has no effect without user"));
+            let hint = "servers are logged in to as the client's own user, with the secret that auth_file or auth_query has";
+            self.warnings.push(problem.hint(hint));
         }
         let hosts = database.hosts().len();
         let ports = ("ports", database.port.as_ref().map_or(1, Vec::len));

@@ -79,7 +79,7 @@ fn database_row(shared: &Shared, database: &Database) -> Row {
         cell(d.pool_size.unwrap_or(s.default_pool_size)),
         cell(d.min_pool_size.unwrap_or(s.min_pool_size)),
         cell(d.reserve_pool_size.unwrap_or(s.reserve_pool_size)),
-        cell(d.server_lifetime.unwrap_or(s.server_lifetime).as_secs()),
+        cell(d.server_lifetime().unwrap_or(s.server_lifetime).as_secs()),
         d.pool_mode.map(|mode| mode.show()),
         several.then(|| d.load_balance_hosts.map_or("round-robin".to_owned(), |balance| balance.show())),
         cell(database.servers.max()),
