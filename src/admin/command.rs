@@ -117,7 +117,7 @@ pub(super) async fn execute(
         Command::Reconnect(name) => {
             log("RECONNECT", name.as_deref());
             for database in databases(shared, name.as_deref(), "reconnect")? {
-                settings::close_servers(shared, &database.name, "obsolete connection");
+                settings::renew_servers(shared, &database.name, "obsolete connection");
             }
             "RECONNECT"
         }

@@ -52,7 +52,7 @@ pub async fn run(shared: Arc<Shared>) {
         for pool in shared.pools.all() {
             let name = &pool.database.name;
             if pool.settings.load().read_write_split
-                && pool.welcome().is_some()
+                && pool.last_welcome().is_some()
                 && !watched.contains_key(name)
             {
                 let task = tokio::task::spawn_local(watch(Arc::clone(&shared), Arc::clone(&pool)));

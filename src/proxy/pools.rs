@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -156,6 +156,13 @@ pub struct PoolSettings {
     pub startup_parameters: Vec<(String, String)>,
 }
 
+/// What a server has said when it was opened.
+#[derive(Debug)]
+struct Welcome {
+    parameters: Arc<Parameters>,
+    generation: u64,
+}
+
 /// Server connections for one database and user, and the clients that use them.
 #[derive(Debug)]
 pub struct Pool {
@@ -181,7 +188,9 @@ pub struct Pool {
     /// Why the server refused the last login, and until when nobody tries again.
     pub login_error: Mutex<Option<(Refusal, Micros)>>,
     /// What servers said at the last login.
-    welcome: ArcSwapOption<Parameters>,
+    welcome: ArcSwapOption<Welcome>,
+    /// Counts how often all of its servers have become obsolete.
+    generation: AtomicU64,
     /// When the housekeeping last saw it in use.
     last_used: AtomicMicros,
 }
@@ -236,14 +245,32 @@ impl Pool {
         *self.credential.lock() = credential;
     }
 
-    /// What a new client is told of the server's parameters; `None` as long as no server was reached.
+    /// What a new client is told of the server's parameters; `None` as long as no server was reached, or none since all of them
+    /// became obsolete: defaults may be others by now.
     pub fn welcome(&self) -> Option<Arc<Parameters>> {
-        self.welcome.load_full()
+        let welcome = self.welcome.load();
+        let current = welcome.as_ref().filter(|welcome| welcome.generation == self.generation());
+        current.map(|welcome| Arc::clone(&welcome.parameters))
     }
 
-    /// A server was reached and said this.
-    pub fn set_welcome(&self, parameters: &Arc<Parameters>) {
-        self.welcome.store(Some(Arc::clone(parameters)));
+    /// What the server said that was reached last, if any was, whether or not it still holds.
+    pub fn last_welcome(&self) -> Option<Arc<Parameters>> {
+        self.welcome.load().as_ref().map(|welcome| Arc::clone(&welcome.parameters))
+    }
+
+    /// A server was reached and said this; `generation` is what it was before.
+    pub fn set_welcome(&self, parameters: &Arc<Parameters>, generation: u64) {
+        self.welcome.store(Some(Arc::new(Welcome { parameters: Arc::clone(parameters), generation })));
+    }
+
+    /// Counts how often all of its servers have become obsolete.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// All servers opened so far are obsolete, and so is what they have said.
+    pub fn begin_generation(&self) {
+        self.generation.fetch_add(1, SeqCst);
     }
 
     /// Sum of all workers' counters.
@@ -566,6 +593,7 @@ impl Pools {
             credential: Mutex::new(credential),
             login_error: Mutex::new(None),
             welcome: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
             last_used: AtomicMicros::new(clock::now()),
         });
         pool.follow_settings();

@@ -111,7 +111,7 @@ fn update_database(
         }
         database.set_cluster(new);
         // Nobody watches the old hosts any more.
-        close_servers(shared, &database.name, HOSTS_CHANGED);
+        renew_servers(shared, &database.name, HOSTS_CHANGED);
     } else {
         old.hosts.iter().zip(current.weights()).for_each(|(host, weight)| host.set_weight(weight));
     }
@@ -127,7 +127,7 @@ fn update_database(
         };
         if login(&before) != login(current) {
             tracing::info!("database {} has changed, its server connections are obsolete", database.name);
-            close_servers(shared, &database.name, HOSTS_CHANGED);
+            renew_servers(shared, &database.name, HOSTS_CHANGED);
         }
     }
 }
@@ -173,6 +173,14 @@ pub fn close_servers(shared: &Arc<Shared>, database: &str, reason: &'static str)
             idle.into_iter().for_each(|server| server.close(reason));
         }
     }
+}
+
+/// The same, because what servers have said so far, and were told, may not hold any more: new ones are asked again.
+pub fn renew_servers(shared: &Arc<Shared>, database: &str, reason: &'static str) {
+    let pools = shared.pools.all().into_iter().filter(|pool| &*pool.database.name == database);
+    // First, so that a connection that is being opened is either found below or finds this.
+    pools.for_each(|pool| pool.begin_generation());
+    close_servers(shared, database, reason);
 }
 
 /// A database by the name a client gave; made if only `*` covers it.

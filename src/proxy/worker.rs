@@ -190,10 +190,11 @@ async fn connect(shared: &Arc<Shared>, worker: usize, slot: Slot) {
     let pool = Arc::clone(&slot.pool);
     let purpose = slot.purpose;
     let lane = Arc::clone(pool.lane(purpose));
+    let generation = pool.generation();
     match server::open(shared, slot, &[]).await {
         Ok(server) => {
             *pool.login_error.lock() = None;
-            pool.set_welcome(&server.session.parameters);
+            pool.set_welcome(&server.session.parameters, generation);
             lane.connected();
             if let Some(unwanted) = lane.put_back(worker, server) {
                 unwanted.close("paused");

@@ -22,13 +22,22 @@ impl Newcomer {
         pool: &Arc<Pool>,
         user: &User,
     ) -> Result<Arc<Parameters>, Failure> {
-        if let Some(welcome) = pool.welcome() {
-            return Ok(welcome);
+        loop {
+            let cluster = pool.database.cluster();
+            // While there is no primary to be asked reads go on, and so do logins.
+            let only_reads = cluster.has_replica() && cluster.primary().is_none();
+            if let Some(welcome) = if only_reads { pool.last_welcome() } else { pool.welcome() } {
+                return Ok(welcome);
+            }
+            let server = Box::pin(self.wait_for_server(pool, &user.name)).await?;
+            // It was opened before all others became obsolete: its defaults may be old ones.
+            let is_obsolete = server.info.is_obsolete();
+            let parameters = Arc::clone(&server.session.parameters);
+            worker::give_back(&self.shared, pool, server, self.worker, false);
+            if !is_obsolete {
+                return Ok(pool.welcome().unwrap_or(parameters));
+            }
         }
-        let server = Box::pin(self.wait_for_server(pool, &user.name)).await?;
-        let parameters = Arc::clone(&server.session.parameters);
-        worker::give_back(&self.shared, pool, server, self.worker, false);
-        Ok(parameters)
     }
 
     /// Waits for a server of a pool, in its queue, as a query would.

@@ -27,6 +27,8 @@ use crate::wire::startup::Parameter;
 
 /// How often another of the servers is met that a name means before we give up, for now.
 pub const OTHERS: usize = 8;
+/// Why a connection is closed that was being opened when all others became obsolete.
+const OBSOLETE: &str = "obsolete connection";
 /// The server did not let us in within `server_connect_timeout`.
 const LOGIN_TIMEOUT: &str = "connect timeout";
 
@@ -70,6 +72,7 @@ pub async fn open(
     own: &[Parameter],
 ) -> Result<Box<Server>, (ConnectError, Slot)> {
     let cluster = slot.pool.database.cluster();
+    let generation = slot.pool.generation();
     let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
     let mut others = 0;
     let mut moves = slot.pool.database.moves();
@@ -89,6 +92,9 @@ pub async fn open(
                     let _ = info.close_needed.set(settings::HOSTS_CHANGED);
                 }
                 let slot = slot.occupied(shared, Arc::clone(&info), cluster);
+                if slot.pool.generation() != generation {
+                    let _ = info.close_needed.set(OBSOLETE);
+                }
                 return Ok(Server::new(stream, parameters, slot, info));
             }
             Err(error) => {
