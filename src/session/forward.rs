@@ -68,6 +68,8 @@ pub struct ServerSession {
     past_first: bool,
     /// One client has it for a whole session.
     exclusive: bool,
+    /// A client has it for one statement: there are no transaction blocks.
+    by_statement: bool,
     /// It has said FATAL: it ends the connection.
     has_ended: bool,
     /// … and its client has been told why.
@@ -111,6 +113,9 @@ pub enum ServerFault {
     /// It goes away, and has not seen anything of the client's.
     #[error("{0}")]
     Leaving(String),
+    /// Its client has begun a transaction block, and the pool mode is `statement`.
+    #[error("transaction blocks not allowed in statement pooling mode")]
+    Transaction,
 }
 
 impl ClientSession {
@@ -201,6 +206,11 @@ impl ServerSession {
         self.unnamed.valid = false;
         self.past_first = false;
         self.exclusive = exclusive;
+    }
+
+    /// Whether the client that has this server may not begin transaction blocks (`pool_mode = statement`).
+    pub fn refuse_blocks(&mut self, refuse: bool) {
+        self.by_statement = refuse;
     }
 
     /// Whether its client has been told that it ends the connection, and why.

@@ -76,6 +76,9 @@ pub fn server_to_client(
                         received.transactions += 1;
                         received.ddl = received.ddl.max(std::mem::take(&mut server.ddl));
                         server.past_first = true;
+                    } else if server.by_statement {
+                        // The client reads why in place of this: having read it, it would send the next statement.
+                        return Err(ServerFault::Transaction);
                     }
                 }
             }
