@@ -163,11 +163,11 @@ settings! {
     sbuf_loopcnt: u32 = "5", Reload, Accepted("connections are served fairly in another way"), "Rounds per connection before others get their turn.";
     scram_iterations: u32 = "4096", Reload, Works, "Iterations for SCRAM verifiers made from plain secrets.";
     server_check_delay: Duration = "30", Reload, Works, "Seconds of idleness after which a server is checked before use.";
-    server_check_query: String = "<empty>", Reload, Works, "Query that checks a server; `<empty>` sends an empty one, an empty value turns checks off.";
+    server_check_query: String = "<empty>", Reload, Works, "Query that checks a server; `<empty>` sends an empty one, an empty value turns checks off. A server that fails is closed and another one tried; after three the next one is used unchecked.";
     server_connect_timeout: Duration = "15", Reload, Works, "Seconds that connecting and logging in to a server may take.";
     server_fast_close: bool = "0", Reload, Works, "On RECONNECT, close servers of session pools as soon as they are outside a transaction.";
     server_idle_timeout: Duration = "600", Reload, Works, "Seconds a server connection may be idle; 0 means forever.";
-    server_lifetime: Duration = "3600", Reload, Works, "Seconds after which a server connection is closed.";
+    server_lifetime: Duration = "3600", Reload, Works, "Seconds after which a server connection is closed; 0: after it was used once.";
     server_login_retry: Duration = "15", Reload, Works, "Seconds between attempts after a server has refused a login; unreachable servers are tried sooner.";
     server_reset_query: String = "DISCARD ALL", Reload, Works, "Query that cleans a server when a session client leaves.";
     server_reset_query_always: bool = "0", Reload, Works, "Run server_reset_query in all pool modes.";

@@ -9,6 +9,7 @@
 //! it when a deadline has passed or somebody wants it closed. Here are Idle and what goes both ways while Linked; `choice` says
 //! which server it may be, `queue` is Waiting, `link` begins and ends Linked, `leaving` is what a client leaves to be done.
 
+mod check;
 mod choice;
 mod deadlines;
 mod kept;
@@ -47,6 +48,7 @@ use crate::session::command::Ddl;
 use crate::session::forward::{self, ClientSession, Context as Walk, Idle, Stop};
 use crate::session::output::Output;
 use crate::wire::write;
+use check::Check;
 use choice::{Reading, only_reads};
 use leaving::Departure;
 use retry::{Attempt, Verdict};
@@ -72,6 +74,8 @@ pub struct Client {
     untried_parameters: bool,
     /// The server has been asked something of ours first: nothing of the client's has been sent to it yet.
     preparing: bool,
+    /// … to find out whether it is in order.
+    check: Check,
     /// Nothing is sent to the server until it has answered everything so far.
     hold: bool,
     notified: bool,
@@ -164,6 +168,7 @@ impl Client {
             waiter: None,
             untried_parameters: login.untried_parameters,
             preparing: false,
+            check: Check::default(),
             hold: false,
             notified: false,
             request_started: Micros(0),
@@ -376,8 +381,8 @@ impl Client {
             let is_answered = server.session.pipeline.is_empty();
             // What is held back may depend on anything that the server says.
             if waits && (is_answered || progress && !self.preparing) {
-                if self.preparing {
-                    self.take_canonical_parameters();
+                if self.preparing && !self.is_prepared() {
+                    return Poll::Ready(Ok(()));
                 }
                 (self.hold, self.preparing) = (false, false);
                 progress = true;
@@ -556,11 +561,6 @@ impl Client {
         }
         if let Some(server) = &mut self.server {
             server.carry = scratch.vector(rest);
-            let status = server.session.pipeline.status();
-            if received.queries > 0 && status != b'I' && self.settings.pool_mode == PoolMode::Statement {
-                let words = "transaction blocks not allowed in statement pooling mode";
-                return Err(Refusal::protocol(words).into());
-            }
         }
         scratch.recycle(all);
         Ok(told?)

@@ -88,12 +88,14 @@ fn forget_idle(shared: &Shared, now: Micros) {
     }
 }
 
-/// Marks servers that have lived for `server_lifetime`, so that their clients close them when they have finished.
+/// Marks servers that have lived for `server_lifetime`, so that their clients close them when they have finished. If that is
+/// zero their clients mark them.
 fn end_lifetimes(shared: &Shared, pools: &[Arc<Pool>], now: Micros) {
     let key = |database: &Arc<str>, user: &Arc<str>| (Arc::clone(database), Arc::clone(user));
     let lifetimes: HashMap<_, _> = pools
         .iter()
         .map(|p| (key(&p.database.name, &p.user.name), p.settings.load().server_lifetime))
+        .filter(|(_, lifetime)| !lifetime.is_zero())
         .collect();
     for server in shared.servers.iter() {
         let lifetime = lifetimes.get(&key(&server.database, &server.user));
@@ -128,6 +130,9 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
                 reason.to_owned()
             } else if let Err(reason) = server.drain_idle(now, &mut scrap) {
                 reason
+            } else if server.used && settings.server_lifetime.is_zero() {
+                // It was zero only after the last use.
+                SERVER_LIFETIME.to_owned()
             } else if !settings.server_idle_timeout.is_zero()
                 && now.since(server.idle_since) >= settings.server_idle_timeout
                 && open > settings.min_pool_size

@@ -15,7 +15,7 @@ pub use self::ask::Rows;
 pub(super) use self::login::{encrypt, encrypt_to};
 pub use self::open::{ConnectError, OTHERS, move_in, open};
 pub use self::probe::Probe;
-use super::info::ServerInfo;
+use super::info::{SERVER_LIFETIME, ServerInfo};
 use super::pools::{Pool, Slot};
 use crate::clock::{self, Micros};
 use crate::net::stream::Stream;
@@ -100,6 +100,15 @@ impl Server {
     pub fn is_unwatched(&self) -> bool {
         let watched = self.slot.host().map_or(0, |(cluster, host)| cluster.hosts[host].instance());
         self.purpose != Purpose::Write && watched != 0 && self.info.instance.load(Relaxed) != watched
+    }
+
+    /// Somebody gets it who sends it queries. If the lifetime of servers is zero, nobody will after that.
+    #[inline]
+    pub fn begin_use(&mut self, server_lifetime: Duration) {
+        self.used = true;
+        if server_lifetime.is_zero() {
+            let _ = self.info.close_needed.set(SERVER_LIFETIME);
+        }
     }
 
     /// Closes the connection and logs why.

@@ -16,6 +16,7 @@ mod console;
 mod console_commands;
 mod console_protocol;
 mod drivers;
+mod drop_in;
 mod failover;
 mod hostile;
 mod integrity;

@@ -68,10 +68,32 @@ fn statement_mode_refuses_transactions() {
     run(async {
         let mut raw = pooler.raw().await;
         assert_eq!(raw.value("SELECT 1").await, "1");
-        assert_eq!(raw.tags(&query("BEGIN")).await, "CZ");
-        let error = raw.receive().await.unwrap();
-        assert_eq!(error.field('M'), "transaction blocks not allowed in statement pooling mode");
-        assert_eq!(raw.receive().await, None);
+        // Why comes in place of ReadyForQuery: who has read that sends the next statement, and reads no more.
+        let blocks = [
+            (query("BEGIN"), "CE"),
+            (query("SELECT 1; BEGIN; SELECT 2"), "TDCCTDCE"),
+            (query("BEGIN; SELECT 1/0"), "CEE"),
+            ([parse("", "BEGIN"), bind(""), execute(), sync()].concat(), "12CE"),
+            ([query("BEGIN"), query("SELECT 1"), query("COMMIT")].concat(), "CE"),
+            (query("BEGIN; COMMIT; BEGIN READ ONLY"), "CCCE"),
+        ];
+        for (bytes, tags) in blocks {
+            let mut raw = pooler.raw().await;
+            raw.send(&bytes).await;
+            let messages = raw.until_ready().await;
+            assert_eq!(messages.iter().map(|m| m.tag).collect::<String>(), tags);
+            let last = messages.last().unwrap();
+            let words = "transaction blocks not allowed in statement pooling mode";
+            assert_eq!((last.field('S').as_str(), last.field('M').as_str()), ("FATAL", words));
+        }
+        // What ends with its statement is none.
+        raw.rows("CREATE TABLE IF NOT EXISTS by_statement (a int)").await;
+        let copy =
+            [query("COPY by_statement FROM STDIN"), message(b'd', b"1\n"), message(b'c', b"")].concat();
+        assert_eq!(raw.tags(&copy).await, "GCZ");
+        assert_eq!(raw.tags(&query("BEGIN; SELECT 1; COMMIT")).await, "CTDCCZ");
+        assert_eq!(raw.value("SELECT count(*) FROM by_statement").await, "1");
+        raw.rows("DROP TABLE by_statement").await;
     });
 }
 

@@ -25,15 +25,18 @@ impl Client {
         server.info.set_state(ServerState::Active);
         server.info.requested.set(now);
         self.stats.assignments.add(1);
-        server.session.attach(&self.session, self.settings.pool_mode == PoolMode::Session);
         let settings = &self.settings;
+        server.session.attach(&self.session, settings.pool_mode == PoolMode::Session);
+        server.session.refuse_blocks(settings.pool_mode == PoolMode::Statement);
         if let Some(query) = &settings.server_check_query {
-            if server.used && now.since(server.idle_since) > settings.server_check_delay {
+            let is_due = server.used && now.since(server.idle_since) > settings.server_check_delay;
+            if is_due && self.check.is_wanted() {
                 server.session.ask(query.as_bytes(), &mut server.pending);
                 self.preparing = true;
             }
         }
-        server.used = true;
+        let is_checked = self.preparing;
+        server.begin_use(settings.server_lifetime);
         if !only_reads(self.access, server.purpose) {
             // More than one batch may be sent at once, and not all of them read.
             self.attempt = None;
@@ -46,6 +49,9 @@ impl Client {
             Self::log_parameters_set(&server, at);
         }
         self.untried_parameters = false;
+        if is_checked {
+            self.check.begin(server.session.pipeline.len());
+        }
         self.server = Some(server);
     }
 
@@ -118,6 +124,9 @@ impl Client {
     }
 
     pub(super) fn server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), End> {
+        if self.has_failed_check(fault) {
+            return Ok(());
+        }
         if let Some(server) = self.server.take() {
             server.session.lose(&mut self.session);
             self.info.link.store(0, Relaxed);
@@ -133,7 +142,8 @@ impl Client {
                 self.begin_anew();
                 return Ok(());
             }
-            if self.try_on_primary("its server is of no use") {
+            let is_refused = matches!(fault, ServerFault::Transaction);
+            if !is_refused && self.try_on_primary("its server is of no use") {
                 return Ok(());
             }
         }
@@ -142,6 +152,7 @@ impl Client {
             ServerFault::Setup(why) => {
                 Refusal::new(sqlstate::PROTOCOL_VIOLATION, "invalid server parameter").detail(why.clone())
             }
+            ServerFault::Transaction => Refusal::protocol(fault.to_string()),
             other => Refusal::new(sqlstate::CONNECTION_FAILURE, format!("broken server message: {other}")),
         }
         .into())

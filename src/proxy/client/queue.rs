@@ -119,6 +119,7 @@ impl Client {
     #[cold]
     pub(super) fn begin_anew(&mut self) {
         self.preparing = false;
+        self.check.end();
         self.reading = None;
         self.attempt = None;
         self.phase = Phase::Idle;

@@ -87,6 +87,7 @@ impl Newcomer {
                 return Err(config_error("auth_query failed.").into());
             }
         };
+        server.begin_use(pool.settings.load().server_lifetime);
         worker::give_back(&self.shared, pool, server, self.worker, false);
         let Some(row) = rows.into_iter().next_back() else { return Ok(None) };
         match row.as_slice() {

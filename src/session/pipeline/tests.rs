@@ -329,7 +329,7 @@ fn a_client_that_leaves_is_owed_its_last_whole_batch() {
     receive(&mut p, &["G"]);
     assert!(!p.awaits_copy_data() && p.len() == 1);
     receive(&mut p, &["C", "ZI"]);
-    assert!(p.len() == 0);
+    assert!(p.is_empty());
     send(&mut p, &[Query]);
     receive(&mut p, &["G"]);
     assert!(p.awaits_copy_data());
