@@ -233,9 +233,6 @@ fn refuse_console(name: &str, cannot: &str) -> Result<(), Refusal> {
 }
 
 fn refuse_if_paused(shared: &Shared) -> Result<(), Refusal> {
-    if shared.is_shutting_down() {
-        return Err(Refusal::protocol("pooler is shutting down"));
-    }
     if matches!(shared.lifecycle(), Lifecycle::Paused | Lifecycle::Suspended) {
         return Err(Refusal::protocol("already suspended/paused"));
     }
@@ -265,12 +262,10 @@ async fn pause(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> 
     }
 }
 
-/// RESUME: of one database, or of whatever is not running.
+/// RESUME: of one database, or of whatever is not running. While a shutdown waits for clients those that are paused have to
+/// go on, or they would never leave; one that waits for servers has paused everything itself.
 fn resume(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
     log("RESUME", name);
-    if shared.is_shutting_down() {
-        return Err(Refusal::protocol("pooler is shutting down"));
-    }
     if let Some(name) = name {
         let database = if name == CONSOLE { None } else { Some(known(shared, name)?) };
         return match database.filter(|database| database.paused.load(Relaxed)) {
@@ -280,6 +275,9 @@ fn resume(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
             }
             None => Err(Refusal::protocol(format!("database {name} is not paused"))),
         };
+    }
+    if shared.shutdown() == Some(Shutdown::WaitForServers) {
+        return Err(Refusal::protocol("pooler is shutting down"));
     }
     if matches!(shared.lifecycle(), Lifecycle::Paused | Lifecycle::Suspended) {
         shared.set_lifecycle(Lifecycle::Active);

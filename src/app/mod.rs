@@ -236,21 +236,17 @@ async fn control(
                 None
             }
             _ = user1.recv() => {
-                tracing::info!("got SIGUSR1, pausing all activity");
-                if !shared.is_shutting_down() {
+                if shared.lifecycle() == Lifecycle::Active {
+                    tracing::info!("got SIGUSR1, pausing all activity");
                     shared.set_lifecycle(Lifecycle::Paused);
                     pause::pause_all(shared);
+                } else {
+                    tracing::info!("got SIGUSR1, but already paused/suspended");
                 }
                 None
             }
             _ = user2.recv() => {
-                if shared.is_shutting_down() {
-                    tracing::info!("got SIGUSR2 while shutting down, ignoring");
-                } else {
-                    tracing::info!("got SIGUSR2, continuing from SIGUSR1");
-                    shared.set_lifecycle(Lifecycle::Active);
-                    pause::resume_all(shared);
-                }
+                go_on(shared);
                 None
             }
             Some(request) = requests.recv() => match request {
@@ -271,7 +267,7 @@ async fn control(
                 }
                 Request::HandedOver(pid) => {
                     doors.leave();
-                    shared.set_lifecycle(Lifecycle::WaitForClients);
+                    shared.set_shutdown(Shutdown::WaitForClients);
                     systemd::handed_over(pid);
                     None
                 }
@@ -303,13 +299,28 @@ async fn control(
     Ok(())
 }
 
+/// SIGUSR2, which is RESUME.
+fn go_on(shared: &Arc<Shared>) {
+    let from = match shared.lifecycle() {
+        _ if shared.shutdown() == Some(Shutdown::WaitForServers) => {
+            return tracing::info!("got SIGUSR2 while shutting down, ignoring");
+        }
+        Lifecycle::Active => return tracing::info!("got SIGUSR2, but not paused/suspended"),
+        Lifecycle::Paused => "PAUSE",
+        Lifecycle::Suspended => "SUSPEND",
+    };
+    tracing::info!("got SIGUSR2, continuing from {from}");
+    shared.set_lifecycle(Lifecycle::Active);
+    pause::resume_all(shared);
+}
+
 fn wind_down(shared: &Arc<Shared>, cause: &str, how: Shutdown) {
     if how == Shutdown::WaitForClients {
         tracing::info!("got {cause}, shutting down, waiting for all clients disconnect");
-        shared.set_lifecycle(Lifecycle::WaitForClients);
+        shared.set_shutdown(how);
     } else {
         tracing::info!("got {cause}, shutting down, waiting for all servers connections to be released");
-        shared.set_lifecycle(Lifecycle::WaitForServers);
+        shared.set_shutdown(how);
         pause::pause_all(shared);
         // Nobody in the queue will get a server any more.
         let refusal = Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down");
@@ -320,10 +331,10 @@ fn wind_down(shared: &Arc<Shared>, cause: &str, how: Shutdown) {
 }
 
 fn is_over(shared: &Shared) -> bool {
-    match shared.lifecycle() {
-        Lifecycle::WaitForClients => !shared.clients.iter().any(|client| !client.admin),
-        Lifecycle::WaitForServers => shared.servers.is_empty(),
-        Lifecycle::Active | Lifecycle::Paused | Lifecycle::Suspended => false,
+    match shared.shutdown() {
+        Some(Shutdown::WaitForClients) => !shared.clients.iter().any(|client| !client.admin),
+        Some(Shutdown::WaitForServers) => shared.servers.is_empty(),
+        Some(Shutdown::Immediate) | None => false,
     }
 }
 

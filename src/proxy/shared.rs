@@ -68,6 +68,8 @@ pub struct Shared {
     pub mock_key: [u8; 32],
     /// What the process as a whole is doing.
     lifecycle: AtomicU8,
+    /// What its end waits for, if that has begun: a [`Shutdown`]; 0: it has not.
+    shutdown: AtomicU8,
     /// Wakes whoever waits for the process to end or the lifecycle to change.
     pub changed: tokio::sync::Notify,
     /// Asks the main task for something that needs files or sockets: RELOAD, SHUTDOWN.
@@ -115,16 +117,17 @@ pub enum Request {
 
 /// How the process is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Shutdown {
     /// At once.
-    Immediate,
-    /// When all clients have gone (SIGTERM).
+    Immediate = 1,
+    /// No new clients; ends when the last one has gone (SIGTERM).
     WaitForClients,
-    /// When all servers have been given back (SIGINT).
+    /// No new clients, and everything is paused; ends when all servers have been given back (SIGINT).
     WaitForServers,
 }
 
-/// What the process as a whole is doing.
+/// What the process as a whole is doing. A shutdown that waits is another matter: what was paused stays so, and can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Lifecycle {
@@ -132,10 +135,6 @@ pub enum Lifecycle {
     Active,
     /// PAUSE of everything.
     Paused,
-    /// No new clients; ends when the last one has gone.
-    WaitForClients,
-    /// No new clients; ends when no server is in use.
-    WaitForServers,
     /// SUSPEND: nothing is read from anybody but the console.
     Suspended,
 }
@@ -170,6 +169,7 @@ impl Shared {
             workers,
             mock_key,
             lifecycle: AtomicU8::new(Lifecycle::Active as u8),
+            shutdown: AtomicU8::new(0),
             changed: tokio::sync::Notify::new(),
             requests: OnceLock::new(),
             last_id: AtomicU64::new(0),
@@ -192,8 +192,6 @@ impl Shared {
         match self.lifecycle.load(Relaxed) {
             0 => Lifecycle::Active,
             1 => Lifecycle::Paused,
-            2 => Lifecycle::WaitForClients,
-            3 => Lifecycle::WaitForServers,
             _ => Lifecycle::Suspended,
         }
     }
@@ -228,7 +226,28 @@ impl Shared {
 
     /// Whether no new clients are taken any more.
     pub fn is_shutting_down(&self) -> bool {
-        matches!(self.lifecycle(), Lifecycle::WaitForClients | Lifecycle::WaitForServers)
+        self.shutdown().is_some()
+    }
+
+    /// How the process is about to end.
+    pub fn shutdown(&self) -> Option<Shutdown> {
+        match self.shutdown.load(Relaxed) {
+            0 => None,
+            1 => Some(Shutdown::Immediate),
+            2 => Some(Shutdown::WaitForClients),
+            _ => Some(Shutdown::WaitForServers),
+        }
+    }
+
+    /// The end begins. Clients that are suspended could not leave, so they go on; what is paused stays so.
+    pub fn set_shutdown(&self, how: Shutdown) {
+        self.shutdown.store(how as u8, Relaxed);
+        if how == Shutdown::WaitForServers {
+            self.set_lifecycle(Lifecycle::Paused);
+        } else if self.lifecycle() == Lifecycle::Suspended {
+            self.set_lifecycle(Lifecycle::Active);
+        }
+        self.changed.notify_waiters();
     }
 
     /// An ID for a client or server.

@@ -38,6 +38,7 @@ mod routing_standby;
 mod routing_state;
 mod routing_table;
 mod services;
+mod shutdown;
 mod support;
 mod systemd;
 mod takeover;

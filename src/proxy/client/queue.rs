@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use super::super::info::ClientState;
 use super::super::relay::{self, Scratch};
 use super::super::server::Server;
-use super::super::shared::Lifecycle;
+use super::super::shared::Shutdown;
 use super::super::worker;
 use super::leaving::EOF;
 use super::{Client, End, Phase};
@@ -19,7 +19,7 @@ use crate::route::cluster::Purpose;
 impl Client {
     /// Joins the queue, and has a connection opened if there may be more of them.
     pub(super) fn wait(&mut self, cx: &mut Context<'_>, purpose: Purpose, now: Micros) -> Result<(), End> {
-        if self.shared.lifecycle() == Lifecycle::WaitForServers {
+        if self.shared.shutdown() == Some(Shutdown::WaitForServers) {
             return Err(Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down").into());
         }
         let worker = self.load.worker;

@@ -82,11 +82,11 @@ async fn prepare(shared: &Arc<Shared>, channel: &mut Channel, is_first: bool) ->
     let refusal = match shared.lifecycle() {
         _ if version == 0 => Some("it speaks no version of this conversation that is known here"),
         _ if !is_first => Some("another process is taking over"),
+        _ if shared.is_shutting_down() => Some("it is shutting down"),
         Lifecycle::Active if is_paused() => Some("a database is paused"),
         Lifecycle::Active => None,
         Lifecycle::Paused => Some("it is paused"),
         Lifecycle::Suspended => Some("it is suspended"),
-        Lifecycle::WaitForClients | Lifecycle::WaitForServers => Some("it is shutting down"),
     };
     if let Some(refusal) = refusal {
         channel.send(REFUSED, refusal.as_bytes(), &[]).await?;
