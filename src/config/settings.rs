@@ -117,7 +117,7 @@ settings! {
     default_pool_size: u32 = "20", Reload, Works, "Server connections per pool; 0 means any number.";
     disable_pqexec: bool = "0", Restart, Works, "Refuse the simple query protocol.";
     dns_max_ttl: Duration = "15", Reload, Works, "Seconds a name look-up is cached.";
-    dns_nxdomain_ttl: Duration = "15", Reload, Works, "Seconds a failed name look-up is cached.";
+    dns_nxdomain_ttl: Duration = "15", Reload, Works, "Seconds a failed name look-up is cached; 0.4 at most where a connection is to be opened.";
     dns_zone_check_period: Duration = "0", Reload, Works, "Seconds after which the names of servers in use are looked up again although nobody connects, where PgBouncer asks for the serials of their zones; 0: never.";
     failover_hold_timeout: Duration = "60", Reload, Works, "Seconds for which clients that need the primary are held while there is none, with read_write_split; then they are refused. 0 means forever.";
     http_listen_addr: String = "127.0.0.1", Restart, Works, "Address of the HTTP listener for metrics and probes.";
@@ -168,7 +168,7 @@ settings! {
     server_fast_close: bool = "0", Reload, Works, "On RECONNECT, close servers of session pools as soon as they are outside a transaction.";
     server_idle_timeout: Duration = "600", Reload, Works, "Seconds a server connection may be idle; 0 means forever.";
     server_lifetime: Duration = "3600", Reload, Works, "Seconds after which a server connection is closed; 0: after it was used once.";
-    server_login_retry: Duration = "15", Reload, Works, "Seconds between attempts after a server has refused a login; unreachable servers are tried sooner.";
+    server_login_retry: Duration = "15", Reload, Works, "Seconds between attempts after a server has refused a login; unreachable ones are tried sooner, every 0.5 s while clients wait.";
     server_reset_query: String = "DISCARD ALL", Reload, Works, "Query that cleans a server when a session client leaves.";
     server_reset_query_always: bool = "0", Reload, Works, "Run server_reset_query in all pool modes.";
     server_round_robin: bool = "0", Reload, Works, "Use idle servers in turn instead of the last one used.";

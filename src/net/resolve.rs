@@ -1,11 +1,13 @@
 //! Host names of servers, looked up and remembered.
 //!
 //! The system's resolver does the work (`getaddrinfo`, so /etc/hosts and /etc/resolv.conf count); what it says is kept for
-//! `dns_max_ttl`, its failures for `dns_nxdomain_ttl`. The real TTL of a name is not known here, as in PgBouncer.
+//! `dns_max_ttl`, its failures for `dns_nxdomain_ttl`, but for half a second at most where a connection is to be opened:
+//! clients may wait for it. The real TTL of a name is not known here, as in PgBouncer.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,13 +19,19 @@ use crate::clock::{self, Micros};
 pub struct Resolver {
     names: Mutex<BTreeMap<String, Entry>>,
     ttl: Mutex<Ttl>,
+    /// Look-ups under way: a name is looked up once, however many want to know.
+    under_way: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
+
+/// How long a failure is believed by those who want a connection.
+const PATIENCE: Duration = Duration::from_millis(400);
 
 #[derive(Debug)]
 struct Entry {
     answer: Result<Vec<IpAddr>, String>,
     /// The last ones that were found.
     addresses: Vec<IpAddr>,
+    asked: Micros,
     expires: Micros,
     /// Counts connections: each starts with the next address.
     turn: usize,
@@ -86,15 +94,33 @@ impl Resolver {
     }
 
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, String> {
-        let answer = ask(host).await;
-        self.remember(host, answer.clone(), clock::now());
-        self.known(host, clock::now()).unwrap_or(answer)
+        let turn = Arc::clone(self.under_way.lock().entry(host.to_owned()).or_default());
+        let mine = turn.lock().await;
+        let answer = match self.known(host, clock::now()) {
+            // While this one waited for its turn another has asked.
+            Some(answer) => answer,
+            None => {
+                let answer = ask(host).await;
+                self.remember(host, answer.clone(), clock::now());
+                self.known(host, clock::now()).unwrap_or(answer)
+            }
+        };
+        drop(mine);
+        // The map and this task have it, if nobody else waits.
+        let mut under_way = self.under_way.lock();
+        if Arc::strong_count(&turn) == 2 {
+            under_way.remove(host);
+        }
+        answer
     }
 
     /// What is known of a name and still holds.
     fn known(&self, host: &str, now: Micros) -> Option<Result<Vec<IpAddr>, String>> {
         let mut names = self.names.lock();
-        let entry = names.get_mut(host).filter(|entry| now < entry.expires)?;
+        let holds = |entry: &&mut Entry| {
+            now < entry.expires && (entry.answer.is_ok() || now.since(entry.asked) < PATIENCE)
+        };
+        let entry = names.get_mut(host).filter(holds)?;
         let mut answer = entry.answer.clone();
         if let Ok(addresses) = &mut answer {
             let by = entry.turn % addresses.len().max(1);
@@ -112,7 +138,7 @@ impl Resolver {
         let turn = before.as_ref().map_or(0, |entry| entry.turn);
         let addresses =
             answer.clone().unwrap_or_else(|_| before.map(|entry| entry.addresses).unwrap_or_default());
-        names.insert(host.to_owned(), Entry { answer, addresses, expires: now + ttl, turn });
+        names.insert(host.to_owned(), Entry { answer, addresses, asked: now, expires: now + ttl, turn });
     }
 
     /// Everything that is known, by name.
@@ -175,10 +201,45 @@ mod tests {
         let now = clock::now();
         resolver.remember("b", Err("no".into()), now);
         assert_eq!(resolver.known("b", now), Some(Err("no".into())));
-        assert_eq!(resolver.known("b", now + TTL.failed), None);
+        assert_eq!(
+            resolver.known("b", now + PATIENCE),
+            None,
+            "whoever wants a connection does not wait longer"
+        );
+        let brief = Ttl { failed: Duration::from_millis(5), ..TTL };
+        resolver.set_ttl(brief);
+        resolver.remember("c", Err("no".into()), now);
+        assert_eq!(resolver.known("c", now + brief.failed), None);
         let snapshot = resolver.snapshot();
         assert_eq!((snapshot[0].name.as_str(), &snapshot[0].addresses), ("b", &Vec::new()));
         assert!(snapshot[0].ttl <= TTL.failed && snapshot[0].ttl > Duration::from_secs(1));
+    }
+
+    fn is_pending<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> bool {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        future.as_mut().poll(&mut cx).is_pending()
+    }
+
+    /// However many connections are to be opened the system's resolver is asked once.
+    #[tokio::test]
+    async fn a_name_is_looked_up_once_at_a_time() {
+        let resolver = resolver();
+        let asked = || resolver.names.lock().get("localhost").map(|entry| entry.asked);
+        let (mut one, mut other) =
+            (Box::pin(resolver.addresses("localhost", 5)), Box::pin(resolver.addresses("localhost", 5)));
+        assert!(is_pending(&mut one) && is_pending(&mut other));
+        one.await.unwrap();
+        let first = asked();
+        std::thread::sleep(Duration::from_millis(2));
+        other.await.unwrap();
+        assert_eq!(asked(), first);
+        assert!(resolver.under_way.lock().is_empty());
+        // One that is given up holds nobody else up.
+        resolver.names.lock().clear();
+        let mut given_up = Box::pin(resolver.addresses("localhost", 5));
+        assert!(is_pending(&mut given_up));
+        drop(given_up);
+        assert!(resolver.addresses("localhost", 5).await.is_ok() && resolver.under_way.lock().is_empty());
     }
 
     #[test]

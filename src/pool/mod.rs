@@ -142,18 +142,19 @@ impl<S> Lane<S> {
         state.failures = 0;
     }
 
-    /// A connection being opened has failed; its place is freed by its [`Place`]. `retry_at`: none is opened
-    /// before that.
-    pub fn connect_failed(&self, retry_at: impl FnOnce(u32) -> Micros) {
+    /// A connection being opened has failed; its place is freed by its [`Place`]. `retry_at`: none is opened before the
+    /// first of these moments, and none that no client waits for before the second. Gives the first.
+    pub fn connect_failed(&self, retry_at: impl FnOnce(u32) -> (Micros, Micros)) -> Micros {
         let mut state = self.state.lock();
         state.connecting -= 1;
         state.failures = state.failures.saturating_add(1);
-        state.retry_at = retry_at(state.failures);
+        (state.retry_at, state.spare_retry_at) = retry_at(state.failures);
+        state.retry_at
     }
 
-    /// Attempts to connect that failed since the last that did not.
-    pub fn failures(&self) -> u32 {
-        self.state.lock().failures
+    /// Whether connections may be opened that no client waits for.
+    pub fn may_launch_spare(&self, now: Micros) -> bool {
+        now >= self.state.lock().spare_retry_at
     }
 
     /// Whether none is open, and none will be opened for a while, for the last attempt has failed.
@@ -164,7 +165,8 @@ impl<S> Lane<S> {
 
     /// Forget earlier failures: connections may be opened at once.
     pub fn retry_now(&self) {
-        self.state.lock().retry_at = Micros(0);
+        let mut state = self.state.lock();
+        (state.retry_at, state.spare_retry_at) = (Micros(0), Micros(0));
     }
 
     /// While paused, nobody is given a server and what comes back is not kept.

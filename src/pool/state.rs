@@ -58,6 +58,8 @@ pub struct PoolState<S> {
     pub(super) failures: u32,
     /// No attempt before this.
     pub(super) retry_at: Micros,
+    /// … and none before this for connections that no client waits for.
+    pub(super) spare_retry_at: Micros,
     pub(super) paused: bool,
     /// Setting `server_round_robin`.
     pub(super) round_robin: bool,
@@ -84,6 +86,7 @@ impl<S> PoolState<S> {
             connecting: 0,
             failures: 0,
             retry_at: Micros(0),
+            spare_retry_at: Micros(0),
             paused: false,
             round_robin: false,
         }

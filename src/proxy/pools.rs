@@ -326,7 +326,7 @@ impl Pool {
         let min = settings.min_pool_size.min(most);
         let lane = self.lane(Purpose::Write);
         let mut worker = 0;
-        while lane.launch_spare(min, now) {
+        while lane.may_launch_spare(now) && lane.launch_spare(min, now) {
             let Ok(slot) = self.slot(shared, Purpose::Write) else {
                 lane.launch_denied();
                 break;

@@ -13,7 +13,7 @@ use super::pools::{Pool, Slot};
 use super::server::{self, ConnectError, Server};
 use super::shared::Shared;
 use super::takeover::{self, MovedClient};
-use crate::clock;
+use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Detached;
 use crate::net::uring;
@@ -205,20 +205,34 @@ async fn connect(shared: &Arc<Shared>, worker: usize, slot: Slot) {
         Err((error, slot)) => {
             let retry = pool.settings.load().server_login_retry;
             let refused = matches!(error, ConnectError::Refused(_));
-            let retry_at = |failures| clock::now() + if refused { retry } else { backoff(failures, retry) };
-            lane.connect_failed(retry_at);
+            let now = clock::now();
+            let retry_at = lane.connect_failed(|failures| {
+                if refused {
+                    (now + retry, now + retry)
+                } else {
+                    next_attempts(purpose, failures, retry, now)
+                }
+            });
             drop(slot);
             report_failure(shared, &pool, purpose, worker, &error);
             // Those who wait have nobody else to start the next attempt in time.
-            tokio::time::sleep(if refused { retry } else { backoff(lane.failures(), retry) }).await;
+            tokio::time::sleep(retry_at.since(clock::now())).await;
             pool.grow(shared, purpose, worker, clock::now());
         }
     }
 }
 
-/// 50 ms, doubled with each failure, up to `server_login_retry`.
-fn backoff(failures: u32, retry: Duration) -> Duration {
-    Duration::from_millis(50).saturating_mul(1 << failures.saturating_sub(1).min(12)).min(retry)
+/// The longest time between two attempts to reach the server that clients wait for: as soon as it is there again they go
+/// on.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// When the next connection may be opened after so many failures, for clients that wait and for none. It is 50 ms, doubled
+/// with each failure up to `server_login_retry`; clients that wait for a replica go to the primary meanwhile.
+fn next_attempts(purpose: Purpose, failures: u32, retry: Duration, now: Micros) -> (Micros, Micros) {
+    let doubled =
+        Duration::from_millis(50).saturating_mul(1 << failures.saturating_sub(1).min(12)).min(retry);
+    let waited_for = if purpose == Purpose::Write { doubled.min(PATIENCE) } else { doubled };
+    (now + waited_for, now + doubled)
 }
 
 fn report_failure(
@@ -315,4 +329,25 @@ pub fn login_failing(refusal: &Refusal) -> Refusal {
         sqlstate::CANNOT_CONNECT,
         format!("server login has been failing, cached error: {} (server_login_retry)", refusal.message),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_wait_have_the_server_tried_often() {
+        let now = Micros(1_000_000);
+        let retry = Duration::from_secs(15);
+        let after = |purpose, failures, retry| {
+            let (waited_for, spare) = next_attempts(purpose, failures, retry, now);
+            [waited_for.since(now), spare.since(now)].map(|time| time.as_millis())
+        };
+        assert_eq!(after(Purpose::Write, 1, retry), [50, 50]);
+        assert_eq!(after(Purpose::Write, 4, retry), [400, 400]);
+        assert_eq!(after(Purpose::Write, 5, retry), [500, 800]);
+        assert_eq!(after(Purpose::Write, u32::MAX, retry), [500, 15_000]);
+        assert_eq!(after(Purpose::Write, u32::MAX, Duration::from_millis(100)), [100, 100]);
+        assert_eq!(after(Purpose::Read(0), 9, retry), [12_800, 12_800]);
+    }
 }

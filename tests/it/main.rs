@@ -9,6 +9,7 @@
 
 mod access;
 mod cancel;
+mod coming_back;
 mod command_line;
 mod configuration;
 mod consistency;

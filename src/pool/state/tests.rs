@@ -100,7 +100,7 @@ fn after_a_failure_one_at_a_time_and_not_too_soon() {
         lane.wait(waiter(0, n));
     }
     assert!(lane.launch(&sizes(3, 0), Micros(1)).is_some());
-    lane.connect_failed(|failures| Micros(1 + 100 * u64::from(failures)));
+    lane.connect_failed(|failures| (Micros(1 + 100 * u64::from(failures)), Micros(1)));
     assert!(lane.launch(&sizes(3, 0), Micros(100)).is_none());
     assert!(lane.launch(&sizes(3, 0), Micros(101)).is_some());
     assert!(lane.launch(&sizes(3, 0), Micros(101)).is_none());
