@@ -1,44 +1,86 @@
 //! `/metrics`: the names of prometheus-community's pgbouncer_exporter, so that dashboards made for it go on working,
 //! and what PgBouncer has no figures for under `pgweir_`.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::show::{PoolLoad, VERSION, by_name};
+use super::show::{PoolLoad, ServerCounts, VERSION, by_name};
 use crate::clock::{self, Micros};
 use crate::config::value::Value;
 use crate::metrics::exposition::{Page, seconds};
-use crate::metrics::stats::Totals;
+use crate::metrics::stats::{HistogramTotals, Totals};
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::settings;
-use crate::proxy::shared::Shared;
+use crate::proxy::shared::{CONSOLE, Shared};
 use crate::route::host::{Host, Role};
 
-/// Renders the page.
-pub(super) fn render(shared: &Shared) -> String {
-    let mut page = Page::default();
-    process(shared, &mut page);
-    databases(shared, &mut page);
-    stats(shared, &mut page);
-    pools(shared, &mut page);
-    histograms(shared, &mut page);
-    hosts(shared, &mut page);
-    page.finish()
+/// Roughly how long a piece of the page is; a sample more at most.
+const PIECE: usize = 16 * 1024;
+/// How many pools or servers are looked at before the thread may do something else.
+const AT_ONCE: usize = 64;
+
+/// What takes the page, piece by piece.
+pub(super) trait Sink {
+    /// Takes the next piece; returns when there is room for another.
+    async fn take(&mut self, piece: &str) -> io::Result<()>;
 }
 
-fn process(shared: &Shared, page: &mut Page) {
-    let config = shared.config.load();
+/// The page in the making.
+struct Pieces<'a, S> {
+    page: Page,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Pieces<'_, S> {
+    fn metric(&mut self, name: &str, kind: &str, help: &str) {
+        self.page.metric(name, kind, help);
+    }
+
+    async fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) -> io::Result<()> {
+        self.page.sample(name, labels, value);
+        self.send(PIECE).await
+    }
+
+    /// Sends what there is, if it is as much as this, and lets others have the thread.
+    async fn send(&mut self, least: usize) -> io::Result<()> {
+        if self.page.text().len() < least {
+            return Ok(());
+        }
+        self.sink.take(self.page.text()).await?;
+        self.page.clear();
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+/// Makes the page. No more of it than a piece is in memory at a time, and a few figures for each pool; after each piece the
+/// thread has time for others.
+pub(super) async fn render<S: Sink>(shared: &Shared, sink: &mut S) -> io::Result<()> {
+    let mut page = Pieces { page: Page::default(), sink };
+    let all = by_name(shared);
+    process(shared, all.len(), &mut page).await?;
+    databases(shared, &mut page).await?;
+    stats(shared, &all, &mut page).await?;
+    pools(shared, &all, &mut page).await?;
+    histograms(&all, &mut page).await?;
+    hosts(shared, &mut page).await?;
+    page.send(1).await
+}
+
+async fn process<S: Sink>(shared: &Shared, pools: usize, page: &mut Pieces<'_, S>) -> io::Result<()> {
+    let config = shared.config.load_full();
     page.metric("pgbouncer_up", "gauge", "The pooler answers.");
-    page.sample("pgbouncer_up", &[], 1.0);
+    page.sample("pgbouncer_up", &[], 1.0).await?;
     page.metric("pgbouncer_version_info", "gauge", "The version of the pooler.");
-    page.sample("pgbouncer_version_info", &[("version", VERSION)], 1.0);
+    page.sample("pgbouncer_version_info", &[("version", VERSION)], 1.0).await?;
     let connected: usize = shared.workers.iter().map(|worker| worker.load.load(Relaxed)).sum();
     let clients = shared.clients.len();
     for (name, help, value) in [
         ("pgbouncer_databases", "Databases.", shared.pools.databases().len()),
         ("pgbouncer_users", "Users.", shared.pools.users().len()),
-        ("pgbouncer_pools", "Pools.", by_name(shared).len()),
+        ("pgbouncer_pools", "Pools.", pools),
         ("pgbouncer_used_clients", "Clients that are logged in.", clients),
         ("pgbouncer_login_clients", "Clients that are logging in.", connected.saturating_sub(clients)),
         ("pgbouncer_used_servers", "Server connections.", shared.servers.len()),
@@ -59,12 +101,13 @@ fn process(shared: &Shared, page: &mut Page) {
         ),
     ] {
         page.metric(name, "gauge", help);
-        page.sample(name, &[], value as f64);
+        page.sample(name, &[], value as f64).await?;
     }
+    Ok(())
 }
 
-fn databases(shared: &Shared, page: &mut Page) {
-    let config = shared.config.load();
+async fn databases<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result<()> {
+    let config = shared.config.load_full();
     let settings = &config.settings;
     type Figure = fn(&Database, &crate::config::Settings) -> f64;
     let figures: [(&str, &str, Figure); 6] = [
@@ -89,7 +132,7 @@ fn databases(shared: &Shared, page: &mut Page) {
     for (name, help, figure) in figures {
         page.metric(name, "gauge", help);
         for database in &all {
-            let d = database.config.load();
+            let d = database.config.load_full();
             let (host, port) = (d.host.clone().unwrap_or_default().join(","), d.hosts()[0].1.to_string());
             let labels = [
                 ("name", &*database.name),
@@ -99,12 +142,18 @@ fn databases(shared: &Shared, page: &mut Page) {
                 ("force_user", d.user.as_deref().unwrap_or_default()),
                 ("pool_mode", &d.pool_mode.unwrap_or(settings.pool_mode).show()),
             ];
-            page.sample(name, &labels, figure(database, settings));
+            page.sample(name, &labels, figure(database, settings)).await?;
         }
     }
+    Ok(())
 }
 
-fn stats(shared: &Shared, page: &mut Page) {
+/// Figures of the databases, worked out one after the other: pools come by database.
+async fn stats<S: Sink>(
+    shared: &Shared,
+    pools: &[Vec<Arc<Pool>>],
+    page: &mut Pieces<'_, S>,
+) -> io::Result<()> {
     type Figure = fn(&Totals) -> f64;
     let figures: [(&str, &str, Figure); 12] = [
         ("pgbouncer_stats_queries_pooled_total", "Queries.", |t| t.queries as f64),
@@ -130,16 +179,33 @@ fn stats(shared: &Shared, page: &mut Page) {
         }),
         ("pgweir_stats_client_logins_total", "Successful logins.", |t| t.logins as f64),
     ];
-    let all = shared.database_totals();
-    for (name, help, figure) in figures {
+    let figures_of = |totals: &Totals| figures.map(|(_, _, figure)| figure(totals));
+    let mut all: Vec<(&str, [f64; 12])> = Vec::new();
+    for of_database in pools.chunk_by(|a, b| a[0].database.name == b[0].database.name) {
+        let mut totals = Totals::default();
+        for some in of_database.chunks(AT_ONCE) {
+            some.iter().flatten().for_each(|pool| totals.merge(&pool.totals()));
+            tokio::task::yield_now().await;
+        }
+        all.push((&of_database[0][0].database.name, figures_of(&totals)));
+    }
+    let console = (CONSOLE, figures_of(&shared.console_totals()));
+    let at = all.partition_point(|(database, _)| *database < CONSOLE);
+    all.insert(at, console);
+    for (index, (name, help, _)) in figures.into_iter().enumerate() {
         page.metric(name, "counter", help);
-        for (database, totals) in &all {
-            page.sample(name, &[("database", database)], figure(totals));
+        for (database, figures) in &all {
+            page.sample(name, &[("database", database)], figures[index]).await?;
         }
     }
+    Ok(())
 }
 
-fn pools(shared: &Shared, page: &mut Page) {
+async fn pools<S: Sink>(
+    shared: &Shared,
+    pools: &[Vec<Arc<Pool>>],
+    page: &mut Pieces<'_, S>,
+) -> io::Result<()> {
     type Figure = fn(&PoolLoad) -> f64;
     let figures: [(&str, &str, Figure); 12] = [
         ("pgbouncer_pools_client_active_connections", "Clients that do not wait.", |l| {
@@ -177,42 +243,50 @@ fn pools(shared: &Shared, page: &mut Page) {
             l.max_wait.as_secs_f64()
         }),
     ];
-    let all: Vec<_> =
-        by_name(shared).into_iter().map(|pools| (PoolLoad::of(shared, &pools), pools)).collect();
+    let servers: Vec<_> = shared.servers.iter().map(|server| Arc::clone(&server)).collect();
+    let mut counts = ServerCounts::default();
+    for some in servers.chunks(AT_ONCE) {
+        some.iter().for_each(|server| counts.add(server));
+        tokio::task::yield_now().await;
+    }
+    drop(servers);
+    let mut all = Vec::with_capacity(pools.len());
+    for some in pools.chunks(AT_ONCE) {
+        all.extend(some.iter().map(|pools| (PoolLoad::of(&counts, pools), &pools[0])));
+        tokio::task::yield_now().await;
+    }
     for (name, help, figure) in figures {
         page.metric(name, "gauge", help);
-        for (load, pools) in &all {
-            let pool = &pools[0];
-            page.sample(name, &[("database", &pool.database.name), ("user", &pool.user.name)], figure(load));
+        for (load, pool) in &all {
+            let labels = [("database", &*pool.database.name), ("user", &*pool.user.name)];
+            page.sample(name, &labels, figure(load)).await?;
         }
     }
+    Ok(())
 }
 
-fn histograms(shared: &Shared, page: &mut Page) {
-    let totals_of = |pools: &[Arc<Pool>]| {
-        let mut sum = Totals::default();
-        pools.iter().for_each(|pool| sum.merge(&pool.totals()));
-        sum
-    };
-    let all: Vec<_> = by_name(shared).into_iter().map(|pools| (totals_of(&pools), pools)).collect();
-    for (name, help) in [
-        ("pgweir_client_wait_seconds", "How long clients waited for a server, those that had to."),
-        ("pgweir_transaction_seconds", "How long transactions took."),
-    ] {
+async fn histograms<S: Sink>(pools: &[Vec<Arc<Pool>>], page: &mut Pieces<'_, S>) -> io::Result<()> {
+    type Figure = fn(&Totals) -> &HistogramTotals;
+    let figures: [(&str, &str, Figure); 2] = [
+        ("pgweir_client_wait_seconds", "How long clients waited for a server, those that had to.", |t| {
+            &t.wait_time
+        }),
+        ("pgweir_transaction_seconds", "How long transactions took.", |t| &t.transaction_time),
+    ];
+    for (name, help, figure) in figures {
         page.metric(name, "histogram", help);
-        for (totals, pools) in &all {
-            let pool = &pools[0];
-            let histogram = if name == "pgweir_client_wait_seconds" {
-                &totals.wait_time
-            } else {
-                &totals.transaction_time
-            };
-            page.histogram(name, &[("database", &pool.database.name), ("user", &pool.user.name)], histogram);
+        for pools in pools {
+            let mut totals = Totals::default();
+            pools.iter().for_each(|pool| totals.merge(&pool.totals()));
+            let labels = [("database", &*pools[0].database.name), ("user", &*pools[0].user.name)];
+            page.page.histogram(name, &labels, figure(&totals));
+            page.send(PIECE).await?;
         }
     }
+    Ok(())
 }
 
-fn hosts(shared: &Shared, page: &mut Page) {
+async fn hosts<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result<()> {
     type Figure = fn(&Host, Micros, Duration) -> f64;
     let figures: [(&str, &str, &str, Figure); 9] = [
         ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |h, _, _| {
@@ -244,7 +318,7 @@ fn hosts(shared: &Shared, page: &mut Page) {
             f64::from(u8::from(h.role() == Role::Replica))
         }),
     ];
-    let (config, all, now) = (shared.config.load(), shared.pools.databases(), clock::now());
+    let (config, all, now) = (shared.config.load_full(), shared.pools.databases(), clock::now());
     for (name, kind, help, figure) in figures {
         page.metric(name, kind, help);
         for database in &all {
@@ -252,8 +326,66 @@ fn hosts(shared: &Shared, page: &mut Page) {
             for host in &database.cluster().hosts {
                 let port = host.port.to_string();
                 let labels = [("database", &*database.name), ("host", &*host.name), ("port", &*port)];
-                page.sample(name, &labels, figure(host, now, warm_up));
+                page.sample(name, &labels, figure(host, now, warm_up)).await?;
             }
         }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::config::{Access, Config, DatabaseConfig};
+
+    /// What a program has that serves so many databases, each with a pool.
+    pub(in crate::admin) fn with_pools(count: usize) -> Shared {
+        let config = Config { fallback: Some(DatabaseConfig::default()), ..Config::default() };
+        let shared = Shared::new(config, Access::default(), Vec::new());
+        for number in 0..count {
+            let database = settings::database(&shared, &format!("database-{number:05}")).unwrap();
+            settings::pool(&shared, &database, &settings::user(&shared, "me"));
+        }
+        shared
+    }
+
+    #[derive(Default)]
+    struct Kept {
+        pieces: Vec<String>,
+    }
+
+    impl Sink for Kept {
+        async fn take(&mut self, piece: &str) -> io::Result<()> {
+            self.pieces.push(piece.to_owned());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_big_page_comes_in_pieces_between_which_others_have_the_thread() {
+        let shared = with_pools(1500);
+        let mut kept = Kept::default();
+        let mut turns = 0;
+        {
+            let mut page = Box::pin(render(&shared, &mut kept));
+            while let Poll::Pending = page.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                turns += 1;
+            }
+        }
+        let len: usize = kept.pieces.iter().map(String::len).sum();
+        assert!(len > 3_000_000, "{len}");
+        // A histogram is the longest that comes at once.
+        assert!(kept.pieces.iter().all(|piece| piece.len() < PIECE + 4096));
+        assert!(kept.pieces.len() >= len / (PIECE + 4096) && turns > kept.pieces.len() + 2 * 1500 / AT_ONCE);
+        let page = kept.pieces.concat();
+        for name in ["pgbouncer_stats_queries_pooled_total", "pgbouncer_databases_pool_size"] {
+            let samples = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+            assert_eq!(samples.filter(|line| line.contains("database-")).count(), 1500, "{name}");
+        }
+        assert_eq!(page.matches("pgweir_transaction_seconds_count{").count(), 1500);
+        assert_eq!(page.matches("pgbouncer_pools_server_idle_connections{").count(), 1500);
+        assert_eq!(page.matches("pgweir_stats_client_logins_total{database=\"pgbouncer\"}").count(), 1);
     }
 }

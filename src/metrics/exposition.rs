@@ -43,9 +43,14 @@ impl Page {
         self.sample(&format!("{name}_count"), labels, count as f64);
     }
 
-    /// The page.
-    pub fn finish(self) -> String {
-        self.text
+    /// What there is of it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Goes on with an empty one.
+    pub fn clear(&mut self) {
+        self.text.clear();
     }
 
     fn labels(&mut self, labels: Labels<'_>) {
@@ -84,7 +89,7 @@ mod tests {
         page.metric("x", "gauge", "An x.");
         page.sample("x", &[], 1.0);
         page.sample("x", &[("a", "b\"\\\n"), ("c", "d")], 0.5);
-        assert_eq!(page.finish(), "# HELP x An x.\n# TYPE x gauge\nx 1\nx{a=\"b\\\"\\\\\\n\",c=\"d\"} 0.5\n");
+        assert_eq!(page.text(), "# HELP x An x.\n# TYPE x gauge\nx 1\nx{a=\"b\\\"\\\\\\n\",c=\"d\"} 0.5\n");
     }
 
     #[test]
@@ -96,7 +101,7 @@ mod tests {
         totals.add(&stats);
         let mut page = Page::default();
         page.histogram("w", &[("db", "a")], &totals.wait_time);
-        let text = page.finish();
+        let text = page.text();
         assert!(
             text.starts_with("w_bucket{db=\"a\",le=\"0.000002\"} 1\nw_bucket{db=\"a\",le=\"0.000008\"} 2\n"),
             "{text}"

@@ -268,11 +268,19 @@ impl Shared {
         for pool in self.pools.all() {
             all.entry(Arc::clone(&pool.database.name)).or_default().merge(&pool.totals());
         }
-        let own = all.entry(CONSOLE.into()).or_default();
-        own.logins = self.console.logins.load(Relaxed);
-        own.queries = self.console.queries.load(Relaxed);
-        own.transactions = own.queries;
+        all.insert(CONSOLE.into(), self.console_totals());
         all
+    }
+
+    /// What the console has counted.
+    pub fn console_totals(&self) -> Totals {
+        let queries = self.console.queries.load(Relaxed);
+        Totals {
+            logins: self.console.logins.load(Relaxed),
+            queries,
+            transactions: queries,
+            ..Totals::default()
+        }
     }
 
     /// The settings for TCP connections.

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::raw::query;
 use crate::support::{Pooler, free_port, run};
@@ -10,9 +11,26 @@ use crate::support::{Pooler, free_port, run};
 fn get(port: u16, request: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    answer
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains("Transfer-Encoding: chunked") => {
+            format!("{head}\r\n\r\n{}", joined(body))
+        }
+        _ => answer,
+    }
+}
+
+/// A body that has come in pieces.
+fn joined(mut chunks: &str) -> String {
+    let mut body = String::new();
+    while let Some((len, rest)) = chunks.split_once("\r\n") {
+        let (piece, after) = rest.split_at(usize::from_str_radix(len, 16).unwrap());
+        body += piece;
+        chunks = after.strip_prefix("\r\n").unwrap();
+    }
+    body
 }
 
 #[test]
@@ -24,7 +42,7 @@ fn the_page_has_the_exporters_names_and_is_sound() {
         raw.rows("BEGIN").await;
         let mut waiting = pooler.raw().await;
         waiting.send(&query("SELECT 1")).await;
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let page = get(http, "GET /metrics");
         assert!(
             page.contains("\npgbouncer_pools_client_waiting_connections{database=\"app\",user=\"app\"} 1\n"),
@@ -77,6 +95,40 @@ fn probes_and_mistakes() {
         let _ = pooler.console("SHUTDOWN WAIT_FOR_CLIENTS").await;
     });
     drop(TcpStream::connect(("127.0.0.1", http)));
+}
+
+/// 300 connections that say nothing, half of a request, or ask for the page and do not take it: probes are answered, and
+/// so are scrapers and clients.
+#[test]
+fn probes_are_answered_whatever_else_is_connected() {
+    let http = free_port();
+    let pooler = Pooler::start(&format!("http_port = {http}"));
+    let mut others = Vec::new();
+    for number in 0..300 {
+        let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
+        let said = ["", "GET /livez HTTP/1.1\r\nHo", "GET /metrics HTTP/1.1\r\n\r\n"][number % 3];
+        stream.write_all(said.as_bytes()).unwrap();
+        others.push(stream);
+        if number % 20 == 0 {
+            let asked = Instant::now();
+            assert!(get(http, "GET /livez").starts_with("HTTP/1.1 200 "));
+            assert!(get(http, "GET /readyz").starts_with("HTTP/1.1 200 "));
+            println!("{number} connections: {:?} for two answers", asked.elapsed());
+            // Far more than it takes, far less than a silent connection is waited for.
+            assert!(asked.elapsed() < Duration::from_secs(2));
+        }
+    }
+    assert!(get(http, "GET /metrics").contains("\npgbouncer_up 1\n"));
+    run(async { assert_eq!(pooler.raw().await.value("SELECT 1").await, "1") });
+    // Those for which there was no room are closed, the oldest first; the youngest are still waited for.
+    let mut byte = [0];
+    others[0].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(matches!(others[0].read(&mut byte), Ok(0) | Err(_)));
+    let youngest = &mut others[298];
+    youngest.write_all(b"st: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    youngest.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[test]

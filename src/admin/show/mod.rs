@@ -8,7 +8,7 @@ mod process;
 mod sockets;
 mod stats;
 
-pub(super) use pools::{PoolLoad, by_name};
+pub(super) use pools::{PoolLoad, ServerCounts, by_name};
 
 use super::table::{Row, bigint, bytea, int, text};
 use crate::proxy::shared::Shared;

@@ -1,13 +1,13 @@
 //! SHOW of databases, pools, users and hosts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::table::{Row, bigint, cell, int, text};
 use crate::clock;
 use crate::config::value::Value;
-use crate::proxy::info::ServerState;
+use crate::proxy::info::{ServerInfo, ServerState};
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::settings;
 use crate::proxy::shared::{CONSOLE, Shared};
@@ -118,7 +118,9 @@ pub(super) fn pools(shared: &Shared) -> Vec<Row> {
     let mut own: Row = vec![cell(CONSOLE), cell(CONSOLE), cell(at_console)];
     own.extend((3..15).map(|_| cell(0)));
     own.extend([cell("statement"), None]);
-    let rows = by_name(shared).into_iter().map(|pools| pool_row(shared, &pools));
+    let mut counts = ServerCounts::default();
+    shared.servers.iter().for_each(|server| counts.add(&server));
+    let rows = by_name(shared).into_iter().map(|pools| pool_row(&counts, &pools));
     let mut rows: Vec<Row> = rows.chain([own]).collect();
     rows.sort_by(|a, b| a[..2].cmp(&b[..2]));
     rows
@@ -131,8 +133,8 @@ pub(in crate::admin) fn by_name(shared: &Shared) -> Vec<Vec<Arc<Pool>>> {
     shared.pools.all().chunk_by(|a, b| name(a) == name(b)).map(<[_]>::to_vec).collect()
 }
 
-fn pool_row(shared: &Shared, pools: &[Arc<Pool>]) -> Row {
-    let (load, pool) = (PoolLoad::of(shared, pools), &pools[0]);
+fn pool_row(counts: &ServerCounts, pools: &[Arc<Pool>]) -> Row {
+    let (load, pool) = (PoolLoad::of(counts, pools), &pools[0]);
     let config = pool.database.config.load();
     let several = config.host.as_ref().is_some_and(|hosts| hosts.len() > 1);
     vec![
@@ -158,7 +160,7 @@ fn pool_row(shared: &Shared, pools: &[Arc<Pool>]) -> Row {
 }
 
 /// What the clients and servers of pools of one name are doing right now.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::admin) struct PoolLoad {
     pub(in crate::admin) clients_active: usize,
     pub(in crate::admin) clients_waiting: usize,
@@ -173,9 +175,31 @@ pub(in crate::admin) struct PoolLoad {
     pub(in crate::admin) max_wait: std::time::Duration,
 }
 
+/// How many server connections there are of each kind, by database and user: counted in one pass for all pools.
+#[derive(Debug, Default)]
+pub(in crate::admin) struct ServerCounts(HashMap<(Arc<str>, Arc<str>), PoolLoad>);
+
+impl ServerCounts {
+    pub(in crate::admin) fn add(&mut self, server: &ServerInfo) {
+        let load = self.0.entry((Arc::clone(&server.database), Arc::clone(&server.user))).or_default();
+        load.cancel_requests += server.cancels.lock().in_flight;
+        match server.state() {
+            ServerState::Active => load.servers_active += 1,
+            ServerState::Idle => load.servers_idle += 1,
+            ServerState::Tested => load.servers_tested += 1,
+            ServerState::BeingCanceled => load.servers_being_canceled += 1,
+            // Counted by its lane.
+            ServerState::Login => {}
+        }
+    }
+}
+
 impl PoolLoad {
-    pub(in crate::admin) fn of(shared: &Shared, pools: &[Arc<Pool>]) -> Self {
-        let mut load = Self::default();
+    /// What the servers tell, and what the pools of one name tell of themselves.
+    pub(in crate::admin) fn of(counts: &ServerCounts, pools: &[Arc<Pool>]) -> Self {
+        let pool = &pools[0];
+        let key = (Arc::clone(&pool.database.name), Arc::clone(&pool.user.name));
+        let mut load = counts.0.get(&key).cloned().unwrap_or_default();
         let now = clock::now();
         for (_, lane) in pools.iter().flat_map(|pool| pool.lanes()) {
             let counts = lane.counts();
@@ -187,20 +211,6 @@ impl PoolLoad {
         }
         let clients: usize = pools.iter().map(|pool| pool.clients.load(Relaxed)).sum();
         load.clients_active = clients.saturating_sub(load.clients_waiting);
-        let pool = &pools[0];
-        for server in shared.servers.iter() {
-            if server.database == pool.database.name && server.user == pool.user.name {
-                load.cancel_requests += server.cancels.lock().in_flight;
-                match server.state() {
-                    ServerState::Active => load.servers_active += 1,
-                    ServerState::Idle => load.servers_idle += 1,
-                    ServerState::Tested => load.servers_tested += 1,
-                    ServerState::BeingCanceled => load.servers_being_canceled += 1,
-                    // Counted by its lane.
-                    ServerState::Login => {}
-                }
-            }
-        }
         load
     }
 }
