@@ -8,7 +8,9 @@ use nix::sys::signal::Signal;
 use pgweir::config::model;
 
 use crate::support::raw::Raw;
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, exe, free_port, run, unprivileged};
+use crate::support::{
+    PASSWORD, Pooler, Running, USER, cluster, eventually, exe, free_port, run, unprivileged,
+};
 
 #[test]
 fn every_sample_is_valid() {
@@ -69,79 +71,80 @@ fn toml_serves_as_well() {
         cluster().primary
     );
     std::fs::write(dir.join("pgweir.toml"), text).unwrap();
-    let mut child =
-        unprivileged(exe().to_str().unwrap()).arg("-q").arg(dir.join("pgweir.toml")).spawn().unwrap();
+    let program = unprivileged(exe().to_str().unwrap()).arg("-q").arg(dir.join("pgweir.toml")).spawn();
+    let _running = Running(program.unwrap());
     eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     run(async { assert_eq!(Raw::log_in(port, "app").await.value("SELECT 1").await, "1") });
-    child.kill().unwrap();
-    child.wait().unwrap();
+}
+
+/// The pooler with these variables and no others: what there is in the environment of the tests, or in /etc, has no part in it.
+fn from_environment(port: u16, variables: &[(&str, &str)]) -> Running {
+    let mut program = unprivileged(exe().to_str().unwrap());
+    program.env_clear().envs(variables.iter().copied()).arg("-q").current_dir(Pooler::new_dir());
+    let running = Running(program.spawn().unwrap());
+    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    running
 }
 
 #[test]
 fn the_environment_is_enough() {
     let port = free_port();
     let password = PASSWORD.replace(' ', "%20");
-    let mut child = unprivileged(exe().to_str().unwrap())
-        .env("DATABASE_URL", format!("postgres://{USER}:{password}@127.0.0.1:{}/app", cluster().primary))
-        .env("PGBOUNCER_LISTEN_PORT", port.to_string())
-        .env("PGBOUNCER_POOL_MODE", "transaction")
-        .env("PGBOUNCER_UNIX_SOCKET_DIR", cluster().dir.to_str().unwrap())
-        .env("PGBOUNCER_HTTP_PORT", "0")
-        .arg("-q")
-        .spawn()
-        .unwrap();
-    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let _running = from_environment(
+        port,
+        &[
+            ("DATABASE_URL", &format!("postgres://{USER}:{password}@127.0.0.1:{}/app", cluster().primary)),
+            ("PGBOUNCER_LISTEN_PORT", &port.to_string()),
+            ("PGBOUNCER_POOL_MODE", "transaction"),
+            ("PGBOUNCER_UNIX_SOCKET_DIR", cluster().dir.to_str().unwrap()),
+            ("PGBOUNCER_HTTP_PORT", "0"),
+        ],
+    );
     run(async {
         assert_eq!(Raw::log_in(port, "app").await.value("SELECT current_database()").await, "app");
         Raw::log_in(port, "pgbouncer").await.rows("SHOW POOLS").await;
     });
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 /// As in edoburu/pgbouncer: whoever the database lets in comes in, because the one user who is named may look.
 #[test]
 fn who_is_named_in_the_environment_looks_others_up() {
     let port = free_port();
-    let mut child = unprivileged(exe().to_str().unwrap())
-        .env("DB_HOST", "127.0.0.1")
-        .env("DB_PORT", cluster().primary.to_string())
-        .env("DB_USER", "postgres")
-        .env("DB_PASSWORD", "postgres")
-        .env("LISTEN_PORT", port.to_string())
-        .env("UNIX_SOCKET_DIR", cluster().dir.to_str().unwrap())
-        .env("PGBOUNCER_HTTP_PORT", "0")
-        .arg("-q")
-        .spawn()
-        .unwrap();
-    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let _running = from_environment(
+        port,
+        &[
+            ("DB_HOST", "127.0.0.1"),
+            ("DB_PORT", &cluster().primary.to_string()),
+            ("DB_USER", "postgres"),
+            ("DB_PASSWORD", "postgres"),
+            ("LISTEN_PORT", &port.to_string()),
+            ("UNIX_SOCKET_DIR", cluster().dir.to_str().unwrap()),
+            ("PGBOUNCER_HTTP_PORT", "0"),
+        ],
+    );
     run(async {
         assert_eq!(Raw::log_in(port, "app").await.value("SELECT current_user").await, USER);
         let parameters = [("user", "other"), ("database", "app")];
         let refused = Raw::log_in_with(port, 3 << 16, &parameters, "not other").await;
         assert_eq!(refused.err().unwrap().field('C'), "28P01");
     });
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
 fn variables_with_the_prefix_are_enough() {
     let port = free_port();
-    let mut child = unprivileged(exe().to_str().unwrap())
-        .env("PGBOUNCER_DSN_0", format!("app=host=127.0.0.1 port={} dbname=app", cluster().primary))
-        .env("PGBOUNCER_USERLIST", format!("\"{USER}\" \"{PASSWORD}\"\\n\"other\" \"other\""))
-        .env("PGBOUNCER_PORT", port.to_string())
-        .env("PGBOUNCER_SERVICE_PORT", "6432")
-        .env("PGBOUNCER_SOCKET_DIR", cluster().dir.to_str().unwrap())
-        .env("PGBOUNCER_HTTP_PORT", "0")
-        .arg("-q")
-        .spawn()
-        .unwrap();
-    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let _running = from_environment(
+        port,
+        &[
+            ("PGBOUNCER_DSN_0", &format!("app=host=127.0.0.1 port={} dbname=app", cluster().primary)),
+            ("PGBOUNCER_USERLIST", &format!("\"{USER}\" \"{PASSWORD}\"\\n\"other\" \"other\"")),
+            ("PGBOUNCER_PORT", &port.to_string()),
+            ("PGBOUNCER_SERVICE_PORT", "6432"),
+            ("PGBOUNCER_SOCKET_DIR", cluster().dir.to_str().unwrap()),
+            ("PGBOUNCER_HTTP_PORT", "0"),
+        ],
+    );
     run(async { assert_eq!(Raw::log_in(port, "app").await.value("SELECT 1").await, "1") });
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 /// As Kubernetes mounts Secrets: a file per user, behind links that change all at once.

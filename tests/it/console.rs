@@ -1,7 +1,7 @@
 //! The console: PgBouncer's columns and types, settings, and who may do what.
 
 use crate::support::raw::{Raw, query};
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
+use crate::support::{Ends, PASSWORD, Pooler, USER, cluster, eventually, run};
 
 const TEXT: u32 = 25;
 const INT: u32 = 23;
@@ -194,8 +194,7 @@ fn only_admins_change_anything() {
                 "SHOW VERSION",
             ])
             .arg("pgbouncer")
-            .output()
-            .unwrap();
+            .ended();
         let own = nix::unistd::geteuid() == crate::support::unprivileged_user().uid
             || !nix::unistd::geteuid().is_root();
         assert_eq!(socket.status.success(), own, "{socket:?}");

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::{PASSWORD, Pooler, USER, cluster};
+use crate::support::{Ends, PASSWORD, Pooler, USER, cluster};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/drivers");
 
@@ -19,7 +19,7 @@ fn run(command: Command, port: u16) -> Output {
 fn run_in(database: &str, mut command: Command, port: u16) -> Output {
     let database =
         [("PGHOST", "127.0.0.1"), ("PGUSER", USER), ("PGPASSWORD", PASSWORD), ("PGDATABASE", database)];
-    command.envs(database).env("PGPORT", port.to_string()).output().unwrap()
+    command.envs(database).env("PGPORT", port.to_string()).ended()
 }
 
 fn check(output: &Output) {

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::raw::Raw;
 use crate::support::tls::Authority;
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, free_port, run, unprivileged};
+use crate::support::{Ends, PASSWORD, Pooler, USER, cluster, eventually, free_port, run, unprivileged};
 
 const SLAPD: &str = "/usr/sbin/slapd";
 const SCHEMA: &str = "/etc/ldap/schema/core.schema";
@@ -20,7 +20,11 @@ struct Directory {
 impl Directory {
     /// `None` if OpenLDAP is not installed. In its folder `dir` then lie `ca.crt` and `wrong.crt`.
     fn start(dir: &Path) -> Option<Self> {
-        let has_client = Command::new("ldapadd").arg("-VV").output().is_ok();
+        let has_client = Command::new("ldapadd")
+            .arg("-VV")
+            .stderr(Stdio::null())
+            .spawn()
+            .is_ok_and(|mut child| child.ended().code().is_some());
         if !Path::new(SLAPD).exists() || !Path::new(SCHEMA).exists() || !has_client {
             println!("skipped: slapd, its schemas or ldapadd are not installed (Debian: slapd, ldap-utils)");
             return None;
@@ -29,7 +33,7 @@ impl Directory {
         authority.issue("directory", &["localhost"]).write(dir, "slapd");
         std::fs::write(dir.join("ca.crt"), authority.pem()).unwrap();
         std::fs::write(dir.join("wrong.crt"), Authority::new("Authority of the directory").pem()).unwrap();
-        assert!(unprivileged("mkdir").arg(dir.join("data")).status().unwrap().success());
+        assert!(unprivileged("mkdir").arg(dir.join("data")).spawn().unwrap().ended().success());
         let folder = dir.display();
         let conf = format!(
             "include {SCHEMA}\npidfile {folder}/slapd.pid\nTLSCertificateFile {folder}/slapd.crt\n\
@@ -67,8 +71,7 @@ impl Directory {
                 "-f",
             ])
             .arg(dir.join("people"))
-            .output()
-            .unwrap();
+            .ended();
         assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
         Some(directory)
     }

@@ -5,8 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::ending::ended;
 use crate::support::raw::query;
-use crate::support::{Pooler, free_port, run};
+use crate::support::{Ends, Pooler, free_port, run};
 
 fn get(port: u16, request: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -72,7 +73,7 @@ fn the_page_has_the_exporters_names_and_is_sound() {
     match promtool {
         Ok(mut promtool) => {
             promtool.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
-            let output = promtool.wait_with_output().unwrap();
+            let output = ended(promtool).unwrap();
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success() && said.is_empty(), "{said}");
         }
@@ -139,8 +140,7 @@ fn a_port_that_was_asked_for_must_be_had() {
     std::fs::write(dir.join("pgweir.ini"), Pooler::ini(&dir, free_port(), "", &settings)).unwrap();
     let output = crate::support::unprivileged(crate::support::exe().to_str().unwrap())
         .arg(dir.join("pgweir.ini"))
-        .output()
-        .unwrap();
+        .ended();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot serve /metrics"), "{output:?}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::raw::query;
-use crate::support::{PASSWORD, Pooler, Raw, USER, cluster, eventually, run};
+use crate::support::{Ends, PASSWORD, Pooler, Raw, USER, cluster, eventually, run};
 
 /// A line of `[databases]` for the primary.
 fn on_primary(name: &str, more: &str) -> String {
@@ -46,15 +46,17 @@ fn clients_are_greeted_and_marked_and_errors_to_them_logged() {
     run(async {
         let notices = pooler.dir.join("notices");
         let psql = cluster().program("psql");
-        let output = std::process::Command::new(psql.get_program())
+        let status = std::process::Command::new(psql.get_program())
             .args(["-X", "-h", "127.0.0.1", "-p", &pooler.port.to_string(), "-U", USER, "-d", "app"])
             .args(["-c", "SELECT 1"])
             .env("PGPASSWORD", PASSWORD)
             .env("PGAPPNAME", "marked")
+            .stdout(std::process::Stdio::null())
             .stderr(std::fs::File::create(&notices).unwrap())
-            .output()
-            .unwrap();
-        assert!(!output.status.success());
+            .spawn()
+            .unwrap()
+            .ended();
+        assert!(!status.success());
         let said = std::fs::read_to_string(notices).unwrap();
         assert!(said.starts_with("NOTICE:  You are pooled\n"), "{said}");
         assert!(said.contains("PQexec disallowed"), "{said}");

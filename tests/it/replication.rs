@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 
 use crate::support::raw::Raw;
 use crate::support::tls::psql;
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
+use crate::support::{Ends, PASSWORD, Pooler, USER, cluster, eventually, run};
 
 const REPLICATOR: &str = "user=replicator password=replicator";
 
@@ -27,7 +27,7 @@ impl Follower {
             command.args(["-d", &conninfo, "--slot", slot]).args(arguments).stdin(Stdio::null());
             command
         };
-        let created = recvlogical(&["--create-slot", "-P", "test_decoding"]).output().unwrap();
+        let created = recvlogical(&["--create-slot", "-P", "test_decoding"]).ended();
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
         let file = pooler.dir.join("changes");
         let follower = recvlogical(&["--start", "--no-loop", "-F", "1", "-f", file.to_str().unwrap()])
@@ -78,10 +78,9 @@ fn a_base_backup_passes_through_small_buffers() {
     let taken = cluster()
         .program("pg_basebackup")
         .args(["-X", "stream", "-c", "fast", "--no-sync", "-d", &conninfo, "-D", backup.to_str().unwrap()])
-        .output()
-        .unwrap();
+        .ended();
     assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
-    let verified = cluster().program("pg_verifybackup").arg(&backup).output().unwrap();
+    let verified = cluster().program("pg_verifybackup").arg(&backup).ended();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
 }
 

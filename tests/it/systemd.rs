@@ -9,7 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{PASSWORD, Pooler, Raw, USER, cluster, eventually, exe, free_port, run, unprivileged};
+use crate::support::{
+    Ends, PASSWORD, Pooler, Raw, USER, cluster, eventually, exe, free_port, run, unprivileged,
+};
 
 /// The program, as a service manager starts it: sockets at 3 and 4.
 fn start(dir: &Path, sockets: Option<(OwnedFd, OwnedFd)>, arguments: &str) -> Child {
@@ -73,11 +75,11 @@ fn it_is_told_what_happens() {
     told(&notify, "READY=1");
     let mut successor = start(&dir, None, "-q -R");
     assert_eq!(told(&notify, "MAINPID=").trim(), format!("MAINPID={}", successor.id()));
-    assert!(child.wait().unwrap().success());
+    assert!(child.ended().success());
     run(async { assert_eq!(Raw::log_in(port, "app").await.value("SELECT 1").await, "1") });
     signal(&successor, Signal::SIGTERM);
     told(&notify, "STOPPING=1");
-    assert!(successor.wait().unwrap().success());
+    assert!(successor.ended().success());
 }
 
 #[test]
@@ -102,14 +104,14 @@ fn its_sockets_are_used_and_handed_over() {
         std::fs::write(dir.join("pgweir.ini"), ini.replace("listen_addr = 127.0.0.1", "listen_addr ="))
             .unwrap();
         let successor = start(&dir, None, "-q -R");
-        assert!(child.wait().unwrap().success());
+        assert!(child.ended().success());
         assert_eq!(client.value("SELECT 2").await, "2");
         let mut other = Raw::log_in_with(port, 3 << 16, &parameters, PASSWORD).await.unwrap();
         assert_eq!(other.value("SELECT 3").await, "3");
         child = successor;
     });
     signal(&child, Signal::SIGQUIT);
-    child.wait().unwrap();
+    child.ended();
     assert!(path.exists(), "the file is the service manager's");
     let log = std::fs::read_to_string(dir.join("log")).unwrap();
     assert!(log.contains("sockets passed from service manager, listen_addr ignored"), "{log}");
@@ -125,7 +127,7 @@ fn the_unix_socket_gets_its_group() {
     let (dir, _, _notify) = prepare("unix_socket_group = no_such_group");
     eventually("it gives up", || {
         let mut child = start(&dir, None, "-q");
-        !child.wait().unwrap().success()
+        !child.ended().success()
     });
     assert!(std::fs::read_to_string(dir.join("log")).unwrap().contains("there is no group no_such_group"));
 }

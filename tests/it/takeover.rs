@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::support::raw::{Raw, bind, error, execute, message, parse, query, startup, sync};
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, exe, free_port, run, unprivileged};
+use crate::support::{
+    Ends, PASSWORD, Pooler, Running, USER, cluster, eventually, exe, free_port, run, unprivileged,
+};
 
 async fn cancel(port: u16, key: &(u32, Vec<u8>)) {
     let mut raw = Raw::connect(port).await;
@@ -176,8 +178,10 @@ fn clients_with_tls_stay_until_they_leave() {
     std::fs::write(dir.join("pgweir.ini"), Pooler::ini(&dir, port, &databases, tls)).unwrap();
     let mut old = Pooler::launch(port, dir);
     let url = format!("host=127.0.0.1 port={} user={USER} dbname=app sslmode=require", old.port);
-    let mut psql = cluster()
-        .program("psql")
+    // Its answers are waited for as long as it runs.
+    let mut psql = std::process::Command::new("timeout")
+        .arg("60")
+        .arg(cluster().program("psql").get_program())
         .args([&url, "-AtqX", "-v", "ON_ERROR_STOP=1"])
         .env("PGPASSWORD", PASSWORD)
         .env("HOME", &old.dir)
@@ -197,7 +201,7 @@ fn clients_with_tls_stay_until_they_leave() {
     assert_eq!(ask("SELECT 3;\n"), '3');
     assert!(old.is_running());
     drop(psql.stdin.take());
-    assert!(psql.wait().unwrap().success() && old.wait().success());
+    assert!(psql.ended().success() && old.wait().success());
 }
 
 #[test]
@@ -217,6 +221,7 @@ fn only_the_own_user_may_take_over() {
         let option = [("user", "pgbouncer"), ("database", "pgbouncer"), ("_pq_.pgweir_takeover", "1")];
         let path = pooler.dir.join(format!(".s.PGSQL.{}", pooler.port));
         let mut stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.write_all(&startup(3 << 16, &option)).unwrap();
         let mut first = [0];
         stream.read_exact(&mut first).unwrap();
@@ -227,11 +232,8 @@ fn only_the_own_user_may_take_over() {
 }
 
 fn refused_successor(pooler: &Pooler) -> String {
-    let output = unprivileged(exe().to_str().unwrap())
-        .args(["-R", "pgweir.ini"])
-        .current_dir(&pooler.dir)
-        .output()
-        .unwrap();
+    let output =
+        unprivileged(exe().to_str().unwrap()).args(["-R", "pgweir.ini"]).current_dir(&pooler.dir).ended();
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -301,14 +303,11 @@ fn others_make_room() {
         std::thread::sleep(Duration::from_millis(300));
         drop(tcp);
     });
-    let mut child = unprivileged(exe().to_str().unwrap())
-        .args(["-q", "-R", "pgweir.ini"])
-        .current_dir(&dir)
-        .spawn()
-        .unwrap();
+    let program =
+        unprivileged(exe().to_str().unwrap()).args(["-q", "-R", "pgweir.ini"]).current_dir(&dir).spawn();
+    let _running = Running(program.unwrap());
+    eventually("it has asked", || old.is_finished());
     old.join().unwrap();
     eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     run(async { assert_eq!(Raw::log_in(port, "app").await.value("SELECT 1").await, "1") });
-    child.kill().unwrap();
-    child.wait().unwrap();
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::raw::{Raw, message, startup};
 use crate::support::tls::{Authority, TlsClient, make_private, psql, tls_server};
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, free_port, run};
+use crate::support::{Ends, PASSWORD, Pooler, USER, cluster, eventually, free_port, run};
 
 const V3_0: u32 = 3 << 16;
 
@@ -106,8 +106,7 @@ fn direct_tls_must_say_that_it_means_postgresql() {
         ])
         .args(["-CAfile", &ca(&pooler), "-connect", &format!("127.0.0.1:{}", pooler.port)])
         .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .ended();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("Verification: OK"), "{said}");
 
@@ -166,6 +165,7 @@ fn plain_text_before_the_handshake_is_not_the_servers() {
         let parameters = [("user", USER), ("database", "app")];
         assert!(Raw::log_in_with(pooler.port, V3_0, &parameters, PASSWORD).await.is_err());
     });
+    eventually("the server has seen the end", || server.is_finished());
     let sent = server.join().unwrap();
     assert_eq!(sent.first(), Some(&0x16), "a ClientHello");
     assert!(!sent.windows(4).any(|bytes| bytes == b"user"), "the startup packet is not for everybody");
@@ -181,8 +181,9 @@ fn certificates_as_postgresqls_documentation_makes_them() {
                 .args(arguments.split(' '))
                 .current_dir(dir)
                 .stderr(Stdio::null())
-                .status()
-                .unwrap();
+                .spawn()
+                .unwrap()
+                .ended();
             assert!(status.success(), "openssl {arguments}");
         };
         if !dir.join("root.crt").exists() {
@@ -199,8 +200,8 @@ fn certificates_as_postgresqls_documentation_makes_them() {
         let text = Command::new("openssl")
             .args(["x509", "-text", "-noout", "-in"])
             .arg(dir.join(format!("{name}.crt")))
-            .output();
-        assert!(String::from_utf8_lossy(&text.unwrap().stdout).contains("Version: 1 "), "of version 1");
+            .ended();
+        assert!(String::from_utf8_lossy(&text.stdout).contains("Version: 1 "), "of version 1");
         std::fs::set_permissions(
             dir.join(format!("{name}.key")),
             std::os::unix::fs::PermissionsExt::from_mode(0o644),
@@ -343,8 +344,7 @@ fn reload_takes_new_certificates_and_what_does_not_fit_changes_nothing() {
             ])
             .arg(&pooler.dir)
             .args(["-p", &pooler.port.to_string()])
-            .output()
-            .unwrap();
+            .ended();
         if output.status.success() {
             Ok(())
         } else {

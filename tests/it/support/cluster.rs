@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::{PASSWORD, USER, free_port, unprivileged, unprivileged_user};
+use super::{Ends, PASSWORD, USER, free_port, unprivileged, unprivileged_user};
 
 pub(crate) struct Cluster {
     pub(crate) dir: PathBuf,
@@ -137,8 +137,7 @@ impl Cluster {
         let output = Command::new(self.bin.join("psql"))
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql])
             .args(["-h", self.dir.to_str().unwrap(), "-p", &port.to_string()])
-            .output()
-            .unwrap();
+            .ended();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
@@ -171,7 +170,7 @@ impl Cluster {
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
+        assert!(child.ended().success());
     }
 
     #[track_caller]
@@ -188,8 +187,9 @@ impl Cluster {
             // A daemon that keeps these open would keep us waiting for their end.
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()
+            .spawn()
             .unwrap()
+            .ended()
             .success()
     }
 }

@@ -1,6 +1,7 @@
 //! Clusters, poolers and clients for the tests.
 
 mod cluster;
+pub(crate) mod ending;
 pub(crate) mod pair;
 mod pooler;
 pub(crate) mod raw;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use cluster::cluster;
+pub(crate) use ending::{Ends, Running};
 pub(crate) use pooler::{Pooler, exe};
 pub(crate) use raw::Raw;
 

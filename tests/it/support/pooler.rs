@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::{Client, NoTls};
 
+use super::ending::{Ends, ended_within};
 use super::raw::Raw;
 use super::{PASSWORD, USER, cluster, eventually, free_port, unprivileged};
 
@@ -26,7 +27,15 @@ pub(crate) fn exe() -> &'static PathBuf {
         let copy = cluster().dir.join("pgweir");
         // Not by ourselves: a process that another thread starts meanwhile would have it open for writing, which keeps
         // everybody from running it.
-        assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_pgweir")).arg(&copy).status().unwrap().success());
+        assert!(
+            Command::new("cp")
+                .arg(env!("CARGO_BIN_EXE_pgweir"))
+                .arg(&copy)
+                .spawn()
+                .unwrap()
+                .ended()
+                .success()
+        );
         copy
     })
 }
@@ -62,7 +71,7 @@ impl Pooler {
     pub(crate) fn new_dir() -> PathBuf {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let dir = cluster().dir.join(format!("pooler-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-        assert!(unprivileged("mkdir").arg(&dir).status().unwrap().success());
+        assert!(unprivileged("mkdir").arg(&dir).spawn().unwrap().ended().success());
         let users = format!(
             "\"{USER}\" \"{PASSWORD}\"\n\"other\" \"other\"\n\"trusted\" \"\"\n\"md5user\" \"md5 secret\"\n\"plainuser\" \"plain secret\"\n"
         );
@@ -85,7 +94,11 @@ impl Pooler {
         path: &str,
         prepare: impl FnOnce(&Path) -> (String, String),
     ) -> Option<Self> {
-        if !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success()) {
+        if !Command::new("unshare")
+            .args(["-m", "true"])
+            .spawn()
+            .is_ok_and(|mut child| child.ended().success())
+        {
             return None;
         }
         let (port, dir) = (free_port(), Self::new_dir());
@@ -175,14 +188,7 @@ impl Pooler {
     /// Waits for the process to end by itself.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < Duration::from_secs(10), "does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        ended_within(&mut self.child, Duration::from_secs(10)).expect("does not end")
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -228,7 +234,7 @@ impl Drop for Pooler {
     fn drop(&mut self) {
         if self.is_running() {
             self.signal(Signal::SIGQUIT);
-            let _ = self.child.wait();
+            let _ = ended_within(&mut self.child, Duration::from_secs(10));
         }
         assert!(!self.stderr().contains("panicked") && !self.log().contains("panicked"), "{}", self.stderr());
     }

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
 use super::raw::{Message, query, startup};
-use super::{PASSWORD, USER, cluster};
+use super::{Ends, PASSWORD, USER, cluster};
 
 /// Somebody who issues certificates.
 pub(crate) struct Authority {
@@ -142,8 +142,7 @@ pub(crate) fn psql(conninfo: &str, sql: &str) -> Result<String, String> {
         .env("PGPASSWORD", PASSWORD)
         .env("PGCONNECT_TIMEOUT", "20")
         .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .ended();
     if output.status.success() {
         Ok(String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
     } else {
