@@ -29,7 +29,7 @@ pub struct Options {
     pub reboot: bool,
     /// `-u`: user to become.
     pub user: Option<String>,
-    /// The configuration; without it the environment, or the usual place.
+    /// The configuration; without it the environment, or else the file at the usual place.
     pub file: Option<PathBuf>,
 }
 
@@ -42,9 +42,10 @@ Usage:
   pgweir healthcheck [CONFIG_FILE]
 
 CONFIG_FILE is a pgbouncer.ini, or the same settings as a .toml file. Without
-it /etc/pgbouncer/pgbouncer.ini is read if it exists, else the environment:
-a server from DATABASE_URL (postgres://user:password@host:port/database),
-settings from PGBOUNCER_<SETTING>.
+it the environment is read: a server from DATABASE_URL
+(postgres://user:password@host:port/database), settings from
+PGBOUNCER_<SETTING>. If it names no server /etc/pgbouncer/pgbouncer.ini is
+read.
 
 Options:
   -d, --daemon         run in background (as a daemon)

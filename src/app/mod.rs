@@ -4,10 +4,11 @@ mod doors;
 mod healthcheck;
 mod isready;
 mod process;
+mod sources;
 mod systemd;
 mod takeover;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::cli::{self, Command, Options};
 use crate::config::Access;
 use crate::config::model;
 use crate::config::settings::{self as table, Change};
-use crate::config::{Config, Loaded, Source, env};
+use crate::config::{Config, Loaded, Source};
 use crate::error::{Refusal, sqlstate};
 use crate::logging;
 use crate::net::descriptors;
@@ -30,8 +31,6 @@ use crate::proxy::takeover::{Door, DoorKind, Found, Predecessor};
 use crate::proxy::worker::{self, Inbox, Rings, Worker};
 use crate::proxy::{janitor, monitor, names, pause, settings, statistics, tls};
 
-/// Read when no file is named and it exists: where PgBouncer's packages and images have theirs.
-const USUAL_FILE: &str = "/etc/pgbouncer/pgbouncer.ini";
 /// How often a shutdown under way looks whether it is done.
 const POLL: Duration = Duration::from_millis(50);
 /// How long the end is put off at most, so that clients get their last answers.
@@ -75,45 +74,23 @@ fn complain(text: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The configuration: from the file named, from the usual file, or from the environment.
-fn load(file: Option<&Path>) -> Result<Loaded, Fatal> {
-    let usual = Path::new(USUAL_FILE);
-    if let Some(file) = file.or_else(|| usual.exists().then_some(usual)) {
-        let mut loaded = model::load_file(file).map_err(|error| error.to_string())?;
-        let names = std::env::vars().map(|(name, _)| name);
-        let ignored: Vec<String> = names.filter(|name| env::setting_of(name).is_some()).collect();
-        if !ignored.is_empty() {
-            let message = format!("{} is the configuration, ignoring {}", file.display(), ignored.join(", "));
-            loaded.warnings.push(crate::config::error::Problem::general(message));
-        }
-        return Ok(loaded);
-    }
-    match model::load_env(std::env::vars()).map_err(|error| error.to_string())? {
-        Some(loaded) => Ok(loaded),
-        None => Err(format!(
-            "no configuration: name a file, or put it at {USUAL_FILE},\n\
-             or say where PostgreSQL is with DATABASE_URL=postgres://user:password@host:port/database.\n\
-             Try \"pgweir --help\" for more information."
-        )),
-    }
-}
-
 /// The configuration of the pooler that is running here, as far as one can tell.
 fn load_running(file: Option<PathBuf>) -> Result<Loaded, Fatal> {
-    load(file.or_else(healthcheck::file_of_process_1).as_deref())
+    sources::load(file.or_else(healthcheck::file_of_process_1).as_deref())
 }
 
 fn run(options: &Options) -> Result<(), Fatal> {
     logging::start();
     logging::set_stderr(!options.quiet);
     logging::set_verbosity(options.verbose);
-    let Loaded { mut config, warnings } = load(options.file.as_deref())?;
+    let Loaded { mut config, warnings, sources } = sources::load(options.file.as_deref())?;
     config.settings.verbose += options.verbose;
     process::become_user(options.user.as_deref().unwrap_or(&config.settings.user))?;
     if options.daemon {
         process::check_daemon(&config)?;
     }
     set_logging(&config)?;
+    tracing::info!("configuration from {}", sources.join(", "));
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
     let access = settings::read_access(&config).map_err(|error| error.to_string())?;
     if options.daemon {
@@ -357,9 +334,9 @@ fn reload(shared: &Arc<Shared>, doors: &Doors) -> Result<(), String> {
 }
 
 fn read_again(current: &Config) -> Result<(Config, Access), String> {
-    let Loaded { mut config, warnings } = match &current.source {
+    let Loaded { mut config, warnings, .. } = match &current.source {
         Source::File(path) => model::load_file(&PathBuf::from(path)).map_err(|error| error.to_string())?,
-        Source::Environment => Loaded { config: current.clone(), warnings: Vec::new() },
+        Source::Environment => Loaded { config: current.clone(), warnings: Vec::new(), sources: Vec::new() },
     };
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
     let access = settings::read_access(&config).map_err(|error| error.to_string())?;

@@ -1,9 +1,11 @@
 //! Configuration by environment variables, for containers without a file. The dialects of the usual PgBouncer
 //! images are understood side by side; `docs/settings.md` lists the names.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, Problem};
+use super::model::DatabaseConfig;
 use super::raw::{Item, Origin, Section};
 use super::settings;
 use crate::auth::secret::Secret;
@@ -15,6 +17,10 @@ pub struct Found {
     pub items: Vec<Item>,
     /// Users and secrets.
     pub passwords: Vec<(String, Secret)>,
+    /// Things that have no effect.
+    pub warnings: Vec<Problem>,
+    /// The variables that said all this.
+    pub variables: Vec<String>,
 }
 
 /// Other names that images use for a setting.
@@ -47,6 +53,9 @@ const NO_SETTINGS: &[&str] = &[
     "PGBOUNCER_DAEMON_GROUP",
 ];
 
+/// Variables that name servers by URL.
+const SERVERS: &[&str] = &["DATABASE_URL", "DATABASE_URLS", "POSTGRES_URL"];
+
 /// Variables that name one server, in families: host, port, user, password, database.
 const FAMILIES: &[[&str; 5]] = &[
     [
@@ -70,7 +79,8 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// Reads the environment; `None` if nothing in it says where a server is.
 pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Option<Found>, ConfigError> {
     let variables = variables.into_iter().filter(|(name, value)| !is_service_link(name, value));
-    let mut reader = Reader { variables: variables.collect(), items: Vec::new(), passwords: Vec::new() };
+    let mut reader = Reader { variables: variables.collect(), ..Reader::default() };
+    let given: Vec<String> = reader.variables.keys().cloned().collect();
     reader.follow_files()?;
     reader.servers()?;
     if reader.items.is_empty() {
@@ -80,13 +90,35 @@ pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Opt
     reader.passwords_of("ADMIN_USERS", "ADMIN_PASSWORDS");
     reader.passwords_of("STATS_USERS", "STATS_PASSWORDS");
     reader.settings();
-    Ok(Some(Found { items: reader.items, passwords: reader.passwords }))
+    let read = reader.read.into_inner();
+    let is_read =
+        |name: &String| read.contains(name.strip_suffix("_FILE").unwrap_or(name)) || read.contains(name);
+    let variables = given.into_iter().filter(is_read).collect();
+    Ok(Some(Found { items: reader.items, passwords: reader.passwords, warnings: reader.warnings, variables }))
 }
 
+/// Those variables that mean to configure a pooler: settings with the prefix, and what says where servers are.
+pub fn meant(variables: &[(String, String)]) -> Vec<String> {
+    let is_server = |name: &str| {
+        let families = FAMILIES.iter().any(|family| family[0] == name);
+        families || SERVERS.contains(&name) || name.starts_with("PGBOUNCER_DSN_")
+    };
+    let is_meant = |name: &str, value: &str| {
+        let name = name.strip_suffix("_FILE").filter(|_| setting_of(name).is_none()).unwrap_or(name);
+        !is_service_link(name, value) && (setting_of(name).is_some() || is_server(name))
+    };
+    let meant = variables.iter().filter(|(name, value)| is_meant(name, value));
+    meant.map(|(name, _)| name.clone()).collect()
+}
+
+#[derive(Default)]
 struct Reader {
     variables: BTreeMap<String, String>,
     items: Vec<Item>,
     passwords: Vec<(String, Secret)>,
+    warnings: Vec<Problem>,
+    /// Names of the variables that something was made of.
+    read: RefCell<BTreeSet<String>>,
 }
 
 impl Reader {
@@ -110,7 +142,9 @@ impl Reader {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        let value = self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())?;
+        self.read.borrow_mut().insert(name.to_owned());
+        Some(value)
     }
 
     fn is_yes(&self, name: &str) -> bool {
@@ -118,7 +152,7 @@ impl Reader {
     }
 
     fn servers(&mut self) -> Result<(), ConfigError> {
-        for name in ["DATABASE_URL", "DATABASE_URLS", "POSTGRES_URL"] {
+        for name in SERVERS {
             let Some(urls) = self.get(name).map(str::to_owned) else { continue };
             // Several URLs are separated by commas, which a URL's host list has as well.
             for url in urls
@@ -175,8 +209,10 @@ impl Reader {
 
     fn server(&mut self, variable: &str, url: Url) {
         let origin = Origin::variable(variable);
-        let name =
-            self.get("PGBOUNCER_DATABASE").map(str::to_owned).or(url.database.clone()).unwrap_or("*".into());
+        // In pgbouncer/pgbouncer these variables are the keys of the one line, which is for whatever database clients ask for.
+        let is_line = variable == "DATABASES_HOST";
+        let own_name = url.database.clone().filter(|_| !is_line);
+        let name = self.get("PGBOUNCER_DATABASE").map(str::to_owned).or(own_name).unwrap_or("*".into());
         let mut pairs = vec![("host".to_owned(), url.hosts, origin.clone())];
         let mut pair = |key: &str, value: Option<String>| {
             pairs.extend(value.map(|value| (key.to_owned(), value, origin.clone())));
@@ -192,10 +228,13 @@ impl Reader {
         ] {
             pair(key, self.get(variable).map(str::to_owned));
         }
-        if self.is_yes("PGBOUNCER_SET_DATABASE_USER") {
+        // With auth_type=any the line has to say who logs in to the server.
+        let is_forced =
+            is_line || self.value_of("auth_type").is_some_and(|value| value.eq_ignore_ascii_case("any"));
+        if is_forced || self.is_yes("PGBOUNCER_SET_DATABASE_USER") {
             pair("user", url.user.clone());
         }
-        if self.is_yes("PGBOUNCER_SET_DATABASE_PASSWORD") {
+        if is_forced || self.is_yes("PGBOUNCER_SET_DATABASE_PASSWORD") {
             pair("password", url.password.clone());
         }
         // Who is named looks up those who are not, as in edoburu/pgbouncer, whose variables these are; bitnami/pgbouncer
@@ -212,6 +251,15 @@ impl Reader {
                     value,
                     origin: origin.clone(),
                 }),
+                // Drivers and frameworks have keys of their own.
+                key if !DatabaseConfig::KEYS.contains(&key) => {
+                    let problem = Problem::at(&origin, format!("unknown key {key} in the URL has no effect"));
+                    let near = settings::nearest(key, DatabaseConfig::KEYS.iter().copied());
+                    self.warnings.push(match near {
+                        Some(near) => problem.hint(format!("did you mean {near}?")),
+                        None => problem,
+                    });
+                }
                 _ => pair(&key, Some(value)),
             }
         }
@@ -227,9 +275,15 @@ impl Reader {
 
     /// Whether any variable gives this setting.
     fn says(&self, setting: &str) -> bool {
-        self.variables
-            .iter()
-            .any(|(name, value)| !value.is_empty() && variable_of(name, value) == Some(setting))
+        self.value_of(setting).is_some()
+    }
+
+    /// What the variables give for a setting; the last one counts.
+    fn value_of(&self, setting: &str) -> Option<&str> {
+        let gives = |(name, value): &(&String, &String)| {
+            !value.is_empty() && variable_of(name, value) == Some(setting)
+        };
+        self.variables.iter().filter(gives).last().map(|(_, value)| value.trim())
     }
 
     /// Gives a setting that no variable gives.
@@ -279,6 +333,7 @@ impl Reader {
         let defaults = DEFAULTS.iter().map(|(key, value)| entry(key, value, "(default)"));
         let given = self.variables.iter().filter_map(|(name, value)| {
             let key = variable_of(name, value)?;
+            self.read.borrow_mut().insert(name.clone());
             (!value.is_empty()).then(|| entry(key, value, name))
         });
         let unknown = self.variables.iter().filter_map(|(name, value)| {
@@ -342,7 +397,7 @@ fn is_ours(name: &str) -> bool {
     families
         || setting_of(name).is_some()
         || is_image_variable(name)
-        || matches!(name, "DATABASE_URL" | "DATABASE_URLS" | "POSTGRES_URL")
+        || SERVERS.contains(&name)
         || matches!(name, "ADMIN_PASSWORDS" | "STATS_PASSWORDS")
 }
 
@@ -391,7 +446,7 @@ impl Url {
         url.hosts = names.join(",");
         url.ports = Some(ports.join(","));
         for parameter in query.split('&').filter(|p| !p.is_empty()) {
-            let (key, value) = parameter.split_once('=').ok_or("expected key=value behind the ?")?;
+            let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             url.parameters.push((decode(key), decode(value)));
         }
         Ok(url)
@@ -582,6 +637,66 @@ mod tests {
         let asked = [("PGBOUNCER_AUTH_QUERY", "SELECT")];
         assert_eq!(of(&[&bitnami[..], &asked].concat()), expect("", "me"));
         assert_eq!(of(&[&bitnami[..], &asked, &told].concat()), expect("", "lookup"));
+    }
+
+    /// Frameworks add keys of their own to a URL, which says nothing of a pooler.
+    #[test]
+    fn a_url_may_have_keys_that_mean_nothing_here() {
+        let url = "postgres://me:p@h/app?schema=public&pool_timeout=10&pool_sise=5&pgbouncer&pool_size=7";
+        let loaded = load_env([("DATABASE_URL".to_owned(), url.to_owned())]).unwrap().unwrap();
+        assert_eq!(loaded.config.databases["app"].pool_size, Some(7));
+        let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        let unknown = |key: &str| {
+            format!("environment variable DATABASE_URL: unknown key {key} in the URL has no effect")
+        };
+        let starts = ["schema", "pool_timeout", "pool_sise", "pgbouncer"].map(unknown);
+        assert!(
+            warnings.iter().zip(&starts).all(|(warning, start)| warning.starts_with(start)),
+            "{warnings:?}"
+        );
+        assert!(warnings.len() == 4 && warnings[2].contains("did you mean pool_size?"), "{warnings:?}");
+    }
+
+    /// pgbouncer/pgbouncer makes one line of these, for whatever clients ask for; its auth_type=any needs the user in it.
+    #[test]
+    fn databases_variables_are_the_keys_of_the_line() {
+        let line = [
+            ("DATABASES_HOST", "h"),
+            ("DATABASES_USER", "me"),
+            ("DATABASES_PASSWORD", "p"),
+            ("DATABASES_DBNAME", "app"),
+        ];
+        for auth_type in ["any", "scram-sha-256"] {
+            let config = load(&[&line[..], &[("PGBOUNCER_AUTH_TYPE", auth_type)]].concat());
+            let found = config.fallback.as_ref().unwrap();
+            let parts = (found.dbname.as_deref(), found.user.as_deref(), found.password.as_deref());
+            assert_eq!(parts, (Some("app"), Some("me"), Some("p")));
+            assert!(config.databases.is_empty());
+        }
+        // Where another image's variables meet auth_type=any there has to be a user as well.
+        let config = load(&[("DATABASE_URL", "postgres://me:p@h/app"), ("AUTH_TYPE", "any")]);
+        assert_eq!(config.databases["app"].user.as_deref(), Some("me"));
+        let config = load(&[("DATABASE_URL", "postgres://me:p@h/app")]);
+        assert_eq!(config.databases["app"].user, None);
+    }
+
+    #[test]
+    fn the_variables_that_count_are_named() {
+        let path = std::env::temp_dir().join(format!("pgweir-env-named-{}", std::process::id()));
+        std::fs::write(&path, "secret").unwrap();
+        let variables = [
+            ("DB_HOST", "h"),
+            ("DB_USER", "me"),
+            ("DB_PASSWORD_FILE", path.to_str().unwrap()),
+            ("DB_PORT", "tcp://10.0.0.7:5432"),
+            ("POOL_MODE", "session"),
+            ("PGBOUNCER_INIT_SLEEP_TIME", "1"),
+            ("HOME", "/root"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let loaded = load_env(variables).unwrap().unwrap();
+        assert_eq!(loaded.sources, ["environment variables DB_HOST, DB_PASSWORD_FILE, DB_USER, POOL_MODE"]);
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Loaded {
     pub config: Config,
     /// Things accepted, but without the effect they seem to promise.
     pub warnings: Vec<Problem>,
+    /// What made it, for people: files, or variables of the environment.
+    pub sources: Vec<String>,
 }
 
 macro_rules! options {
@@ -224,6 +226,10 @@ pub fn load_file(path: &Path) -> Result<Loaded, ConfigError> {
     let items = if is_toml { toml::read(path)? } else { ini::read(path)? };
     let mut loaded = build(items)?;
     loaded.config.source = Source::File(path.to_owned());
+    // Those that it includes follow.
+    let name = path.display().to_string();
+    loaded.sources.retain(|source| *source != name);
+    loaded.sources.insert(0, name);
     loaded.config.settings.conffile = path.display().to_string();
     Ok(loaded)
 }
@@ -235,18 +241,25 @@ pub fn load_env(
     let Some(found) = env::read(variables)? else { return Ok(None) };
     let mut loaded = build(found.items)?;
     loaded.config.passwords = found.passwords;
+    loaded.warnings.extend(found.warnings);
+    loaded.sources = vec![format!("environment variables {}", found.variables.join(", "))];
     Ok(Some(loaded))
 }
 
 /// Makes a configuration of what a source says. All problems are reported, not only the first.
 pub fn build(items: Vec<Item>) -> Result<Loaded, ConfigError> {
     let mut builder = Builder::default();
+    let mut sources = Vec::new();
     for item in items {
+        let file = item.origin().map(|origin| &*origin.file);
+        if let Some(file) = file.filter(|file| !sources.iter().any(|known| known == file)) {
+            sources.push(file.to_owned());
+        }
         builder.item(item);
     }
     builder.check();
     if builder.problems.is_empty() {
-        Ok(Loaded { config: builder.config, warnings: builder.warnings })
+        Ok(Loaded { config: builder.config, warnings: builder.warnings, sources })
     } else {
         Err(ConfigError(builder.problems))
     }

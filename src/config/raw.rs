@@ -97,6 +97,16 @@ pub enum Item {
     Reset,
 }
 
+impl Item {
+    /// Where it stands, if it says something.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Entry { origin, .. } | Self::Table { origin, .. } => Some(origin),
+            Self::Reset => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -68,11 +68,16 @@ const NEWER: &[&str] = &["login_notify_message", "pool_idle_timeout"];
 const ENVIRONMENT: &str = "
 ## Environment
 
-Read when no file is named and `/etc/pgbouncer/pgbouncer.ini` does not exist.
+Read when no file is named on the command line. If it names no server `/etc/pgbouncer/pgbouncer.ini` is read where that exists,
+and its settings do not count. One line of the log says what the configuration was made of; what was found besides is named in a
+warning.
 
 * The server: `DATABASE_URL` (or `DATABASE_URLS`, `POSTGRES_URL`); or `DB_HOST`, `DB_PORT`, `DB_USER`, `DB_PASSWORD`, `DB_NAME`;
   or `POSTGRESQL_HOST`, `POSTGRESQL_PORT`, `POSTGRESQL_USERNAME`, `POSTGRESQL_PASSWORD`, `POSTGRESQL_DATABASE`; or
-  `DATABASES_HOST` and its siblings; or lines of `[databases]` in `PGBOUNCER_DSN_0`, `PGBOUNCER_DSN_1`, …
+  `DATABASES_HOST`, `DATABASES_PORT`, `DATABASES_USER`, `DATABASES_PASSWORD`, `DATABASES_DBNAME`, which make the line of `*`, user
+  and password included, as in pgbouncer/pgbouncer; or lines of `[databases]` in `PGBOUNCER_DSN_0`, `PGBOUNCER_DSN_1`, …
+* Keys of `[databases]` may stand behind the `?` of a URL, and `sslmode`; what else stands there has no effect but a warning.
+* With `auth_type=any` the server's user and password are in the database's line.
 * More users: lines of a userlist in `PGBOUNCER_USERLIST`; `ADMIN_USERS` and `ADMIN_PASSWORDS`, `STATS_USERS` and
   `STATS_PASSWORDS`, lists of the same length.
 * All others are looked up in the database (`auth_query`): as the user of `DB_USER` or the URL, whom `AUTH_USER` does not
