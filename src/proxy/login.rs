@@ -9,6 +9,7 @@
 
 mod authenticate;
 mod first_packets;
+mod log;
 mod lookup;
 mod replication;
 mod waiting;
@@ -230,6 +231,7 @@ impl Newcomer {
             Failure::Refused(refusal) => refusal.reason(),
         };
         let (database, user) = claim.map_or((NO_DATABASE, NO_USER), |c| (&c.database, &c.user));
+        self.log_turned_away(database, user, reason);
         self.log_close(database, user, reason);
         if let Failure::Refused(refusal) = &failure {
             let peer = self.peer;

@@ -32,17 +32,47 @@ pub async fn run(shared: Arc<Shared>) {
 /// PgBouncer's line.
 fn line(average: &Average) -> String {
     format!(
-        "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, in {} B/s, out {} B/s, \
-         xact {} us, query {} us, wait {} us",
+        "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, \
+         {} client logins/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
         average.transactions,
         average.queries,
         average.client_parses,
         average.server_parses,
         average.binds,
+        average.logins,
         average.received,
         average.sent,
         average.transaction_time,
         average.query_time,
         average.wait_time
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In PgBouncer's order and units: programs read it.
+    #[test]
+    fn the_line_is_pgbouncers() {
+        let average = Average {
+            transactions: 1,
+            queries: 2,
+            client_parses: 3,
+            server_parses: 4,
+            binds: 5,
+            logins: 6,
+            received: 7,
+            sent: 8,
+            transaction_time: 9,
+            query_time: 10,
+            wait_time: 11,
+            assignments: 12,
+        };
+        assert_eq!(
+            line(&average),
+            "stats: 1 xacts/s, 2 queries/s, 3 client parses/s, 4 server parses/s, 5 binds/s, 6 client logins/s, in 7 B/s, \
+             out 8 B/s, xact 9 us, query 10 us, wait 11 us"
+        );
+    }
 }

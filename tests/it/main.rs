@@ -24,6 +24,7 @@ mod integrity;
 mod isready;
 mod ldap;
 mod leaving;
+mod log_lines;
 mod login;
 mod metrics;
 mod names;

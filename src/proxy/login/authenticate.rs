@@ -70,6 +70,9 @@ impl Newcomer {
         }
         let user = other_name.as_deref().unwrap_or(&claim.user);
         let is_known = account.is_some();
+        if !is_known && !matches!(proof, Proof::Exchange(Method::Any)) {
+            self.log_unknown_user(config, claim);
+        }
         let learned = match proof {
             Proof::Exchange(method) => {
                 let (exchange, request) = Exchange::begin(Begin {
@@ -186,7 +189,7 @@ impl Newcomer {
                 Ok(authenticated.learned)
             }
             Progress::Rejected(failure) => {
-                self.log_warning(claim, failure.log_detail);
+                self.log_rejected(claim, &failure);
                 Err(rejected(&claim.user, failure.kind).into())
             }
             Progress::Continue(..) => unreachable!("has no end yet"),
@@ -296,7 +299,7 @@ impl Newcomer {
         tracing::error!("C-{:#x}: {}/{}@{} {text}", self.id, claim.database, claim.user, self.peer);
     }
 
-    fn log_warning(&self, claim: &Claim, text: &str) {
+    pub(super) fn log_warning(&self, claim: &Claim, text: &str) {
         tracing::warn!("C-{:#x}: {}/{}@{} {text}", self.id, claim.database, claim.user, self.peer);
     }
 }

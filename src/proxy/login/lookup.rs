@@ -54,6 +54,7 @@ impl Newcomer {
         match known {
             Some(found) => Ok(Some((found, key))),
             None => {
+                self.log_unknown_user(config, claim);
                 let message = format!("password authentication failed for user \"{}\"", claim.user);
                 let refusal = Refusal::new(sqlstate::INVALID_PASSWORD, message);
                 Err(refusal.detail("no such user").log("no such user").into())
