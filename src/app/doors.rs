@@ -31,10 +31,15 @@ pub(super) struct Doors {
     others: Vec<JoinHandle<()>>,
 }
 
-/// The file of the Unix socket; `None` if there is to be none.
+/// The file of the Unix socket, or its name in the abstract namespace; `None` if there is to be none.
 pub(super) fn socket_path(settings: &Settings) -> Option<PathBuf> {
     let name = format!(".s.PGSQL.{}", settings.listen_port);
     (!settings.unix_socket_dir.is_empty()).then(|| Path::new(&settings.unix_socket_dir).join(name))
+}
+
+/// Whether that socket has a name only and no file.
+pub(super) fn is_abstract(settings: &Settings) -> bool {
+    settings.unix_socket_dir.starts_with('@')
 }
 
 impl Doors {
@@ -92,7 +97,8 @@ impl Doors {
             self.open_tcp(config, inherited).await?;
         }
         let is_activated = self.copies.iter().any(|door| door.kind == DoorKind::Activated);
-        if !is_activated && self.files.is_empty() && self.inherited_file.is_none() {
+        let is_open = self.clients.iter().any(|(_, listener)| listener.tcp_address().is_none());
+        if !is_activated && !is_open {
             self.open_unix(config, inherited, takes_over)?;
         }
         if self.clients.is_empty() {
@@ -144,6 +150,9 @@ impl Doors {
             Some(socket) => {
                 self.inherited_file = Some(path.clone());
                 Listener::inherited(socket, s.listen_port)
+            }
+            None if is_abstract(s) => {
+                listener::abstract_unix(path.display().to_string().trim_start_matches('@'), s.listen_port)
             }
             None => {
                 listener::unix(&path, s.listen_port, s.unix_socket_mode.0, &s.unix_socket_group, takes_over)

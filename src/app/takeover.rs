@@ -8,6 +8,10 @@ use crate::proxy::takeover::{self, Found};
 pub(super) async fn find(settings: &Settings) -> Result<Found, Fatal> {
     let path = doors::socket_path(settings)
         .ok_or_else(|| "online restart (-R) needs the setting unix_socket_dir".to_owned())?;
+    if doors::is_abstract(settings) {
+        // It would have to be given up by the old process before this one could have it.
+        return Err("cannot reboot with abstract Unix socket".into());
+    }
     let found = takeover::find(&path).await?;
     match &found {
         Found::Nobody => tracing::info!("no process to take over from at {}", path.display()),

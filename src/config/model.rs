@@ -11,9 +11,6 @@ use super::value::{AuthType, Consistency, LoadBalance, PoolMode, TlsMode, Value}
 use super::{connstr, env, ini, toml};
 use crate::auth::secret::Secret;
 
-/// The directory of PostgreSQL's socket for databases without a `host`.
-const DEFAULT_SOCKET_DIR: &str = "/tmp";
-
 /// A validated configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -188,10 +185,10 @@ impl DatabaseConfig {
         self.server_lifetime.filter(|lifetime| !lifetime.is_zero())
     }
 
-    /// Hosts and their ports.
+    /// Hosts and their ports. Without a host the name of the only one is empty: it is the setting `unix_socket_dir`.
     pub fn hosts(&self) -> Vec<(String, u16)> {
-        let socket_dir = [DEFAULT_SOCKET_DIR.to_owned()];
-        let hosts = self.host.as_deref().filter(|hosts| !hosts.is_empty()).unwrap_or(&socket_dir);
+        let none = [String::new()];
+        let hosts = self.host.as_deref().filter(|hosts| !hosts.is_empty()).unwrap_or(&none);
         let ports = self.port.as_deref().unwrap_or(&[5432]);
         let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(5432);
         hosts.iter().enumerate().map(|(n, host)| (host.clone(), port(n))).collect()
@@ -482,7 +479,7 @@ mod tests {
                     [users]\nme = pool_mode=session\n[peers]\n2 = host=/run port=7001\n[pgbouncer]\nlisten_port = 7000\n";
         let config = load(text).unwrap().config;
         assert_eq!(config.databases["a"].hosts(), [("h1".into(), 1), ("h2".into(), 2)]);
-        assert_eq!(config.databases["b"].hosts(), [("/tmp".into(), 5432)]);
+        assert_eq!(config.databases["b"].hosts(), [("".into(), 5432)]);
         assert_eq!(config.database("zzz").unwrap().0.hosts(), [("/run".into(), 3)]);
         assert!(config.database("zzz").unwrap().1);
         assert_eq!(config.users["me"].pool_mode, Some(PoolMode::Session));

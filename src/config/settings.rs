@@ -198,7 +198,7 @@ settings! {
     topology_check_period: Duration = "0.1", Reload, Works, "Seconds between questions to each host what it is and how far it has come, with read_write_split.";
     track_extra_parameters: Vec<String> = "IntervalStyle", Restart, Works, "Parameters that follow the client although servers do not report them; those that are reported always do.";
     transaction_timeout: Duration = "0", Reload, Works, "Seconds a transaction may take; 0 means any time.";
-    unix_socket_dir: String = "/tmp", Restart, Works, "Directory of the Unix socket; empty for none.";
+    unix_socket_dir: String = "/tmp", Restart, Works, "Directory of the Unix socket, or @ and a name in the abstract namespace; empty for none. Servers without host= are there, too.";
     unix_socket_group: String = "", Restart, Works, "Group of the Unix socket.";
     unix_socket_mode: FileMode = "0777", Restart, Works, "Permissions of the Unix socket.";
     user: String = "", Restart, Works, "User to become after start-up.";

@@ -115,6 +115,9 @@ impl std::fmt::Display for Target {
 
 /// Connects to a server; tries all addresses of a host name, beginning with another one each time.
 pub async fn connect(target: &Target, options: &SocketOptions, resolver: &Resolver) -> io::Result<Stream> {
+    if target.host.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "unix socket dir not configured"));
+    }
     if target.is_unix() {
         return unix(target).await.map(Stream::Unix);
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
@@ -146,6 +147,15 @@ pub fn tcp(
     Ok(Listener::Tcp(listener, address))
 }
 
+/// Listens on the Unix socket with this name in the abstract namespace, where there are no files and no permissions.
+/// `listen_port`: the port in its name.
+pub fn abstract_unix(name: &str, listen_port: u16) -> io::Result<Listener> {
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Unix(UnixListener::from_std(listener)?, listen_port))
+}
+
 /// Listens on the Unix socket with this path. A file left over from a process that is gone is replaced; one that somebody
 /// listens on is an error, unless this process takes over from that one. `group`: a name or a number; empty leaves it.
 /// `listen_port`: the port in its name.
@@ -180,10 +190,12 @@ fn group_id(group: &str) -> io::Result<Gid> {
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no group {group}")))
 }
 
-/// What a listening socket listens on: an address and port, or a path.
+/// What a listening socket listens on: an address and port, or a path, or `@` and an abstract name.
 pub fn name(socket: &OwnedFd) -> io::Result<String> {
     let address = SockRef::from(socket).local_addr()?;
-    let path = address.as_pathname().map(|path| path.display().to_string());
+    let abstract_name =
+        address.as_abstract_namespace().map(|name| format!("@{}", String::from_utf8_lossy(name)));
+    let path = address.as_pathname().map(|path| path.display().to_string()).or(abstract_name);
     let other = || address.as_socket().map_or_else(|| "unnamed".to_owned(), |address| address.to_string());
     Ok(path.unwrap_or_else(other))
 }
@@ -343,6 +355,26 @@ mod tests {
         assert_eq!(unix(0).with_host(), "unix:6432");
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         assert_eq!(unix(7).with_host(), format!("unix(7@{}):6432", host.trim()));
+    }
+
+    /// The name is what libpq and PgBouncer make of it: as long as it is, without a NUL byte at its end.
+    #[tokio::test]
+    async fn abstract_sockets_have_libpqs_names() {
+        let (dir, port) = (format!("@pgweir-test-{}", std::process::id()), 6432);
+        let name = format!("{}/.s.PGSQL.{port}", &dir[1..]);
+        let listener = abstract_unix(&name, port).unwrap();
+        let socket = listener.as_fd().try_clone_to_owned().unwrap();
+        assert_eq!(super::name(&socket).unwrap(), format!("{dir}/.s.PGSQL.{port}"));
+        assert_eq!(abstract_unix(&name, port).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+        assert!(table.lines().any(|line| line.ends_with(&format!(" {dir}/.s.PGSQL.{port}"))), "{table}");
+        let target = crate::net::connect::Target { host: dir, port };
+        let resolver = crate::net::resolve::Resolver::default();
+        let options = SocketOptions::default();
+        let connected = crate::net::connect::connect(&target, &options, &resolver);
+        let (connected, accepted) =
+            tokio::join!(connected, std::future::poll_fn(|cx| listener.poll_accept(cx)));
+        assert!(connected.is_ok() && matches!(accepted.unwrap().1, Peer::Unix { port: 6432, .. }));
     }
 
     #[tokio::test]

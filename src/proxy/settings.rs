@@ -233,7 +233,9 @@ fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
         Some(LoadBalance::RoundRobin) | None => Balance::RoundRobin,
     };
     let hosts = database.hosts().into_iter().zip(database.weights());
-    let hosts = hosts.map(|((name, port), weight)| Host::new(name, port, weight)).collect();
+    // As in PgBouncer: servers that are not named listen where clients find the pooler.
+    let here = |name: String| if name.is_empty() { config.settings.unix_socket_dir.clone() } else { name };
+    let hosts = hosts.map(|((name, port), weight)| Host::new(here(name), port, weight)).collect();
     Cluster::new(hosts, splits(config, database), balance)
 }
 

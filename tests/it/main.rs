@@ -46,3 +46,4 @@ mod systemd;
 mod takeover;
 mod timeouts;
 mod tls;
+mod unix_sockets;
