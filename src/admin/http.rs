@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -49,16 +50,22 @@ pub async fn run(shared: Arc<Shared>, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                connections.make_room(MOST - 1);
+                if connections.all.borrow().len() == MOST {
+                    connections.close_oldest();
+                }
                 connections.serve(&shared, stream, peer);
                 // It is asked what it wants before the next one may take its place.
                 tokio::task::yield_now().await;
             }
             Err(error) => {
                 tracing::warn!("http: accept failed: {error}");
-                // There may be no descriptor left but those that are kept here.
-                connections.make_room(0);
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                let is_full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+                if is_full && connections.close_oldest() {
+                    // Its descriptor is free when its task has gone.
+                    tokio::task::yield_now().await;
+                } else {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
@@ -79,16 +86,14 @@ struct Connection {
 }
 
 impl Connections {
-    /// Closes connections until there are no more than this: those first that have not asked for anything yet.
-    fn make_room(&self, most: usize) {
+    /// Closes the oldest one, if there is one: one that has not asked for anything yet, if there is one of those.
+    fn close_oldest(&self) -> bool {
         let mut all = self.all.borrow_mut();
-        while all.len() > most {
-            let silent = all.iter().position(|connection| !connection.is_answered.get());
-            if let Some(connection) = all.remove(silent.unwrap_or(0)) {
-                tracing::debug!("http: too many connections, closing the oldest");
-                connection.task.abort();
-            }
-        }
+        let silent = all.iter().position(|connection| !connection.is_answered.get());
+        let Some(connection) = all.remove(silent.unwrap_or(0)) else { return false };
+        tracing::debug!("http: too many connections, closing the oldest");
+        connection.task.abort();
+        true
     }
 
     fn serve(self: &Rc<Self>, shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
@@ -256,6 +261,33 @@ mod tests {
         let mut request = Request::default();
         assert!(request.take(text.as_bytes()), "{text:?}");
         request
+    }
+
+    /// Those that are being answered stay as long as there are others to close.
+    #[tokio::test(flavor = "local")]
+    async fn silent_connections_make_room_first() {
+        let connections = Connections::default();
+        let mut tasks = Vec::new();
+        for (number, is_answered) in [true, false, true, false].into_iter().enumerate() {
+            let task = tokio::task::spawn_local(std::future::pending::<()>());
+            let is_answered = Rc::new(Cell::new(is_answered));
+            let number = number as u64;
+            connections.all.borrow_mut().push_back(Connection {
+                number,
+                task: task.abort_handle(),
+                is_answered,
+            });
+            tasks.push(task);
+        }
+        let left = || connections.all.borrow().iter().map(|connection| connection.number).collect::<Vec<_>>();
+        for expected in [&[0, 2, 3][..], &[0, 2], &[2], &[]] {
+            assert!(connections.close_oldest());
+            assert_eq!(left(), expected);
+        }
+        assert!(!connections.close_oldest());
+        for task in tasks {
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
     }
 
     #[test]

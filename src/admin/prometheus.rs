@@ -335,7 +335,7 @@ async fn hosts<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Waker};
 
     use super::*;
     use crate::config::{Access, Config, DatabaseConfig};
@@ -370,7 +370,7 @@ pub(super) mod tests {
         let mut turns = 0;
         {
             let mut page = Box::pin(render(&shared, &mut kept));
-            while let Poll::Pending = page.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            while page.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                 turns += 1;
             }
         }
