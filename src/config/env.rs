@@ -283,7 +283,7 @@ impl Reader {
         let gives = |(name, value): &(&String, &String)| {
             !value.is_empty() && variable_of(name, value) == Some(setting)
         };
-        self.variables.iter().filter(gives).next_back().map(|(_, value)| value.trim())
+        self.variables.iter().rfind(gives).map(|(_, value)| value.trim())
     }
 
     /// Gives a setting that no variable gives.
