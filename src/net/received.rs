@@ -25,6 +25,12 @@ impl Received {
         Ok(&self.bytes[self.taken - len..self.taken])
     }
 
+    /// Waits for the next frame to begin; its tag. What does not belong here can then be refused before all of it has come.
+    pub async fn tag(&mut self, stream: &mut Stream) -> io::Result<u8> {
+        self.wait_for(stream, 1).await?;
+        Ok(self.bytes[self.taken])
+    }
+
     /// Waits for one whole frame, which must not be longer than `max`, and takes it: its tag, and its body in `body`.
     pub async fn frame(&mut self, stream: &mut Stream, body: &mut Vec<u8>, max: usize) -> io::Result<u8> {
         self.wait_for(stream, frame::HEADER).await?;

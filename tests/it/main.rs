@@ -33,6 +33,7 @@ mod peers;
 mod pooling;
 mod pools;
 mod prepared;
+mod proofs;
 mod replication;
 mod routing;
 mod routing_hints;

@@ -1,5 +1,6 @@
 //! Who is it? The rule that applies to a client, and what it has to prove.
 
+use std::io;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -200,11 +201,18 @@ impl Newcomer {
     async fn read_answer(&mut self, out: &mut Vec<u8>, message: &mut Vec<u8>) -> Result<(), Failure> {
         self.stream.write_all(out).await?;
         out.clear();
-        let tag = self.received.frame(&mut self.stream, message, MAX_PASSWORD).await?;
+        // Judged by its first byte: another startup packet, for one, would be taken for a long message not yet complete.
+        let tag = self.received.tag(&mut self.stream).await?;
         if tag != b'p' {
-            return Err(Refusal::protocol("expected a password message").into());
+            let message = format!("expected password response, got message type {tag}");
+            return Err(Refusal::protocol(message).into());
         }
-        Ok(())
+        match self.received.frame(&mut self.stream, message, MAX_PASSWORD).await {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Refusal::protocol(error.to_string()).into())
+            }
+            read => Ok(read.map(drop)?),
+        }
     }
 
     /// Asks for the password and has somebody else check it.

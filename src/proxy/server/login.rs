@@ -41,7 +41,20 @@ pub(super) async fn login(
     let mut received = Received::default();
     let mut message = Vec::new();
     loop {
-        let tag = received.frame(&mut stream, &mut message, MAX_MESSAGE).await?;
+        // What does not belong here is refused before all of it has come.
+        let tag = received.tag(&mut stream).await?;
+        let is_in = auth.as_ref().is_some_and(ServerAuth::is_done);
+        let belongs = match tag {
+            b'R' | b'v' => !is_in,
+            b'S' | b'K' | b'Z' => is_in,
+            b'E' | b'N' => true,
+            _ => false,
+        };
+        if !belongs {
+            let message = format!("unexpected message {:?} during login", char::from(tag));
+            return Err(ConnectError::Unreachable(message));
+        }
+        received.frame(&mut stream, &mut message, MAX_MESSAGE).await?;
         let body = message.as_slice();
         match tag {
             b'R' => {
@@ -64,15 +77,13 @@ pub(super) async fn login(
                     let _ = info.key.set(key);
                 }
             }
-            b'Z' if auth.as_ref().is_some_and(ServerAuth::is_done) && received.is_empty() => break,
-            b'E' => return Err(server_refusal(body)),
-            b'N' | b'v' => {}
-            other => {
-                return Err(ConnectError::Unreachable(format!(
-                    "unexpected message {:?} during login",
-                    char::from(other)
-                )));
+            b'Z' if received.is_empty() => break,
+            b'Z' => {
+                let message = "server sends more than the end of its login".to_owned();
+                return Err(ConnectError::Unreachable(message));
             }
+            b'E' => return Err(server_refusal(body)),
+            _ => {}
         }
     }
     if !own.is_empty() {
