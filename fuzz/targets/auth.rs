@@ -1,10 +1,13 @@
 //! Logins: what a client answers, what a server asks.
 
+use std::sync::Arc;
+
 use pgweir::auth::exchange::{Account, AuthRequest, Begin, Exchange, Learned, Method, Progress};
 use pgweir::auth::md5;
-use pgweir::auth::scram::client::{Client, Proof};
+use pgweir::auth::mock::{Mocks, Sought};
+use pgweir::auth::scram::client::{Binding, Client, Proof};
 use pgweir::auth::scram::{ChannelBinding, MECHANISM, MECHANISM_PLUS, NONCE};
-use pgweir::auth::secret::{Secret, Verifier};
+use pgweir::auth::secret::{Cleartext, Secret, Verifier};
 use pgweir::auth::server_login::{BackendAuth, Credential, Password, ServerAuth, Step};
 
 use super::bytes::Bytes;
@@ -32,19 +35,23 @@ pub(super) fn scram_server(input: &[u8]) {
     let method = [Method::Plain, Method::Md5, Method::Scram, Method::Scram][usize::from(choice & 3)];
     let plus = choice & 4 > 0;
     let secret = match choice >> 3 & 3 {
-        0 => Some(Secret::parse(PASSWORD)),
-        1 => Some(Secret::parse(&md5::stored(PASSWORD, USER))),
+        0 => Secret::parse(PASSWORD),
+        1 => Secret::parse(&md5::stored(PASSWORD, USER)),
         2 => Some(Secret::Scram(Verifier::new(PASSWORD, b"salt", ITERATIONS))),
         _ => None,
     };
-    let account = secret.map(Account::new);
+    let mocks = Mocks::new(secret.iter());
+    let account = secret.map(|secret| Arc::new(Account::looked_up(USER, Some(secret))));
     let begin = || {
+        let (account, standing) =
+            mocks.account_for(account.clone(), USER, method, Sought::File, &[1; 32], ITERATIONS);
         Exchange::begin(Begin {
             method,
-            user: USER,
-            account: account.as_ref(),
+            user: USER.into(),
+            account,
+            standing,
             entropy: [7; NONCE],
-            mock_key: &[1; 32],
+            mock_key: [1; 32],
             scram_iterations: ITERATIONS,
             binding: binding(plus),
         })
@@ -55,7 +62,7 @@ pub(super) fn scram_server(input: &[u8]) {
             let right = account.is_some() && bytes.0 == [PASSWORD.as_bytes(), b"\0"].concat();
             // SASLprep may make another text the same password. It leaves ASCII as it is.
             let has_verifier =
-                account.as_ref().is_some_and(|account| matches!(account.secret, Secret::Scram(_)));
+                account.as_ref().is_some_and(|account| matches!(account.secret, Some(Secret::Scram(_))));
             let is_accepted = is_accepted(exchange.handle(bytes.0));
             assert!(is_accepted == right || has_verifier && !bytes.0.is_ascii());
         }
@@ -71,14 +78,16 @@ pub(super) fn scram_server(input: &[u8]) {
                 assert!(!is_accepted(next.handle(bytes.0)));
             }
             // A right first message, and a last one that is right but for what the input does to it.
-            proof(begin().0, plus, bytes, account.as_ref());
+            proof(begin().0, plus, bytes, account.as_deref());
         }
         other => panic!("begins with {other:?}"),
     }
 }
 
 fn proof(exchange: Exchange, plus: bool, mut bytes: Bytes<'_>, account: Option<&Account>) {
-    let (client, first) = Client::new(&binding(plus), [9; NONCE]);
+    let hash = [7; 32];
+    let bound = if plus { Binding::ServerEndPoint(&hash) } else { Binding::Unsupported };
+    let (client, first) = Client::new(bound, [9; NONCE]);
     let mechanism = if plus { MECHANISM_PLUS } else { MECHANISM };
     let Progress::Continue(exchange, AuthRequest::SaslContinue(challenge)) =
         exchange.handle(&initial(mechanism, first.as_bytes()))
@@ -92,7 +101,7 @@ fn proof(exchange: Exchange, plus: bool, mut bytes: Bytes<'_>, account: Option<&
         Some(byte) => *byte ^= flip,
         None => sent.push(flip),
     }
-    let has_scram = account.is_some_and(|account| !matches!(account.secret, Secret::Md5(_)));
+    let has_scram = account.is_some_and(|account| !matches!(account.secret, Some(Secret::Md5(_))));
     match exchange.handle(&sent) {
         Progress::Accepted(authenticated, Some(AuthRequest::SaslFinal(signature))) => {
             assert!(has_scram && sent == last.as_bytes(), "{:?}", String::from_utf8_lossy(&sent));
@@ -134,7 +143,7 @@ pub(super) fn scram_server_seeds() -> Vec<Vec<u8>> {
 pub(super) fn scram_client(input: &[u8]) {
     let mut bytes = Bytes(input);
     let choice = bytes.choice();
-    let password = Password::new(PASSWORD.to_owned().into());
+    let password = Password::new(Cleartext::new(PASSWORD).unwrap());
     let credential = match choice & 3 {
         0 => Credential::Password(password),
         1 => Credential::Md5(md5::stored(PASSWORD, USER).into()),
@@ -161,7 +170,7 @@ pub(super) fn scram_client(input: &[u8]) {
     }
 }
 
-/// Up to a second of hashing is what a server may ask for, too long for a fuzz target.
+/// Up to half a second of hashing is what a server may ask for, too long for a fuzz target.
 fn is_laborious(request: &BackendAuth<'_>) -> bool {
     let BackendAuth::SaslContinue(message) = request else { return false };
     let iterations = message.windows(3).position(|part| part == b",i=");

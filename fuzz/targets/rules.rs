@@ -21,7 +21,7 @@ pub(super) fn userlist(input: &[u8]) {
     assert!(users.len() + errors.len() <= text.lines().count());
     let quote = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let plain = users.iter().filter_map(|(user, secret)| match secret {
-        Secret::Plain(password) => Some((user, password)),
+        Some(Secret::Plain(password)) => Some((user, password.as_str())),
         _ => None,
     });
     let written: String = plain.clone().map(|(u, p)| format!("{} {}\n", quote(u), quote(p))).collect();

@@ -3,43 +3,81 @@
 //!
 //! Unknown users and wrong passwords take the same steps and the same work as right ones, up to the last one.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 use super::md5;
 use super::scram::server::{Challenged, Server};
 use super::scram::{self, ChannelBinding, MECHANISM, MECHANISM_PLUS, NONCE, ScramKeys};
-use super::secret::{Secret, Verifier};
+use super::secret::{Cleartext, Secret, Verifier};
 
 /// A user's secret, and what SCRAM needs of it, worked out once: deriving that takes thousands of hashes.
 #[derive(Debug)]
 pub struct Account {
-    /// As stored.
-    pub secret: Secret,
+    /// As stored; `None`: the user exists, but no password is right.
+    pub secret: Option<Secret>,
     derived: OnceLock<Verifier>,
+    /// The secret is a verifier of the empty password.
+    is_of_empty: OnceLock<bool>,
 }
 
 impl Account {
-    /// An account with this secret.
-    pub fn new(secret: Secret) -> Self {
-        Self { secret, derived: OnceLock::new() }
+    /// The account of a user of a file. An md5 hash of the empty password is no secret, either.
+    pub fn new(user: &str, secret: Option<Secret>) -> Self {
+        let is_of_empty = |hash: &str| hash == md5::stored("", user);
+        let secret = secret.filter(|secret| !matches!(secret, Secret::Md5(hash) if is_of_empty(hash)));
+        Self { secret, derived: OnceLock::new(), is_of_empty: OnceLock::new() }
     }
 
-    /// What SCRAM needs; `None` if the secret is an md5 hash. A plain password gets a salt that depends on user and
-    /// process, as unknown users do.
-    fn verifier(&self, user: &str, mock_key: &[u8; 32], iterations: u32) -> Option<Verifier> {
-        match &self.secret {
-            Secret::Scram(verifier) => Some(verifier.clone()),
-            Secret::Plain(password) => {
-                let derive =
-                    || Verifier::new(password, &scram::server::mock_salt(user, mock_key), iterations);
-                Some(self.derived.get_or_init(derive).clone())
-            }
-            Secret::Md5(_) | Secret::Unusable => None,
+    /// The account of a user that a server has told us of. PostgreSQL stores no verifier of the empty password, so that it
+    /// need not be looked for at each login.
+    pub fn looked_up(user: &str, secret: Option<Secret>) -> Self {
+        Self { is_of_empty: false.into(), ..Self::new(user, secret) }
+    }
+
+    /// One that belongs to no user, with keys as if they had been derived before.
+    pub fn mock(secret: Secret, derived: Option<Verifier>) -> Self {
+        let derived = derived.map_or_else(OnceLock::new, OnceLock::from);
+        Self { secret: Some(secret), derived, is_of_empty: false.into() }
+    }
+
+    /// Whether the user could prove anything by this method.
+    pub fn suits(&self, method: Method) -> bool {
+        match (method, &self.secret) {
+            (Method::Any | Method::Trust, _) => true,
+            (_, None) | (Method::Scram, Some(Secret::Md5(_))) => false,
+            (Method::Plain | Method::Md5 | Method::Scram, Some(_)) => true,
         }
     }
+
+    /// What SCRAM needs of a plain password. It gets a salt that depends on user and process, as unknown users do.
+    fn derived(&self, password: &Cleartext, user: &str, mock_key: &[u8; 32], iterations: u32) -> Verifier {
+        let derive =
+            || Verifier::new(password.as_str(), &scram::server::mock_salt(user, mock_key), iterations);
+        self.derived.get_or_init(derive).clone()
+    }
+
+    /// Whether the empty password fits, which is none.
+    fn is_of_empty(&self) -> bool {
+        *self.is_of_empty.get_or_init(|| match &self.secret {
+            Some(Secret::Scram(verifier)) => {
+                Verifier::new("", &verifier.salt, verifier.iterations) == *verifier
+            }
+            _ => false,
+        })
+    }
+}
+
+/// What is known of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The account is the user's.
+    Known,
+    /// The user exists, but has no secret that suits the method; the account is made up.
+    NoSecret,
+    /// There is no such user; the account is made up.
+    Unknown,
 }
 
 /// How clients have to prove who they are (setting `auth_type`).
@@ -59,21 +97,35 @@ pub enum Method {
 
 /// What a conversation starts from.
 #[derive(Debug)]
-pub struct Begin<'a> {
+pub struct Begin {
     /// How.
     pub method: Method,
     /// Who the client says it is.
-    pub user: &'a str,
-    /// What is known of that user; `None` if nothing is.
-    pub account: Option<&'a Account>,
+    pub user: String,
+    /// The user's account, or one [made up](super::mock).
+    pub account: Arc<Account>,
+    /// Which of the two.
+    pub standing: Standing,
     /// Random bytes.
     pub entropy: [u8; NONCE],
     /// Secret of this process.
-    pub mock_key: &'a [u8; 32],
+    pub mock_key: [u8; 32],
     /// Setting `scram_iterations`.
     pub scram_iterations: u32,
     /// What TLS offers.
     pub binding: ChannelBinding,
+}
+
+impl Begin {
+    /// Iterations of PBKDF2 that the start will take.
+    pub fn work(&self) -> u32 {
+        match (self.method, &self.account.secret) {
+            (Method::Scram, Some(Secret::Plain(_))) if self.account.derived.get().is_none() => {
+                self.scram_iterations
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// A message to the client (PostgreSQL documentation, `Authentication…` in 53.7).
@@ -123,7 +175,7 @@ pub enum Learned {
     /// Nothing.
     Nothing,
     /// The password.
-    Password(Zeroizing<String>),
+    Password(Cleartext),
     /// The keys of SCRAM.
     Keys(ScramKeys),
 }
@@ -168,91 +220,136 @@ enum State {
     /// The answer was known from the start.
     Decided(bool),
     Plain {
-        secret: Option<Secret>,
+        who: Who,
         user: String,
     },
     Md5 {
-        stored: Option<String>,
+        who: Who,
+        stored: String,
         salt: [u8; 4],
     },
     Sasl {
+        who: Who,
         server: Server,
         plus_offered: bool,
     },
-    Proof(Challenged),
+    Proof(Who, Challenged),
 }
+
+/// Whose secret it is about.
+#[derive(Debug)]
+struct Who {
+    account: Arc<Account>,
+    standing: Standing,
+}
+
+impl Who {
+    /// The end of a conversation, in which everything was right or not. An account that is made up is never right.
+    fn conclude(
+        &self,
+        right: Result<Learned, &'static str>,
+        kind: FailureKind,
+        last: Option<AuthRequest>,
+    ) -> Progress {
+        match (self.standing, right) {
+            (Standing::Known, Ok(learned)) => Progress::Accepted(Authenticated { learned }, last),
+            (Standing::Known, Err(reason)) => reject(kind, reason),
+            (Standing::NoSecret, _) => reject(kind, "user has no password that suits the method"),
+            (Standing::Unknown, _) => reject(kind, NO_SUCH_USER),
+        }
+    }
+}
+
+/// What the log is told of a user that is not known.
+pub const NO_SUCH_USER: &str = "no such user";
 
 impl Exchange {
     /// Starts a conversation; gives the first message to the client. Without one there is nothing to wait for.
-    pub fn begin(begin: Begin<'_>) -> (Self, Option<AuthRequest>) {
-        let secret = begin.account.map(|account| &account.secret);
-        match begin.method {
-            Method::Any => (Self(State::Decided(true)), None),
-            Method::Trust => (Self(State::Decided(secret.is_some())), None),
-            Method::Plain => {
-                let state = State::Plain { secret: secret.cloned(), user: begin.user.to_owned() };
-                (Self(state), Some(AuthRequest::CleartextPassword))
+    pub fn begin(begin: Begin) -> (Self, Option<AuthRequest>) {
+        let Begin { method, user, account, standing, entropy, mock_key, scram_iterations, binding } = begin;
+        let who = Who { account: Arc::clone(&account), standing };
+        let state = match (method, &account.secret) {
+            (Method::Any, _) => return (Self(State::Decided(true)), None),
+            (Method::Trust, _) => return (Self(State::Decided(standing != Standing::Unknown)), None),
+            (_, None) => return (Self(State::Decided(false)), None),
+            (Method::Plain, Some(_)) => {
+                return (Self(State::Plain { who, user }), Some(AuthRequest::CleartextPassword));
             }
-            Method::Md5 if !matches!(secret, Some(Secret::Scram(_))) => {
-                let stored = secret.and_then(|secret| match secret {
-                    Secret::Md5(hash) => Some(hash.to_string()),
-                    Secret::Plain(password) => Some(md5::stored(password, begin.user)),
-                    Secret::Scram(_) | Secret::Unusable => None,
-                });
-                let salt = [begin.entropy[0], begin.entropy[1], begin.entropy[2], begin.entropy[3]];
-                (Self(State::Md5 { stored, salt }), Some(AuthRequest::Md5Password(salt)))
+            (Method::Md5, Some(Secret::Md5(hash))) => md5_state(who, hash.to_string(), entropy),
+            (Method::Md5, Some(Secret::Plain(password))) => {
+                md5_state(who, md5::stored(password.as_str(), &user), entropy)
             }
-            Method::Md5 | Method::Scram => {
-                let plus_offered = begin.binding != ChannelBinding::None;
-                let iterations = begin.scram_iterations;
-                let verifier = begin.account.and_then(|a| a.verifier(begin.user, begin.mock_key, iterations));
-                let server = match verifier {
-                    Some(verifier) => Server::new(verifier, begin.binding, begin.entropy),
-                    None => {
-                        Server::mock(begin.user, begin.mock_key, iterations, begin.binding, begin.entropy)
-                    }
+            (Method::Md5 | Method::Scram, Some(secret)) => {
+                let verifier = match secret {
+                    Secret::Scram(verifier) => verifier.clone(),
+                    Secret::Plain(password) => account.derived(password, &user, &mock_key, scram_iterations),
+                    Secret::Md5(_) => return (Self(State::Decided(false)), None),
                 };
-                (Self(State::Sasl { server, plus_offered }), Some(AuthRequest::Sasl { plus: plus_offered }))
+                let plus_offered = binding != ChannelBinding::None;
+                let server = Server::new(verifier, binding, entropy);
+                State::Sasl { who, server, plus_offered }
             }
+        };
+        let request = match &state {
+            State::Md5 { salt, .. } => AuthRequest::Md5Password(*salt),
+            _ => AuthRequest::Sasl { plus: matches!(state, State::Sasl { plus_offered: true, .. }) },
+        };
+        (Self(state), Some(request))
+    }
+
+    /// Iterations of PBKDF2 that the next answer will take.
+    pub fn work(&self) -> u32 {
+        match &self.0 {
+            State::Plain { who, .. } => match &who.account.secret {
+                Some(Secret::Scram(verifier)) => verifier.iterations,
+                _ => 0,
+            },
+            State::Proof(who, _) => match &who.account.secret {
+                Some(Secret::Scram(verifier)) if who.account.is_of_empty.get().is_none() => {
+                    verifier.iterations
+                }
+                _ => 0,
+            },
+            _ => 0,
         }
     }
 
     /// Takes the body of the client's password message, empty where none was asked for.
     pub fn handle(self, body: &[u8]) -> Progress {
         match self.0 {
-            State::Decided(true) => accept(Learned::Nothing),
-            State::Decided(false) => reject(FailureKind::Trust, "no such user"),
-            State::Plain { secret, user } => match password(body) {
-                Some(sent) => check_plain(secret.as_ref(), &user, sent),
-                None => reject(FailureKind::Password, "malformed password message"),
-            },
-            State::Md5 { stored, salt } => {
-                // An unknown user costs the same hash and the same comparison.
-                let hash = stored.as_deref().unwrap_or("md500000000000000000000000000000000");
-                let right = password(body).is_some_and(|sent| md5::verify(hash, salt, sent.as_bytes()));
-                if right && stored.is_some() {
-                    accept(Learned::Nothing)
-                } else {
-                    reject(
-                        FailureKind::Password,
-                        if stored.is_some() { "wrong password" } else { "no such user" },
-                    )
-                }
+            State::Decided(true) => Progress::Accepted(Authenticated { learned: Learned::Nothing }, None),
+            State::Decided(false) => reject(FailureKind::Trust, NO_SUCH_USER),
+            State::Plain { who, user } => {
+                let right = match password(body) {
+                    Some(sent) => check_plain(&who.account, &user, sent),
+                    None => Err("malformed password message"),
+                };
+                who.conclude(right.map(Learned::Password), FailureKind::Password, None)
             }
-            State::Sasl { server, plus_offered } => sasl_first(server, plus_offered, body),
-            State::Proof(challenged) => match challenged.last(body) {
-                Ok((last, keys)) => Progress::Accepted(
-                    Authenticated { learned: Learned::Keys(keys) },
-                    Some(AuthRequest::SaslFinal(last)),
-                ),
-                Err(reason) => reject(FailureKind::Sasl, reason),
-            },
+            State::Md5 { who, stored, salt } => {
+                let right = password(body).is_some_and(|sent| md5::verify(&stored, salt, sent.as_bytes()));
+                let right = if right { Ok(Learned::Nothing) } else { Err("wrong password") };
+                who.conclude(right, FailureKind::Password, None)
+            }
+            State::Sasl { who, server, plus_offered } => sasl_first(who, server, plus_offered, body),
+            State::Proof(who, challenged) => {
+                let (right, last) = match challenged.last(body) {
+                    Ok(_) if who.account.is_of_empty() => (Err("password is empty"), None),
+                    Ok((last, keys)) => (Ok(Learned::Keys(keys)), Some(AuthRequest::SaslFinal(last))),
+                    Err(reason) => (Err(reason), None),
+                };
+                who.conclude(right, FailureKind::Sasl, last)
+            }
         }
     }
 }
 
+fn md5_state(who: Who, stored: String, entropy: [u8; NONCE]) -> State {
+    State::Md5 { who, stored, salt: [entropy[0], entropy[1], entropy[2], entropy[3]] }
+}
+
 /// SASLInitialResponse: the mechanism's name, the length of the rest, the rest.
-fn sasl_first(server: Server, plus_offered: bool, body: &[u8]) -> Progress {
+fn sasl_first(who: Who, server: Server, plus_offered: bool, body: &[u8]) -> Progress {
     let malformed = || reject(FailureKind::Sasl, "malformed SASL message");
     let Some(end) = body.iter().position(|&b| b == 0) else { return malformed() };
     let (mechanism, rest) = (&body[..end], &body[end + 1..]);
@@ -266,7 +363,7 @@ fn sasl_first(server: Server, plus_offered: bool, body: &[u8]) -> Progress {
     }
     match server.first(message, plus) {
         Ok((challenged, text)) => {
-            Progress::Continue(Exchange(State::Proof(challenged)), AuthRequest::SaslContinue(text))
+            Progress::Continue(Exchange(State::Proof(who, challenged)), AuthRequest::SaslContinue(text))
         }
         Err(reason) => reject(FailureKind::Sasl, reason),
     }
@@ -278,26 +375,19 @@ pub fn password(body: &[u8]) -> Option<&str> {
     if text.contains(&0) { None } else { std::str::from_utf8(text).ok() }
 }
 
-fn check_plain(secret: Option<&Secret>, user: &str, sent: &str) -> Progress {
-    let right = match secret {
-        Some(Secret::Plain(password)) => {
-            !sent.is_empty() && bool::from(password.as_bytes().ct_eq(sent.as_bytes()))
+fn check_plain(account: &Account, user: &str, sent: &str) -> Result<Cleartext, &'static str> {
+    let sent = Cleartext::new(sent).ok_or("password is empty")?;
+    let right = match &account.secret {
+        Some(Secret::Plain(password)) => bool::from(password.as_bytes().ct_eq(sent.as_bytes())),
+        Some(Secret::Md5(hash)) => {
+            bool::from(hash.as_bytes().ct_eq(md5::stored(sent.as_str(), user).as_bytes()))
         }
-        Some(Secret::Md5(hash)) => bool::from(hash.as_bytes().ct_eq(md5::stored(sent, user).as_bytes())),
         Some(Secret::Scram(verifier)) => {
-            Verifier::new(sent, &verifier.salt, verifier.iterations) == *verifier
+            Verifier::new(sent.as_str(), &verifier.salt, verifier.iterations) == *verifier
         }
-        Some(Secret::Unusable) | None => false,
+        None => false,
     };
-    if right {
-        accept(Learned::Password(Zeroizing::new(sent.to_owned())))
-    } else {
-        reject(FailureKind::Password, if secret.is_some() { "wrong password" } else { "no such user" })
-    }
-}
-
-fn accept(learned: Learned) -> Progress {
-    Progress::Accepted(Authenticated { learned }, None)
+    if right { Ok(sent) } else { Err("wrong password") }
 }
 
 fn reject(kind: FailureKind, log_detail: &'static str) -> Progress {
@@ -305,143 +395,5 @@ fn reject(kind: FailureKind, log_detail: &'static str) -> Progress {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::scram::client::{Client, Proof};
-
-    fn begin(method: Method, account: Option<&Account>) -> (Exchange, Option<AuthRequest>) {
-        Exchange::begin(Begin {
-            method,
-            user: "me",
-            account,
-            entropy: [7; NONCE],
-            mock_key: &[1; 32],
-            scram_iterations: 10,
-            binding: ChannelBinding::None,
-        })
-    }
-
-    fn account(text: &str) -> Account {
-        Account::new(Secret::parse(text))
-    }
-
-    /// Answers whatever is asked with this password; says whether that is right.
-    fn log_in(method: Method, account: Option<&Account>, password: &str) -> Result<Learned, Failure> {
-        let (mut exchange, mut request) = begin(method, account);
-        let mut scram = None;
-        let mut body = Vec::new();
-        loop {
-            match request {
-                None => {}
-                Some(AuthRequest::CleartextPassword) => body = [password.as_bytes(), b"\0"].concat(),
-                Some(AuthRequest::Md5Password(salt)) => {
-                    body = postgres_protocol::authentication::md5_hash(b"me", password.as_bytes(), salt)
-                        .into_bytes();
-                    body.push(0);
-                }
-                Some(AuthRequest::Sasl { plus }) => {
-                    assert!(!plus);
-                    let (client, first) = Client::new(&ChannelBinding::None, [9; NONCE]);
-                    scram = Some(client);
-                    body = [b"SCRAM-SHA-256\0", &(first.len() as u32).to_be_bytes()[..], first.as_bytes()]
-                        .concat();
-                }
-                Some(AuthRequest::SaslContinue(ref text)) => {
-                    let client = scram.take().unwrap();
-                    body = client.answer(text.as_bytes(), &Proof::Password(password)).unwrap().1.into_bytes();
-                }
-                Some(AuthRequest::SaslFinal(_)) => unreachable!(),
-            }
-            match exchange.handle(&body) {
-                Progress::Continue(next, more) => (exchange, request) = (next, Some(more)),
-                Progress::Accepted(authenticated, _) => return Ok(authenticated.learned),
-                Progress::Rejected(failure) => return Err(failure),
-            }
-        }
-    }
-
-    #[test]
-    fn each_method_takes_each_secret_it_can() {
-        let md5 = md5::stored("secret", "me");
-        let scram = postgres_protocol::password::scram_sha_256(b"secret");
-        for (method, secret, possible) in [
-            (Method::Plain, "secret", true),
-            (Method::Plain, &*md5, true),
-            (Method::Plain, &*scram, true),
-            (Method::Md5, "secret", true),
-            (Method::Md5, &*md5, true),
-            (Method::Md5, &*scram, true),
-            (Method::Scram, "secret", true),
-            (Method::Scram, &*md5, false),
-            (Method::Scram, &*scram, true),
-        ] {
-            let account = account(secret);
-            assert_eq!(
-                log_in(method, Some(&account), "secret").is_ok(),
-                possible,
-                "{method:?} {:?}",
-                account.secret
-            );
-            assert!(log_in(method, Some(&account), "Secret").is_err(), "{method:?} {:?}", account.secret);
-            assert!(log_in(method, Some(&account), "").is_err());
-        }
-    }
-
-    /// PostgreSQL prepares the password here as well (`scram_verify_plain_password`).
-    #[test]
-    fn a_verifier_takes_what_saslprep_makes_the_same_password() {
-        let scram = postgres_protocol::password::scram_sha_256(b"secret");
-        for (secret, possible) in [(&*scram, true), ("secret", false), (&*md5::stored("secret", "me"), false)]
-        {
-            let result = log_in(Method::Plain, Some(&account(secret)), "\u{fe0a}secret");
-            assert_eq!(result.is_ok(), possible, "{secret}");
-        }
-    }
-
-    #[test]
-    fn unknown_users_fail_at_the_end_only() {
-        for (method, kind) in [
-            (Method::Plain, FailureKind::Password),
-            (Method::Md5, FailureKind::Password),
-            (Method::Scram, FailureKind::Sasl),
-        ] {
-            let failure = log_in(method, None, "").unwrap_err();
-            assert_eq!(failure.kind, kind);
-        }
-        assert_eq!(log_in(Method::Trust, None, "").unwrap_err().kind, FailureKind::Trust);
-        assert!(log_in(Method::Any, None, "").is_ok());
-        assert!(log_in(Method::Trust, Some(&account("")), "").is_ok());
-    }
-
-    #[test]
-    fn an_empty_secret_lets_nobody_in_by_password() {
-        assert!(log_in(Method::Plain, Some(&account("")), "").is_err());
-    }
-
-    #[test]
-    fn malformed_messages_are_refused() {
-        for method in [Method::Plain, Method::Md5, Method::Scram] {
-            for body in [
-                &b""[..],
-                b"\0\0",
-                b"x",
-                b"SCRAM-SHA-256\0",
-                b"SCRAM-SHA-256\0\0\0\0\x09n,,",
-                b"X\0\0\0\0\0",
-                b"\xff\0",
-            ] {
-                let exchange = begin(method, Some(&account("secret"))).0;
-                assert!(matches!(exchange.handle(body), Progress::Rejected(_)), "{method:?} {body:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn sasl_keys_are_learned() {
-        let account = account("secret");
-        let Ok(Learned::Keys(keys)) = log_in(Method::Scram, Some(&account), "secret") else {
-            panic!("no keys")
-        };
-        assert_eq!(scram::stored_key(&keys.client_key), account.derived.get().unwrap().stored_key);
-    }
-}
+#[path = "exchange_tests.rs"]
+mod tests;

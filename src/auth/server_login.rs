@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use zeroize::Zeroizing;
 
 use super::md5;
-use super::scram::client::{Answered, Client, Proof};
+use super::scram::client::{Answered, Binding, Challenge, Client, Proof};
 use super::scram::{self, ChannelBinding, MECHANISM, MECHANISM_PLUS, NONCE, ScramKeys};
+use super::secret::Cleartext;
 
 /// What the proxy knows of the user it logs in as.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,8 +28,16 @@ pub enum Credential {
 /// A password, and the keys last derived from it, as each server connection of a user needs the same ones.
 #[derive(Clone, Debug)]
 pub struct Password {
-    text: Zeroizing<String>,
-    derived: Arc<Mutex<Option<(Challenge, ScramKeys)>>>,
+    text: Cleartext,
+    derived: Arc<Mutex<Option<Derived>>>,
+}
+
+/// Keys, and what they were derived from besides the password.
+#[derive(Debug)]
+struct Derived {
+    salt: Vec<u8>,
+    iterations: u32,
+    keys: ScramKeys,
 }
 
 impl PartialEq for Password {
@@ -38,33 +46,31 @@ impl PartialEq for Password {
     }
 }
 
-/// Salt and iterations.
-type Challenge = (Vec<u8>, u32);
-
 impl Password {
     /// A password.
-    pub fn new(text: Zeroizing<String>) -> Self {
+    pub fn new(text: Cleartext) -> Self {
         Self { text, derived: Arc::default() }
     }
 
     /// The password itself.
     pub fn text(&self) -> &str {
-        &self.text
+        self.text.as_str()
     }
 
-    /// The keys for a server's salt and iterations.
+    /// The keys for a server's salt and iterations, if they are known.
+    fn known_keys(&self, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
+        let derived = self.derived.lock();
+        let fitting = derived.as_ref().filter(|known| known.salt == salt && known.iterations == iterations);
+        fitting.map(|known| known.keys.clone())
+    }
+
+    /// The keys for a server's salt and iterations. Nobody has to wait while they are derived.
     fn keys(&self, salt: &[u8], iterations: u32) -> ScramKeys {
-        let mut derived = self.derived.lock();
-        if let Some(((known_salt, known_iterations), keys)) = &*derived {
-            if *known_salt == salt && *known_iterations == iterations {
-                return keys.clone();
-            }
-        }
-        let salted = scram::salted_password(&self.text, salt, iterations);
-        let keys =
-            ScramKeys { client_key: scram::client_key(&salted), server_key: scram::server_key(&salted) };
-        *derived = Some(((salt.to_vec(), iterations), keys.clone()));
-        keys
+        self.known_keys(salt, iterations).unwrap_or_else(|| {
+            let keys = scram::keys(self.text.as_str(), salt, iterations);
+            *self.derived.lock() = Some(Derived { salt: salt.to_vec(), iterations, keys: keys.clone() });
+            keys
+        })
     }
 }
 
@@ -98,6 +104,14 @@ pub enum ServerAuthError {
         /// What there is.
         stored: &'static str,
     },
+    /// There is no password, and the server asks for one.
+    #[error("server asks for {asked}, but no password of user \"{user}\" is known")]
+    NoPassword {
+        /// User.
+        user: String,
+        /// What the server wants.
+        asked: &'static str,
+    },
     /// A method this proxy does not have.
     #[error("server asks for an unsupported authentication method ({0})")]
     Unsupported(u32),
@@ -107,6 +121,18 @@ pub enum ServerAuthError {
     /// A message that does not belong here.
     #[error("malformed or unexpected authentication request from server")]
     Unexpected,
+}
+
+impl ServerAuthError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoPassword { .. } => Some(
+                "Give it in the pooler's auth_file or as password= of the database. An empty password is none.",
+            ),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> BackendAuth<'a> {
@@ -165,6 +191,19 @@ impl ServerAuth {
         matches!(self.state, State::Done)
     }
 
+    /// Iterations of PBKDF2 that the answer to a request will take.
+    pub fn work(&self, request: &BackendAuth<'_>) -> u32 {
+        let (Credential::Password(password), BackendAuth::SaslContinue(message)) =
+            (&self.credential, request)
+        else {
+            return 0;
+        };
+        match Challenge::parse(message) {
+            Ok(c) if password.known_keys(&c.salt, c.iterations).is_none() => c.iterations,
+            _ => 0,
+        }
+    }
+
     /// Takes a request.
     pub fn handle(mut self, request: BackendAuth<'_>) -> Result<(Self, Step), ServerAuthError> {
         let state = std::mem::replace(&mut self.state, State::Proved);
@@ -179,7 +218,7 @@ impl ServerAuth {
             },
             (State::Start, BackendAuth::Md5Password(salt)) => {
                 let stored = match &self.credential {
-                    Credential::Password(password) => md5::stored(&password.text, &self.user),
+                    Credential::Password(password) => md5::stored(password.text(), &self.user),
                     Credential::Md5(hash) => hash.to_string(),
                     _ => return Err(self.wrong_type("an md5 password")),
                 };
@@ -214,13 +253,16 @@ impl ServerAuth {
             return Err(self.wrong_type("SCRAM"));
         }
         let offered = |name: &str| mechanisms.split(|&b| b == 0).any(|m| m == name.as_bytes());
-        let plus = self.binding != ChannelBinding::None && offered(MECHANISM_PLUS);
+        let binding = match &self.binding {
+            ChannelBinding::ServerEndPoint(hash) if offered(MECHANISM_PLUS) => Binding::ServerEndPoint(hash),
+            _ => Binding::Unsupported,
+        };
+        let plus = matches!(binding, Binding::ServerEndPoint(_));
         let mechanism = if plus { MECHANISM_PLUS } else { MECHANISM };
         if !offered(mechanism) {
             return Err(ServerAuthError::Scram("server offers no SASL mechanism known here"));
         }
-        let binding = if plus { self.binding.clone() } else { ChannelBinding::None };
-        let (client, first) = Client::new(&binding, self.nonce);
+        let (client, first) = Client::new(binding, self.nonce);
         self.state = State::Scram(client);
         let len = u32::try_from(first.len()).unwrap_or(0).to_be_bytes();
         Ok(Step::Send([mechanism.as_bytes(), b"\0", &len, first.as_bytes()].concat()))
@@ -228,7 +270,7 @@ impl ServerAuth {
 
     fn wrong_type(&self, asked: &'static str) -> ServerAuthError {
         let stored = match self.credential {
-            Credential::None => "nothing",
+            Credential::None => return ServerAuthError::NoPassword { user: self.user.clone(), asked },
             Credential::Password(_) => "a password",
             Credential::Md5(_) => "only an md5 hash",
             Credential::Keys(_) => "only SCRAM keys",
@@ -242,6 +284,7 @@ impl ServerAuth {
 mod tests {
     use super::*;
     use crate::auth::scram::server::Server;
+    use crate::auth::scram::tests::DONE;
     use crate::auth::secret::Verifier;
 
     fn login(credential: Credential) -> ServerAuth {
@@ -249,7 +292,7 @@ mod tests {
     }
 
     fn password(text: &str) -> Credential {
-        Credential::Password(Password::new(Zeroizing::new(text.to_owned())))
+        Credential::Password(Password::new(Cleartext::new(text).unwrap()))
     }
 
     #[test]
@@ -295,6 +338,45 @@ mod tests {
         for body in [&b""[..], b"\0\0\0", b"\0\0\0\x05abc"] {
             assert!(BackendAuth::parse(body).is_err());
         }
+    }
+
+    #[test]
+    fn that_there_is_no_password_is_said() {
+        for request in [
+            BackendAuth::CleartextPassword,
+            BackendAuth::Md5Password([1; 4]),
+            BackendAuth::Sasl(b"SCRAM-SHA-256\0\0"),
+        ] {
+            let error = login(Credential::None).handle(request).unwrap_err();
+            assert!(error.to_string().ends_with("but no password of user \"me\" is known"), "{error}");
+            assert!(error.hint().unwrap().contains("An empty password is none"));
+        }
+    }
+
+    /// Keys are derived once for all connections, and what it takes is announced.
+    #[test]
+    fn work_is_announced() {
+        let credential = password("secret");
+        let challenge = format!("r={}x,s=AAAA,i=50", base64_nonce());
+        for expected in [50, 0] {
+            let (auth, _) =
+                login(credential.clone()).handle(BackendAuth::Sasl(b"SCRAM-SHA-256\0\0")).unwrap();
+            let request = BackendAuth::SaslContinue(challenge.as_bytes());
+            let before = DONE.with(std::cell::Cell::get);
+            assert_eq!(auth.work(&request), expected);
+            auth.handle(request).unwrap();
+            assert_eq!(DONE.with(std::cell::Cell::get) - before, expected.into());
+        }
+        let (auth, _) = login(credential).handle(BackendAuth::Sasl(b"SCRAM-SHA-256\0\0")).unwrap();
+        let far_too_many = format!("r={}x,s=AAAA,i=5000000", base64_nonce());
+        let request = BackendAuth::SaslContinue(far_too_many.as_bytes());
+        assert_eq!(auth.work(&request), 0);
+        assert!(auth.handle(request).unwrap_err().to_string().contains("at most 1000000"));
+    }
+
+    fn base64_nonce() -> String {
+        use base64::Engine;
+        base64::prelude::BASE64_STANDARD.encode([3; NONCE])
     }
 
     #[test]

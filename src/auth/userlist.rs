@@ -1,5 +1,7 @@
 //! `userlist.txt`, PgBouncer's file of users and secrets: `"user" "secret"` on each line.
 
+use std::borrow::Cow;
+
 use super::secret::Secret;
 
 /// Longest user name.
@@ -14,15 +16,15 @@ pub struct UserlistError {
     /// Counted from 1.
     pub column: usize,
     /// What was expected. Never shows a secret.
-    pub message: &'static str,
+    pub message: Cow<'static, str>,
 }
 
 /// What a file says: users and their secrets, and the lines that say nothing.
-pub type Userlist = (Vec<(String, Secret)>, Vec<UserlistError>);
+pub type Userlist = (Vec<(String, Option<Secret>)>, Vec<UserlistError>);
 
 /// Reads the file's text. Empty lines and those that begin with `;` are skipped, as are byte order marks and whatever follows
 /// the second string of a line. Inside quotes `""` stands for `"`. The last line for a user counts. What is no such line is
-/// left out, the others count.
+/// left out, the others count. A secret that is empty is none: that user exists, but no password is right.
 pub fn parse(text: &str) -> Userlist {
     let (mut users, mut errors) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
@@ -31,7 +33,7 @@ pub fn parse(text: &str) -> Userlist {
             continue;
         }
         match parse_line(start) {
-            Ok((user, secret)) => users.push((user, Secret::parse(&secret))),
+            Ok((user, secret)) => users.push((user, secret)),
             Err((rest, message)) => {
                 let column = line.len() - rest.len() + 1;
                 errors.push(UserlistError { line: index + 1, column, message });
@@ -42,14 +44,15 @@ pub fn parse(text: &str) -> Userlist {
 }
 
 /// User and password; in case of an error, where that was found.
-fn parse_line(line: &str) -> Result<(String, String), (&str, &'static str)> {
-    let (user, rest) = quoted(line).map_err(|rest| (rest, "expected a user name in double quotes"))?;
+fn parse_line(line: &str) -> Result<(String, Option<Secret>), (&str, Cow<'static, str>)> {
+    let (user, rest) = quoted(line).map_err(|rest| (rest, "expected a user name in double quotes".into()))?;
     if user.is_empty() || user.len() > MAX_NAME {
-        return Err((line, "user name is empty or too long"));
+        return Err((line, "user name is empty or too long".into()));
     }
     let rest = rest.trim_start();
-    let (secret, _) = quoted(rest).map_err(|rest| (rest, "expected a password in double quotes"))?;
-    Ok((user, secret))
+    let (secret, _) = quoted(rest).map_err(|rest| (rest, "expected a password in double quotes".into()))?;
+    Secret::check(&secret).map_err(|error| (rest, error.to_string().into()))?;
+    Ok((user, Secret::parse(&secret)))
 }
 
 /// A string in double quotes and what follows it; in case of an error, where that was found.
@@ -92,6 +95,12 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_secret_is_none() {
+        let (users, _) = parse("\"me\" \"secret\"\n\"me\" \"\"\n");
+        assert_eq!(users[1], ("me".into(), None));
+    }
+
+    #[test]
     fn errors_say_where() {
         let error = |text| parse(text).1.remove(0);
         assert_eq!(
@@ -101,6 +110,11 @@ mod tests {
         assert_eq!(error("\"me\" secret").column, 6);
         assert_eq!(error("\"me\" \"secret").column, 6);
         assert_eq!(error("\"\" \"x\"").line, 1);
+        let verifier = postgres_protocol::password::scram_sha_256(b"secret").replace("4096:", "20000000:");
+        assert_eq!(
+            error(&format!("\"you\" \"x\"\n\"me\" \"{verifier}\"")).to_string(),
+            "line 2, column 6: the SCRAM secret has 20000000 iterations, but at most 1000000 are done"
+        );
     }
 
     #[test]

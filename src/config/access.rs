@@ -12,6 +12,7 @@ use crate::auth::exchange::Account;
 use crate::auth::hba::ident::IdentMaps;
 use crate::auth::hba::{self, Rules};
 use crate::auth::ldap::LdapOptions;
+use crate::auth::mock::Mocks;
 use crate::auth::secret::Secret;
 use crate::auth::userlist;
 
@@ -20,6 +21,8 @@ use crate::auth::userlist;
 pub struct Access {
     /// Users and secrets of `auth_file` and the environment.
     pub accounts: HashMap<String, Arc<Account>>,
+    /// What those are shown who are not among them.
+    pub mocks: Mocks,
     /// `auth_hba_file`, for `auth_type = hba`.
     pub rules: Rules,
     /// `auth_ldap_options`, for `auth_type = ldap`.
@@ -51,12 +54,13 @@ impl Access {
     }
 
     fn read_accounts(&mut self, config: &Config, warnings: &mut Vec<Problem>) -> Result<(), ConfigError> {
-        let mut add = |name, secret| self.accounts.insert(name, Arc::new(Account::new(secret)));
+        let mut users: HashMap<String, Option<Secret>> = HashMap::new();
         let file = Path::new(&config.settings.auth_file);
         if !config.settings.auth_file.is_empty() {
-            let read = if file.is_dir() { read_user_files(file) } else { read_userlist(file, warnings) };
+            let read =
+                if file.is_dir() { read_user_files(file, warnings) } else { read_userlist(file, warnings) };
             match read {
-                Ok(users) => users.into_iter().for_each(|(name, secret)| drop(add(name, secret))),
+                Ok(read) => users.extend(read),
                 Err(error) => {
                     let file = file.display();
                     warnings.push(Problem::general(format!("could not open auth_file {file}: {error}")));
@@ -64,8 +68,19 @@ impl Access {
             }
         }
         for (name, secret) in &config.passwords {
-            add(name.clone(), secret.clone());
+            // A URL without a password says nothing about the one that the file knows.
+            if secret.is_some() || !users.contains_key(name) {
+                users.insert(name.clone(), secret.clone());
+            }
         }
+        self.accounts = users
+            .into_iter()
+            .map(|(name, secret)| {
+                let account = Arc::new(Account::new(&name, secret));
+                (name, account)
+            })
+            .collect();
+        self.mocks = Mocks::new(self.accounts.values().filter_map(|account| account.secret.as_ref()));
         Ok(())
     }
 
@@ -88,7 +103,7 @@ impl Access {
     }
 }
 
-type Users = Vec<(String, Secret)>;
+type Users = Vec<(String, Option<Secret>)>;
 
 /// So many lines of an `auth_file` are complained about, and how many there are besides.
 const MOST_WARNINGS: usize = 10;
@@ -111,14 +126,21 @@ fn read_userlist(file: &Path, warnings: &mut Vec<Problem>) -> std::io::Result<Us
 
 /// A folder with one file per user, named as the user, the secret in it: so Kubernetes mounts Secrets. Hidden files are
 /// the mount's own.
-fn read_user_files(folder: &Path) -> std::io::Result<Users> {
+fn read_user_files(folder: &Path, warnings: &mut Vec<Problem>) -> std::io::Result<Users> {
     let mut users = Users::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_file() && !name.starts_with('.') {
             let text = std::fs::read_to_string(&path)?;
-            users.push((name, Secret::parse(text.trim_end_matches(['\r', '\n']))));
+            let text = text.trim_end_matches(['\r', '\n']);
+            match Secret::check(text) {
+                Ok(()) => users.push((name, Secret::parse(text))),
+                Err(error) => {
+                    let message = format!("auth_file: {error}, the user is left out");
+                    warnings.push(Problem::at(&Origin::new(&path, 1, 1, ""), message));
+                }
+            }
         }
     }
     Ok(users)
@@ -154,12 +176,35 @@ mod tests {
         std::fs::write(folder.join("you"), "md5b5f5ba1a423792b526f799ae4eb3d59e").unwrap();
         let mut config = Config::default();
         config.settings.auth_file = folder.display().to_string();
-        let users = read_user_files(&folder).unwrap();
+        std::fs::write(folder.join("nobody"), "\n").unwrap();
+        let users = read_user_files(&folder, &mut Vec::new()).unwrap();
         let (access, warnings) = Access::read(&config).unwrap();
+        let verifier = postgres_protocol::password::scram_sha_256(b"x").replace("4096:", "20000000:");
+        std::fs::write(folder.join("you"), verifier).unwrap();
+        let warning = Access::read(&config).unwrap().1.remove(0).to_string();
+        assert!(
+            warning.contains("you:1:1: auth_file: the SCRAM secret has 20000000 iterations"),
+            "{warning}"
+        );
         std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!((access.accounts.len(), warnings.len()), (2, 0));
+        assert_eq!((access.accounts.len(), warnings.len()), (3, 0));
+        assert_eq!(access.accounts["nobody"].secret, None, "an empty file holds no secret");
         assert!(users.contains(&("me".into(), Secret::parse("a/b+c="))));
-        assert!(matches!(users.iter().find(|(name, _)| name == "you").unwrap().1, Secret::Md5(_)));
+        assert!(matches!(users.iter().find(|(name, _)| name == "you").unwrap().1, Some(Secret::Md5(_))));
         assert!(Access::read(&config).unwrap().1[0].message.contains("could not open auth_file"));
+    }
+
+    #[test]
+    fn a_user_without_a_password_in_the_environment_keeps_that_of_the_file() {
+        let file = std::env::temp_dir().join(format!("pgweir-userlist-{}", std::process::id()));
+        std::fs::write(&file, "\"me\" \"secret\"\n\"you\" \"secret\"\n").unwrap();
+        let mut config = Config::default();
+        config.settings.auth_file = file.display().to_string();
+        config.passwords =
+            vec![("me".into(), None), ("you".into(), Secret::parse("other")), ("they".into(), None)];
+        let (access, _) = Access::read(&config).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let secrets = ["me", "you", "they"].map(|name| access.accounts[name].secret.clone());
+        assert_eq!(secrets, [Secret::parse("secret"), Secret::parse("other"), None]);
     }
 }

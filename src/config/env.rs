@@ -15,8 +15,8 @@ use crate::auth::userlist;
 pub struct Found {
     /// Settings and databases.
     pub items: Vec<Item>,
-    /// Users and secrets.
-    pub passwords: Vec<(String, Secret)>,
+    /// Users and secrets; `None`: no password is given, or an empty one, which is none.
+    pub passwords: Vec<(String, Option<Secret>)>,
     /// Things that have no effect.
     pub warnings: Vec<Problem>,
     /// The variables that said all this.
@@ -90,6 +90,9 @@ pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Opt
     reader.passwords_of("ADMIN_USERS", "ADMIN_PASSWORDS");
     reader.passwords_of("STATS_USERS", "STATS_PASSWORDS");
     reader.settings();
+    if !reader.problems.is_empty() {
+        return Err(ConfigError(reader.problems));
+    }
     let read = reader.read.into_inner();
     let is_read =
         |name: &String| read.contains(name.strip_suffix("_FILE").unwrap_or(name)) || read.contains(name);
@@ -115,8 +118,9 @@ pub fn meant(variables: &[(String, String)]) -> Vec<String> {
 struct Reader {
     variables: BTreeMap<String, String>,
     items: Vec<Item>,
-    passwords: Vec<(String, Secret)>,
+    passwords: Vec<(String, Option<Secret>)>,
     warnings: Vec<Problem>,
+    problems: Vec<Problem>,
     /// Names of the variables that something was made of.
     read: RefCell<BTreeSet<String>>,
 }
@@ -268,9 +272,18 @@ impl Reader {
             if !looks_up && self.says("auth_query") {
                 self.fill("auth_user", &user);
             }
-            self.passwords.push((user, Secret::parse(&url.password.unwrap_or_default())));
+            let secret = self.secret(variable, url.password.as_deref().unwrap_or_default());
+            self.passwords.push((user, secret));
         }
         self.items.push(Item::Table { section: Section::Databases, key: name, pairs, origin });
+    }
+
+    /// The secret that a variable gives.
+    fn secret(&mut self, variable: &str, text: &str) -> Option<Secret> {
+        if let Err(error) = Secret::check(text) {
+            self.problems.push(Problem::at(&Origin::variable(variable), error.to_string()));
+        }
+        Secret::parse(text)
     }
 
     /// Whether any variable gives this setting.
@@ -308,19 +321,24 @@ impl Reader {
     }
 
     /// A list of users, and one with as many passwords. Users who have one already keep it.
-    fn passwords_of(&mut self, users: &str, passwords: &str) {
-        let (Some(users), Some(passwords)) = (self.get(users), self.get(passwords)) else { return };
+    fn passwords_of(&mut self, users: &str, variable: &str) {
+        let (Some(users), Some(passwords)) = (self.get(users), self.get(variable)) else { return };
         let (users, passwords) = (users.split(','), passwords.split(','));
         if users.clone().count() != passwords.clone().count() {
             return;
         }
-        let new: Vec<(String, Secret)> = users
+        let has_one =
+            |user: &str| self.passwords.iter().any(|(known, secret)| known == user && secret.is_some());
+        let new: Vec<(String, String)> = users
             .map(str::trim)
             .zip(passwords)
-            .filter(|(user, _)| !self.passwords.iter().any(|(known, _)| known == user))
-            .map(|(user, password)| (user.to_owned(), Secret::parse(password)))
+            .filter(|(user, _)| !has_one(user))
+            .map(|(user, password)| (user.to_owned(), password.to_owned()))
             .collect();
-        self.passwords.extend(new);
+        for (user, password) in new {
+            let secret = self.secret(variable, &password);
+            self.passwords.push((user, secret));
+        }
     }
 
     fn settings(&mut self) {
@@ -770,5 +788,29 @@ mod tests {
         assert!(error("DB_PASSWORD_FILE", "/nonexistent").contains("cannot read"));
         let error = error("PGBOUNCER_USERLIST", "me secret");
         assert!(error.contains("line 1, column 1") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_password_that_is_empty_is_none() {
+        for variables in [
+            &[("DATABASE_URL", "postgres://me@h/app")][..],
+            &[("DATABASE_URL", "postgres://me:@h/app")],
+            &[("DB_HOST", "h"), ("DB_USER", "me"), ("DB_PASSWORD", "")],
+            &[("PGBOUNCER_DSN_0", "app=host=h"), ("PGBOUNCER_USERLIST", r#""me" """#)],
+            &[("PGBOUNCER_DSN_0", "app=host=h"), ("ADMIN_USERS", "me,you"), ("ADMIN_PASSWORDS", ",x")],
+        ] {
+            assert_eq!(load(variables).passwords[0], ("me".into(), None), "{variables:?}");
+        }
+        let given = [("ADMIN_USERS", "me"), ("ADMIN_PASSWORDS", "x")];
+        let config = load(&[&[("DATABASE_URL", "postgres://me@h/app")], &given[..]].concat());
+        assert_eq!(config.passwords.last(), Some(&("me".into(), Secret::parse("x"))));
+    }
+
+    #[test]
+    fn a_secret_with_too_many_iterations_is_refused() {
+        let verifier = postgres_protocol::password::scram_sha_256(b"x").replace("4096:", "20000000:");
+        let variables = [("DB_HOST", "h"), ("DB_USER", "me"), ("DB_PASSWORD", &verifier)];
+        let error = load_env(variables.map(|(k, v)| (k.to_owned(), v.to_owned()))).unwrap_err().to_string();
+        assert!(error.contains("DB_HOST") && error.contains("has 20000000 iterations"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use super::raw::{Item, Origin, Section};
 use super::settings::{self, Settings, Status};
 use super::value::{AuthType, Consistency, LoadBalance, PoolMode, TlsMode, Value};
 use super::{connstr, env, ini, toml};
-use crate::auth::secret::Secret;
+use crate::auth::secret::{Cleartext, Secret};
 
 /// A validated configuration.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +26,8 @@ pub struct Config {
     pub users: BTreeMap<String, UserConfig>,
     /// `[peers]` by their `peer_id`.
     pub peers: BTreeMap<u16, PeerConfig>,
-    /// Users and secrets that the environment gives, besides those in `auth_file`.
-    pub passwords: Vec<(String, Secret)>,
+    /// Users and secrets that the environment gives, besides those in `auth_file`; `None`: it gives no password.
+    pub passwords: Vec<(String, Option<Secret>)>,
     /// Where all this comes from.
     pub source: Source,
 }
@@ -192,6 +192,11 @@ impl DatabaseConfig {
         let ports = self.port.as_deref().unwrap_or(&[5432]);
         let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(5432);
         hosts.iter().enumerate().map(|(n, host)| (host.clone(), port(n))).collect()
+    }
+
+    /// The password for all server connections of this database. An empty one is none.
+    pub fn server_password(&self) -> Option<Cleartext> {
+        self.password.as_deref().and_then(Cleartext::new)
     }
 
     /// The hosts' shares of the reads, compared with each other.

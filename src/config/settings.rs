@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::value::{AuthType, Consistency, FileMode, LogFormat, Milliseconds, PoolMode, TlsMode, Value};
+use super::value::{
+    AuthType, Consistency, FileMode, Iterations, LogFormat, Milliseconds, PoolMode, TlsMode, Value,
+};
 
 /// When a changed setting takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +163,7 @@ settings! {
     reserve_pool_timeout: Duration = "5", Reload, Works, "Seconds of waiting after which the reserve is used.";
     resolv_conf: String = "", Restart, Accepted("the system's resolver looks names up, with /etc/resolv.conf and /etc/hosts"), "File with the resolver's configuration.";
     sbuf_loopcnt: u32 = "5", Reload, Accepted("connections are served fairly in another way"), "Rounds per connection before others get their turn.";
-    scram_iterations: u32 = "4096", Reload, Works, "Iterations for SCRAM verifiers made from plain secrets.";
+    scram_iterations: Iterations = "4096", Reload, Works, "Iterations for SCRAM verifiers made from plain secrets, at most 1000000. No stored verifier and no server may ask for more.";
     server_check_delay: Duration = "30", Reload, Works, "Seconds of idleness after which a server is checked before use.";
     server_check_query: String = "<empty>", Reload, Works, "Query that checks a server; `<empty>` sends an empty one, an empty value turns checks off. A server that fails is closed and another one tried; after three the next one is used unchecked.";
     server_connect_timeout: Duration = "15", Reload, Works, "Seconds that connecting and logging in to a server may take.";

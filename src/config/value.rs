@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::auth::scram::MAX_ITERATIONS;
+
 /// A kind of setting: how its text is read and shown.
 pub trait Value: Sized {
     /// Name in the documentation.
@@ -137,6 +139,23 @@ impl Value for Milliseconds {
     }
     fn show(&self) -> String {
         self.0.as_millis().to_string()
+    }
+}
+
+/// Iterations of PBKDF2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Iterations(pub u32);
+
+impl Value for Iterations {
+    const KIND: &'static str = "integer";
+    fn parse(text: &str) -> Result<Self, String> {
+        match u32::parse(text)? {
+            n @ 1..=MAX_ITERATIONS => Ok(Self(n)),
+            _ => Err(format!("expected a number from 1 to {MAX_ITERATIONS}")),
+        }
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
     }
 }
 
@@ -311,6 +330,14 @@ mod tests {
         assert_eq!(Duration::parse("0.25").unwrap().show(), "0.25");
         for text in ["", "-1", "1s", "NaN", "inf", "1e300"] {
             assert!(Duration::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn iterations_have_a_limit() {
+        assert_eq!(Iterations::parse("1000000"), Ok(Iterations(1_000_000)));
+        for text in ["0", "1000001", "x"] {
+            assert!(Iterations::parse(text).is_err(), "{text}");
         }
     }
 

@@ -4,12 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use zeroize::Zeroizing;
-
 use super::peers;
 use super::pools::{Database, Pool, PoolSettings, User};
 use super::shared::Shared;
-use crate::auth::exchange::Learned;
+use crate::auth::exchange::{Account, Learned};
 use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
 use crate::clock;
@@ -218,7 +216,7 @@ pub fn auth_pool(shared: &Shared, database: &Arc<Database>, auth_user: &str) -> 
     let user = user(shared, auth_user);
     shared.pools.auth_pool(shared.workers.len(), database, &user, || {
         let account = shared.access.load().accounts.get(auth_user).cloned();
-        let credential = account.map_or(Credential::None, |account| of_secret(&account.secret));
+        let credential = of_secret(account.as_ref().and_then(|account| account.secret.as_ref()));
         (pool_settings(&config, database, &user), credential)
     })
 }
@@ -360,33 +358,30 @@ fn has_timeouts(s: &PoolSettings) -> bool {
 /// What a pool logs in to servers with.
 fn credential(shared: &Shared, database: &Database, user: &User) -> Credential {
     let config = database.config.load();
-    if let Some(text) = &config.password {
-        return Credential::Password(Password::new(Zeroizing::new(text.clone())));
+    if let Some(text) = config.server_password() {
+        return Credential::Password(Password::new(text));
     }
-    match shared.access.load().accounts.get(&*user.name).map(|account| &account.secret) {
-        None => Credential::None,
-        Some(secret) => of_secret(secret),
-    }
+    of_secret(shared.access.load().accounts.get(&*user.name).and_then(|account| account.secret.as_ref()))
 }
 
-fn of_secret(secret: &Secret) -> Credential {
+fn of_secret(secret: Option<&Secret>) -> Credential {
     match secret {
-        Secret::Plain(text) => Credential::Password(Password::new(text.clone())),
-        Secret::Md5(hash) => Credential::Md5(hash.clone()),
-        Secret::Scram(_) => Credential::VerifierOnly,
-        Secret::Unusable => Credential::None,
+        Some(Secret::Plain(text)) => Credential::Password(Password::new(text.clone())),
+        Some(Secret::Md5(hash)) => Credential::Md5(hash.clone()),
+        Some(Secret::Scram(_)) => Credential::VerifierOnly,
+        None => Credential::None,
     }
 }
 
 /// A login may have shown what servers let this user in with: by what `auth_query` has found for the user, or by what the
 /// client has proved.
-pub fn learn_credential(pool: &Pool, found: Option<&Secret>, learned: Learned) {
+pub fn learn_credential(pool: &Pool, found: Option<&Account>, learned: Learned) {
     let database = pool.database.config.load();
-    if database.user.is_some() || database.password.is_some() {
+    if database.user.is_some() || database.server_password().is_some() {
         return;
     }
     let known = pool.credential();
-    let stored = found.map_or_else(|| known.clone(), of_secret);
+    let stored = found.map_or_else(|| known.clone(), |account| of_secret(account.secret.as_ref()));
     let best = match (stored, learned) {
         (Credential::Password(password), _) => Credential::Password(password),
         (_, Learned::Password(text)) => Credential::Password(Password::new(text)),
@@ -402,7 +397,7 @@ pub fn learn_credential(pool: &Pool, found: Option<&Secret>, learned: Learned) {
 /// A client has come from another process with what servers let its user in with. It is used where nothing better is known.
 pub fn inherit_credential(pool: &Pool, inherited: Credential) {
     let database = pool.database.config.load();
-    if database.user.is_some() || database.password.is_some() {
+    if database.user.is_some() || database.server_password().is_some() {
         return;
     }
     if matches!(pool.credential(), Credential::None | Credential::VerifierOnly)
@@ -442,8 +437,8 @@ pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<bool, Refu
     if let Some(Err(expected)) = config.settings.set(key, value) {
         return Err(refuse(format!("invalid value \"{value}\" for {key}: {expected}")));
     }
-    // What the settings about logins name is read again, so that a change shows at once.
-    let access = match key.starts_with("auth_") {
+    // What the settings about logins name is read again, so that a change shows at once, and for all users alike.
+    let access = match key.starts_with("auth_") || key == "scram_iterations" {
         false => None,
         true => Some(read_access(&config).map_err(|error| refuse(error.to_string()))?),
     };

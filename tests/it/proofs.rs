@@ -1,12 +1,176 @@
 //! Who has to prove what, by which method, with how much work: to us, and we to a server.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
-use crate::hostile::{check_alive, log_in_to_hostile, pooler_before, server};
-use crate::support::raw::{Raw, message, startup};
-use crate::support::{Pooler, USER, eventually, run};
+use crate::hostile::{check_alive, log_in_to_hostile, pooler_before, read_message, server};
+use crate::support::raw::{Message, Raw, message, startup};
+use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
 
 const V3_0: u32 = 3 << 16;
+
+/// A pooler with these lines of a userlist, and these settings.
+fn pooler(userlist: &str, settings: &str) -> Pooler {
+    Pooler::prepared(|dir: &Path| {
+        std::fs::write(dir.join("userlist.txt"), userlist).unwrap();
+        (format!("app = host=127.0.0.1 port={}\n", cluster().primary), settings.to_owned())
+    })
+}
+
+/// A login that fails: what was asked, without what is random or tells the name, and the error.
+async fn refused(pooler: &Pooler, database: &str, user: &str, password: &str) -> (Vec<String>, Message) {
+    let mut raw = Raw::connect(pooler.port).await;
+    raw.send(&startup(V3_0, &[("user", user), ("database", database)])).await;
+    let error = raw.authenticate(user, password).await.expect_err(user);
+    let asked = raw.asked.iter().map(|body| match body[3] {
+        5 => "md5".to_owned(),
+        11 => {
+            let text = String::from_utf8_lossy(&body[4..]).into_owned();
+            let parts: Vec<&str> = text.split(',').collect();
+            format!("SCRAM salt={} {}", parts[1].len(), parts[2])
+        }
+        _ => String::from_utf8_lossy(body).into_owned(),
+    });
+    (asked.collect(), error)
+}
+
+/// What of an error must not tell users apart.
+fn words(error: &Message, user: &str) -> [String; 4] {
+    ['C', 'M', 'D', 'H'].map(|field| error.field(field).replace(user, "<user>"))
+}
+
+#[test]
+fn an_empty_secret_lets_nobody_in() {
+    // An md5 hash and a verifier of the empty password are no better.
+    let md5 = postgres_protocol::password::md5(b"", "hash");
+    let scram = postgres_protocol::password::scram_sha_256(b"");
+    let users = format!(
+        "\"{USER}\" \"{PASSWORD}\"\n\"nothing\" \"\"\n\"hash\" \"{md5}\"\n\"verifier\" \"{scram}\"\n"
+    );
+    for auth_type in ["scram-sha-256", "md5", "plain"] {
+        let names = "nothing,hash,verifier";
+        let settings = format!("auth_type = {auth_type}\nadmin_users = {names}\nstats_users = {names}");
+        let pooler = pooler(&users, &settings);
+        run(async {
+            for user in names.split(',') {
+                for database in ["app", "pgbouncer"] {
+                    let (_, error) = refused(&pooler, database, user, "").await;
+                    assert_eq!(error.field('C'), "28P01", "{auth_type} {user} {database}");
+                    let (_, other) = refused(&pooler, database, USER, "wrong").await;
+                    assert_eq!(words(&error, user)[..2], words(&other, USER)[..2]);
+                }
+            }
+        });
+    }
+    // Who needs no secret still gets in.
+    let pooler = pooler(&users, "auth_type = trust\nstats_users = nothing");
+    run(async {
+        let parameters = [("user", "nothing"), ("database", "pgbouncer")];
+        assert!(Raw::log_in_with(pooler.port, V3_0, &parameters, "").await.is_ok());
+    });
+}
+
+#[test]
+fn an_empty_secret_that_is_looked_up_lets_nobody_in() {
+    for auth_type in ["scram-sha-256", "md5", "plain"] {
+        let lookup = format!("empty_lookup_{}", &auth_type[..2]);
+        cluster().admin(cluster().primary, &format!("CREATE ROLE {lookup} SUPERUSER LOGIN PASSWORD 'x'"));
+        let query = "SELECT rolname, ''::text FROM pg_authid WHERE rolname = $1";
+        let settings = format!("auth_type = {auth_type}\nauth_user = {lookup}\nauth_query = {query}");
+        let pooler = pooler(&format!("\"{lookup}\" \"x\"\n"), &settings);
+        run(async {
+            assert_eq!(refused(&pooler, "app", "trusted", "").await.1.field('C'), "28P01", "{auth_type}");
+        });
+    }
+}
+
+#[test]
+fn that_there_is_no_password_for_the_server_is_said() {
+    let port = cluster().primary;
+    let databases = format!("stranger = host=127.0.0.1 port={port} dbname=app user=stranger password=''\n");
+    let pooler = Pooler::with_databases(&databases, "");
+    run(async {
+        let (_, error) = refused(&pooler, "stranger", USER, PASSWORD).await;
+        assert!(error.field('M').ends_with("no password of user \"stranger\" is known"), "{error:?}");
+        assert!(error.field('H').contains("An empty password is none"), "{error:?}");
+    });
+}
+
+#[test]
+fn a_server_does_not_decide_how_much_is_hashed() {
+    let port = server(|stream| {
+        stream.write_all(&message(b'R', &[&10u32.to_be_bytes()[..], b"SCRAM-SHA-256\0\0"].concat()))?;
+        let first = String::from_utf8_lossy(&read_message(stream)?).into_owned();
+        let nonce = first.split("r=").last().unwrap_or_default().to_owned();
+        let challenge = format!("r={nonce}x,s=QUJD,i=1000001");
+        stream.write_all(&message(b'R', &[&11u32.to_be_bytes()[..], challenge.as_bytes()].concat()))?;
+        read_message(stream).map(drop)
+    });
+    let pooler = pooler_before(port, "");
+    run(async {
+        let error = log_in_to_hostile(&pooler).await.err().unwrap();
+        assert!(error.field('M').contains("at most 1000000"), "{error:?}");
+    });
+}
+
+#[test]
+fn unknown_users_look_like_known_ones() {
+    let md5 = postgres_protocol::password::md5(b"x", "known");
+    let scram = postgres_protocol::password::scram_sha_256(b"x").replace("4096:", "5000:");
+    for secret in [&md5, &scram, "x"] {
+        for auth_type in ["scram-sha-256", "md5", "plain"] {
+            let pooler = pooler(&format!("\"known\" \"{secret}\"\n"), &format!("auth_type = {auth_type}"));
+            run(async {
+                let known = refused(&pooler, "app", "known", "wrong").await;
+                for user in ["not_there", "nobody"] {
+                    let unknown = refused(&pooler, "app", user, "wrong").await;
+                    assert_eq!(unknown.0, known.0, "{auth_type} {secret}");
+                    assert_eq!(words(&unknown.1, user), words(&known.1, "known"), "{auth_type} {secret}");
+                }
+            });
+            assert!(pooler.log().contains("no such user: nobody"), "{}", pooler.log());
+        }
+    }
+}
+
+#[test]
+fn unknown_users_look_like_those_who_are_looked_up() {
+    let (database, primary) = ("app", cluster().primary);
+    cluster().admin(
+        primary,
+        "SET password_encryption = md5; CREATE ROLE enumerated_md5 LOGIN PASSWORD 'x'; RESET password_encryption;
+         CREATE ROLE enumerated_scram LOGIN PASSWORD 'x'; CREATE ROLE enumerated_null LOGIN;
+         CREATE ROLE enumerator SUPERUSER LOGIN PASSWORD 'y'",
+    );
+    for (auth_type, known) in [
+        ("scram-sha-256", "enumerated_scram"),
+        ("md5", "enumerated_scram"),
+        ("md5", "enumerated_md5"),
+        ("plain", "enumerated_scram"),
+    ] {
+        let settings = format!("auth_type = {auth_type}\nauth_user = enumerator");
+        let pooler = pooler("\"enumerator\" \"y\"\n", &settings);
+        run(async {
+            let expected = refused(&pooler, database, known, "wrong").await;
+            for user in ["not_there", "enumerated_null", known] {
+                let seen = refused(&pooler, database, user, "wrong").await;
+                assert_eq!(seen.0, expected.0, "{auth_type} {user}");
+                assert_eq!(words(&seen.1, user), words(&expected.1, known), "{auth_type} {user}");
+            }
+            assert!(expected.1.field('D').contains("no such user"), "as PgBouncer says it");
+        });
+        let log = pooler.log();
+        assert!(log.contains("no such user: not_there"), "{log}");
+        assert!(log.contains("closing because: no such user (age="), "{log}");
+    }
+    // Where no password is asked for PgBouncer's words stay.
+    let settings = "auth_type = trust\nauth_user = enumerator";
+    let pooler = pooler("\"enumerator\" \"y\"\n", settings);
+    run(async {
+        let (_, error) = refused(&pooler, database, "not_there", "").await;
+        assert_eq!((error.field('C').as_str(), error.field('D').as_str()), ("28000", "no such user"));
+    });
+}
 
 /// Another startup packet where a password is due looks like the beginning of a message of 21 kB.
 #[test]

@@ -5,12 +5,20 @@ use base64::prelude::BASE64_STANDARD;
 use subtle::ConstantTimeEq;
 
 use super::{
-    ChannelBinding, HASH, MAX_MESSAGE, NONCE, ScramKeys, attribute, client_key, hmac, is_printable,
-    salted_password, server_key, stored_key, xor,
+    HASH, MAX_ITERATIONS, MAX_MESSAGE, NONCE, ScramKeys, attribute, hmac, is_printable, keys, stored_key, xor,
 };
 
-/// Most iterations done on a server's word: about a second of work. PostgreSQL's default is 4096.
-const MAX_ITERATIONS: u32 = 5_000_000;
+/// What the login says of the TLS connection it runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding<'a> {
+    /// There is no TLS, or nothing that could be bound to (`n`).
+    Unsupported,
+    /// There is TLS, but the server does not offer channel binding (`y`): a server that did offer it will know that
+    /// somebody between us has taken the offer away.
+    NotOffered,
+    /// `tls-server-end-point` (RFC 5929): the hash of the server's certificate.
+    ServerEndPoint(&'a [u8]),
+}
 
 /// What the client proves that it knows.
 pub enum Proof<'a> {
@@ -38,10 +46,11 @@ pub struct Answered {
 
 impl Client {
     /// Starts a login; gives `client-first-message`.
-    pub fn new(binding: &ChannelBinding, nonce: [u8; NONCE]) -> (Self, String) {
+    pub fn new(binding: Binding<'_>, nonce: [u8; NONCE]) -> (Self, String) {
         let (header, binding) = match binding {
-            ChannelBinding::None => ("n,,", Vec::new()),
-            ChannelBinding::ServerEndPoint(hash) => ("p=tls-server-end-point,,", hash.clone()),
+            Binding::Unsupported => ("n,,", Vec::new()),
+            Binding::NotOffered => ("y,,", Vec::new()),
+            Binding::ServerEndPoint(hash) => ("p=tls-server-end-point,,", hash.to_vec()),
         };
         let nonce = BASE64_STANDARD.encode(nonce);
         let first = format!("{header}n=,r={nonce}");
@@ -50,6 +59,38 @@ impl Client {
 
     /// Takes `server-first-message`; gives `client-final-message`.
     pub fn answer(self, message: &[u8], proof: &Proof<'_>) -> Result<(Answered, String), &'static str> {
+        let Challenge { nonce, salt, iterations } = Challenge::parse(message)?;
+        if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() || !is_printable(nonce) {
+            return Err("server's SCRAM nonce does not continue ours");
+        }
+        let keys = match proof {
+            Proof::Keys(keys) => (*keys).clone(),
+            Proof::Derive(derive) => derive(&salt, iterations),
+            Proof::Password(password) => keys(password, &salt, iterations),
+        };
+        let message = String::from_utf8_lossy(message);
+        let binding = BASE64_STANDARD.encode([self.header.as_bytes(), &self.binding].concat());
+        let without_proof = format!("c={binding},r={nonce}");
+        let transcript = format!("n=,r={},{message},{without_proof}", self.nonce);
+        let mut proof = hmac(&stored_key(&keys.client_key), transcript.as_bytes());
+        xor(&mut proof, &keys.client_key);
+        let last = format!("{without_proof},p={}", BASE64_STANDARD.encode(proof));
+        Ok((Answered { signature: hmac(&keys.server_key, transcript.as_bytes()) }, last))
+    }
+}
+
+/// `server-first-message`.
+pub struct Challenge<'a> {
+    nonce: &'a str,
+    /// Salt.
+    pub salt: Vec<u8>,
+    /// Iterations, not more than [`MAX_ITERATIONS`].
+    pub iterations: u32,
+}
+
+impl<'a> Challenge<'a> {
+    /// Takes the message apart.
+    pub fn parse(message: &'a [u8]) -> Result<Self, &'static str> {
         if message.len() > MAX_MESSAGE {
             return Err("SCRAM message from server too long");
         }
@@ -60,28 +101,11 @@ impl Client {
         let salt = attribute(parts.next(), "s")
             .and_then(|salt| BASE64_STANDARD.decode(salt).ok())
             .ok_or(malformed)?;
-        let iterations: u32 = attribute(parts.next(), "i").and_then(|i| i.parse().ok()).ok_or(malformed)?;
-        if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() || !is_printable(nonce) {
-            return Err("server's SCRAM nonce does not continue ours");
+        let iterations = attribute(parts.next(), "i").and_then(|i| i.parse().ok()).ok_or(malformed)?;
+        match iterations {
+            1..=MAX_ITERATIONS => Ok(Self { nonce, salt, iterations }),
+            _ => Err("server asks for an unreasonable number of SCRAM iterations: at most 1000000 are done"),
         }
-        if iterations == 0 || iterations > MAX_ITERATIONS {
-            return Err("server asks for an unreasonable number of SCRAM iterations");
-        }
-        let keys = match proof {
-            Proof::Keys(keys) => (*keys).clone(),
-            Proof::Derive(derive) => derive(&salt, iterations),
-            Proof::Password(password) => {
-                let salted = salted_password(password, &salt, iterations);
-                ScramKeys { client_key: client_key(&salted), server_key: server_key(&salted) }
-            }
-        };
-        let binding = BASE64_STANDARD.encode([self.header.as_bytes(), &self.binding].concat());
-        let without_proof = format!("c={binding},r={nonce}");
-        let transcript = format!("n=,r={},{message},{without_proof}", self.nonce);
-        let mut proof = hmac(&stored_key(&keys.client_key), transcript.as_bytes());
-        xor(&mut proof, &keys.client_key);
-        let last = format!("{without_proof},p={}", BASE64_STANDARD.encode(proof));
-        Ok((Answered { signature: hmac(&keys.server_key, transcript.as_bytes()) }, last))
     }
 }
 

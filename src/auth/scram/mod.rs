@@ -20,6 +20,9 @@ pub const MECHANISM: &str = "SCRAM-SHA-256";
 pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 /// Longest message of the conversation.
 const MAX_MESSAGE: usize = 4096;
+/// Most iterations of PBKDF2 that are ever done: half a second of work. The server and the stored secret ask for them, and
+/// neither shall decide how long we work. PostgreSQL's default is 4096.
+pub const MAX_ITERATIONS: u32 = 1_000_000;
 
 /// What ties the conversation to the TLS connection it runs in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,14 +58,16 @@ fn keyed(key: &[u8]) -> HmacSha256 {
     }
 }
 
-fn hmac(key: &[u8], message: &[u8]) -> [u8; HASH] {
+pub(super) fn hmac(key: &[u8], message: &[u8]) -> [u8; HASH] {
     keyed(key).chain_update(message).finalize().into_bytes().into()
 }
 
-/// SaltedPassword: PBKDF2 with one block, the password prepared by SASLprep, or taken as it is where that fails, as
-/// PostgreSQL does.
+/// SaltedPassword: PBKDF2 with one block, the password prepared by SASLprep, or taken as it is where that fails or leaves
+/// nothing, as PostgreSQL does: a password of soft hyphens must not be the empty one.
 pub fn salted_password(password: &str, salt: &[u8], iterations: u32) -> [u8; HASH] {
-    let prepared = stringprep::saslprep(password);
+    #[cfg(test)]
+    tests::DONE.with(|done| done.set(done.get() + u64::from(iterations)));
+    let prepared = stringprep::saslprep(password).ok().filter(|prepared| !prepared.is_empty());
     let mac = keyed(prepared.as_deref().unwrap_or(password).as_bytes());
     let mut block: [u8; HASH] =
         mac.clone().chain_update(salt).chain_update([0, 0, 0, 1]).finalize().into_bytes().into();
@@ -72,6 +77,12 @@ pub fn salted_password(password: &str, salt: &[u8], iterations: u32) -> [u8; HAS
         xor(&mut sum, &block);
     }
     sum
+}
+
+/// The keys that a password gives.
+pub fn keys(password: &str, salt: &[u8], iterations: u32) -> ScramKeys {
+    let salted = salted_password(password, salt, iterations);
+    ScramKeys { client_key: client_key(&salted), server_key: server_key(&salted) }
 }
 
 /// ClientKey of a SaltedPassword.
@@ -104,4 +115,4 @@ fn is_printable(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::auth) mod tests;

@@ -16,8 +16,6 @@ pub type Reason = &'static str;
 #[derive(Debug)]
 pub struct Server {
     verifier: Verifier,
-    /// The verifier belongs to nobody: the exchange is for show and fails at its end.
-    mock: bool,
     binding: ChannelBinding,
     nonce: [u8; NONCE],
 }
@@ -26,7 +24,6 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Challenged {
     verifier: Verifier,
-    mock: bool,
     nonce: String,
     binding: String,
     /// `client-first-bare,server-first,`.
@@ -36,26 +33,7 @@ pub struct Challenged {
 impl Server {
     /// A server that knows the user's verifier.
     pub fn new(verifier: Verifier, binding: ChannelBinding, nonce: [u8; NONCE]) -> Self {
-        Self { verifier, mock: false, binding, nonce }
-    }
-
-    /// A server that acts as if it knew a user that does not exist. The salt depends on the name and on a secret
-    /// of this process, so that asking twice gives the same.
-    pub fn mock(
-        user: &str,
-        mock_key: &[u8; 32],
-        iterations: u32,
-        binding: ChannelBinding,
-        nonce: [u8; NONCE],
-    ) -> Self {
-        let seed = hmac(mock_key, user.as_bytes());
-        let verifier = Verifier {
-            iterations,
-            salt: mock_salt(user, mock_key).into(),
-            stored_key: seed,
-            server_key: seed,
-        };
-        Self { verifier, mock: true, binding, nonce }
+        Self { verifier, binding, nonce }
     }
 
     /// Takes `client-first-message`; gives `server-first-message`. `plus`: the client chose the mechanism with
@@ -77,10 +55,7 @@ impl Server {
         let salt = BASE64_STANDARD.encode(&self.verifier.salt);
         let server_first = format!("r={nonce},s={salt},i={}", self.verifier.iterations);
         let transcript = format!("{bare},{server_first},");
-        Ok((
-            Challenged { verifier: self.verifier, mock: self.mock, nonce, binding, transcript },
-            server_first,
-        ))
+        Ok((Challenged { verifier: self.verifier, nonce, binding, transcript }, server_first))
     }
 
     /// Checks the channel-binding flag; gives the value that `c=` must have in the client's last message.
@@ -131,7 +106,7 @@ impl Challenged {
         xor(&mut client_key, &hmac(&self.verifier.stored_key, transcript.as_bytes()));
         let right = stored_key(&client_key).ct_eq(&self.verifier.stored_key);
         let signature = hmac(&self.verifier.server_key, transcript.as_bytes());
-        if self.mock || !bool::from(right) {
+        if !bool::from(right) {
             return Err("wrong password");
         }
         let last = format!("v={}", BASE64_STANDARD.encode(signature));

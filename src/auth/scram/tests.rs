@@ -1,9 +1,22 @@
 use proptest::prelude::*;
 
-use super::client::{Client, Proof};
+use super::client::{Binding, Client, Proof};
 use super::server::Server;
 use super::*;
 use crate::auth::secret::Verifier;
+
+thread_local! {
+    /// Iterations of PBKDF2 that a test's thread has done.
+    pub(in crate::auth) static DONE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// What a client makes of what TLS offers.
+fn bound(binding: &ChannelBinding) -> Binding<'_> {
+    match binding {
+        ChannelBinding::None => Binding::Unsupported,
+        ChannelBinding::ServerEndPoint(hash) => Binding::ServerEndPoint(hash),
+    }
+}
 
 fn converse(
     verifier: &Verifier,
@@ -11,7 +24,7 @@ fn converse(
     binding: &ChannelBinding,
 ) -> Result<ScramKeys, &'static str> {
     let plus = *binding != ChannelBinding::None;
-    let (client, first) = Client::new(binding, [1; NONCE]);
+    let (client, first) = Client::new(bound(binding), [1; NONCE]);
     let (server, challenge) =
         Server::new(verifier.clone(), binding.clone(), [2; NONCE]).first(first.as_bytes(), plus)?;
     let (client, answer) = client.answer(challenge.as_bytes(), proof)?;
@@ -87,20 +100,36 @@ fn downgrades_and_mismatches_are_refused() {
 }
 
 #[test]
-fn an_unknown_user_looks_like_a_known_one() {
-    let challenge = |user, nonce| {
-        let server = Server::mock(user, &[5; 32], 4096, ChannelBinding::None, [nonce; NONCE]);
-        server.first(b"n,,n=,r=abc", false).unwrap().1
-    };
-    let salt = |text: String| text.split(",s=").nth(1).unwrap().to_owned();
-    assert_eq!(salt(challenge("a", 1)), salt(challenge("a", 2)));
-    assert_ne!(salt(challenge("a", 1)), salt(challenge("b", 1)));
+fn the_salt_of_an_unknown_user_is_the_same_each_time() {
+    use super::server::mock_salt;
+    assert_eq!(mock_salt("a", &[5; 32]), mock_salt("a", &[5; 32]));
+    assert_ne!(mock_salt("a", &[5; 32]), mock_salt("b", &[5; 32]));
+    assert_ne!(mock_salt("a", &[5; 32]), mock_salt("a", &[6; 32]));
+}
+
+/// A server that does offer it knows then that somebody has taken the offer away.
+#[test]
+fn a_client_says_that_channel_binding_was_not_offered() {
+    let (_, first) = Client::new(Binding::NotOffered, [1; NONCE]);
+    assert!(first.starts_with("y,,n=,r="), "{first}");
+    let server = |binding| Server::new(Verifier::new("x", b"s", 1), binding, [0; NONCE]);
+    assert!(server(ChannelBinding::ServerEndPoint(vec![1])).first(first.as_bytes(), false).is_err());
+    let (client, first) = Client::new(Binding::NotOffered, [1; NONCE]);
+    let (server, challenge) = server(ChannelBinding::None).first(first.as_bytes(), false).unwrap();
+    let (client, last) = client.answer(challenge.as_bytes(), &Proof::Password("x")).unwrap();
+    let (signature, _) = server.last(last.as_bytes()).unwrap();
+    client.verify(signature.as_bytes()).unwrap();
+}
+
+#[test]
+fn what_saslprep_leaves_nothing_of_is_not_the_empty_password() {
+    assert_ne!(salted_password("\u{ad}", b"salt", 1), salted_password("", b"salt", 1));
 }
 
 #[test]
 fn a_hostile_server_is_refused() {
     let answer = |message: &str| {
-        let (client, _) = Client::new(&ChannelBinding::None, [0; NONCE]);
+        let (client, _) = Client::new(Binding::Unsupported, [0; NONCE]);
         client.answer(message.as_bytes(), &Proof::Password("x")).map(drop)
     };
     let ours = "A".repeat(24);
@@ -110,12 +139,15 @@ fn a_hostile_server_is_refused() {
         format!("r={ours},s=AAAA,i=1"),
         "r=other,s=AAAA,i=1".into(),
         format!("r={ours}x,s=AAAA,i=0"),
+        format!("r={ours}x,s=AAAA,i=1000001"),
         format!("r={ours}x,s=AAAA,i=4294967295"),
         format!("r={ours}x,s=!,i=1"),
         format!("r={ours}{},s=AAAA,i=1", "x".repeat(5000)),
         format!("m=ext,r={ours}x,s=AAAA,i=1"),
     ] {
+        let before = DONE.with(std::cell::Cell::get);
         assert!(answer(&message).is_err(), "{message}");
+        assert_eq!(DONE.with(std::cell::Cell::get), before, "not a hash of work: {message}");
     }
 }
 
@@ -132,7 +164,7 @@ proptest! {
         let _ = server().first(&message, false);
         let (challenged, _) = server().first(b"n,,n=,r=abc", false).unwrap();
         prop_assert!(challenged.last(&message).is_err());
-        let (client, _) = Client::new(&ChannelBinding::None, [0; NONCE]);
+        let (client, _) = Client::new(Binding::Unsupported, [0; NONCE]);
         prop_assert!(client.answer(&message, &Proof::Password("x")).is_err());
     }
 }

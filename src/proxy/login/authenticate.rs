@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
-use super::{Claim, Failure, Newcomer};
+use super::{Claim, Failure, Newcomer, lookup};
 use crate::auth::exchange::{self, Account, AuthRequest, Begin, Exchange, Learned, Method, Progress};
 use crate::auth::hba::{self, ident::IdentMap};
 use crate::auth::ldap::LdapOptions;
+use crate::auth::mock::Sought;
 use crate::auth::scram::ChannelBinding;
+use crate::auth::secret::Cleartext;
 use crate::config::{AuthType, Config};
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Peer;
@@ -59,9 +59,11 @@ impl Newcomer {
             let learned = Box::pin(self.authenticate_elsewhere(claim, &proof, out)).await?;
             return Ok(Identity { user: None, found: None, learned });
         }
-        let mut account = self.shared.access.load().accounts.get(&*claim.user).cloned();
+        let access = self.shared.access.load_full();
+        let mut account = access.accounts.get(&*claim.user).cloned();
+        let looks_up = lookup::is_configured(config, claim);
         let (mut other_name, mut found, mut remembered) = (None, None, None);
-        if account.is_none() && !matches!(proof, Proof::Exchange(Method::Any)) {
+        if account.is_none() && looks_up && !matches!(proof, Proof::Exchange(Method::Any)) {
             if let Some((looked_up, key)) = Box::pin(self.look_up(config, claim)).await? {
                 other_name = Some(looked_up.user);
                 account = Some(looked_up.account);
@@ -76,20 +78,24 @@ impl Newcomer {
         }
         let learned = match proof {
             Proof::Exchange(method) => {
-                let (exchange, request) = Exchange::begin(Begin {
-                    method,
-                    user,
-                    account: account.as_deref(),
-                    entropy: self.shared.entropy(),
-                    mock_key: &self.shared.mock_key,
-                    scram_iterations: config.settings.scram_iterations,
-                    binding: self.tls.as_ref().map_or(ChannelBinding::None, |tls| tls.binding.clone()),
-                });
-                let proved = if let Some(request) = request {
-                    Box::pin(self.converse(claim, exchange, &request, out)).await
-                } else {
-                    self.conclude(claim, exchange.handle(b""), out)
+                let sought = match looks_up {
+                    true => Sought::Query(self.shared.lookups.face()),
+                    false => Sought::File,
                 };
+                let (mock_key, scram_iterations) = (self.shared.mock_key, config.settings.scram_iterations.0);
+                let (account, standing) =
+                    access.mocks.account_for(account, user, method, sought, &mock_key, scram_iterations);
+                let begin = Begin {
+                    method,
+                    user: user.to_owned(),
+                    account,
+                    standing,
+                    entropy: self.shared.entropy(),
+                    mock_key,
+                    scram_iterations,
+                    binding: self.tls.as_ref().map_or(ChannelBinding::None, |tls| tls.binding.clone()),
+                };
+                let proved = Box::pin(self.converse(claim, begin, looks_up, out)).await;
                 if let (Err(Failure::Refused(_)), Some(key)) = (&proved, &remembered) {
                     // The password may have changed since it was looked up: the next attempt shall know.
                     self.shared.lookups.forget(key);
@@ -158,42 +164,35 @@ impl Newcomer {
         })
     }
 
-    /// Passwords and SCRAM.
+    /// Passwords and SCRAM. `looks_up`: `auth_query` may know the user.
     async fn converse(
         &mut self,
         claim: &Claim,
-        mut exchange: Exchange,
-        request: &AuthRequest,
+        begin: Begin,
+        looks_up: bool,
         out: &mut Vec<u8>,
     ) -> Result<Learned, Failure> {
-        write_request(out, request);
+        let (mut exchange, mut request) = Exchange::begin(begin);
         let mut message = Vec::new();
         loop {
-            self.read_answer(out, &mut message).await?;
-            match exchange.handle(&message) {
-                Progress::Continue(next, request) => {
-                    write_request(out, &request);
-                    exchange = next;
+            if let Some(request) = &request {
+                write_request(out, request);
+                self.read_answer(out, &mut message).await?;
+            }
+            let answer = std::mem::take(&mut message);
+            match exchange.handle(&answer) {
+                Progress::Continue(next, more) => (exchange, request) = (next, Some(more)),
+                Progress::Accepted(authenticated, last) => {
+                    if let Some(last) = last {
+                        write_request(out, &last);
+                    }
+                    return Ok(authenticated.learned);
                 }
-                end => return self.conclude(claim, end, out),
-            }
-        }
-    }
-
-    /// How a conversation has ended.
-    fn conclude(&self, claim: &Claim, end: Progress, out: &mut Vec<u8>) -> Result<Learned, Failure> {
-        match end {
-            Progress::Accepted(authenticated, last) => {
-                if let Some(last) = last {
-                    write_request(out, &last);
+                Progress::Rejected(failure) => {
+                    self.log_rejected(claim, &failure);
+                    return Err(rejected(&claim.user, failure, looks_up).into());
                 }
-                Ok(authenticated.learned)
             }
-            Progress::Rejected(failure) => {
-                self.log_rejected(claim, &failure);
-                Err(rejected(&claim.user, failure.kind).into())
-            }
-            Progress::Continue(..) => unreachable!("has no end yet"),
         }
     }
 
@@ -226,13 +225,16 @@ impl Newcomer {
         let mut message = Vec::new();
         self.read_answer(out, &mut message).await?;
         // An empty password would be an anonymous login to a directory, which proves nothing.
-        let password = exchange::password(&message).filter(|password| !password.is_empty());
-        let Some(password) = password.map(|text| Zeroizing::new(text.to_owned())) else {
-            return Err(rejected(&claim.user, exchange::FailureKind::Password).into());
+        let Some(password) = exchange::password(&message).and_then(Cleartext::new) else {
+            let failure = exchange::Failure {
+                kind: exchange::FailureKind::Password,
+                log_detail: "password is empty or malformed",
+            };
+            return Err(rejected(&claim.user, failure, false).into());
         };
         let (checked, words) = match proof {
             Proof::Ldap(options) => {
-                let checked = ldap::authenticate(options, &claim.user, &password).await;
+                let checked = ldap::authenticate(options, &claim.user, password.as_str()).await;
                 (checked.map_err(|error| error.to_string()), "LDAP authentication failed")
             }
             _ => {
@@ -240,7 +242,7 @@ impl Newcomer {
                     Peer::Tcp(address) => address.ip().to_string(),
                     Peer::Unix { .. } => "localhost".to_owned(),
                 };
-                let checked = pam::authenticate(&claim.user, &password, &host).await;
+                let checked = pam::authenticate(&claim.user, password.as_str(), &host).await;
                 (checked.map_err(|error| error.to_string()), "PAM authentication failed")
             }
         };
@@ -341,25 +343,30 @@ fn rejected_by_hba(claim: &Claim, line: Option<usize>) -> Refusal {
     }
 }
 
-/// PostgreSQL's words for the client to read, PgBouncer's in the detail and in the log.
-fn rejected(user: &str, kind: exchange::FailureKind) -> Refusal {
-    let refusal = |message: String, words: &'static str| {
-        Refusal::new(sqlstate::INVALID_PASSWORD, message).detail(words).log(words)
+/// PostgreSQL's words for the client to read, PgBouncer's in the detail and in the log. Where users are looked up the detail
+/// is the same for those who are found and those who are not.
+fn rejected(user: &str, failure: exchange::Failure, looks_up: bool) -> Refusal {
+    let is_not_found = looks_up && failure.log_detail == exchange::NO_SUCH_USER;
+    let words = match failure.kind {
+        exchange::FailureKind::Password => "password authentication failed",
+        exchange::FailureKind::Sasl => "SASL authentication failed",
+        exchange::FailureKind::Trust => "\"trust\" authentication failed",
     };
-    match kind {
-        exchange::FailureKind::Password => {
-            let message = format!("password authentication failed for user \"{user}\"");
-            Refusal::new(sqlstate::INVALID_PASSWORD, message).log("password authentication failed")
-        }
-        exchange::FailureKind::Sasl => refusal(
-            format!("password authentication failed for user \"{user}\""),
-            "SASL authentication failed",
-        ),
+    let refusal = match failure.kind {
         exchange::FailureKind::Trust => {
+            let detail = if is_not_found { exchange::NO_SUCH_USER } else { words };
             let message = format!("role \"{user}\" does not exist");
-            Refusal::new(sqlstate::INVALID_AUTHORIZATION, message)
-                .detail("\"trust\" authentication failed")
-                .log("\"trust\" authentication failed")
+            Refusal::new(sqlstate::INVALID_AUTHORIZATION, message).detail(detail)
         }
-    }
+        kind => {
+            let message = format!("password authentication failed for user \"{user}\"");
+            let refusal = Refusal::new(sqlstate::INVALID_PASSWORD, message);
+            match kind {
+                _ if looks_up => refusal.detail("no such user, or the password is wrong"),
+                exchange::FailureKind::Sasl => refusal.detail(words),
+                _ => refusal,
+            }
+        }
+    };
+    refusal.log(if is_not_found { exchange::NO_SUCH_USER } else { words })
 }

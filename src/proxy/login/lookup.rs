@@ -12,14 +12,21 @@ use crate::auth::exchange::Account;
 use crate::auth::secret::Secret;
 use crate::clock;
 use crate::config::{Config, DatabaseConfig};
-use crate::error::{Refusal, sqlstate};
+use crate::error::Refusal;
 use crate::proxy::lookups::{Found, Key};
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::shared::CONSOLE;
 use crate::proxy::{settings, worker};
 
+/// Whether users that no file knows are looked up. For a database that does not exist the answer is that for any other, so
+/// that it looks the same.
+pub(super) fn is_configured(config: &Config, claim: &Claim) -> bool {
+    let own = config.database(&claim.database).and_then(|(database, _)| database.auth_user.as_ref());
+    !own.unwrap_or(&config.settings.auth_user).is_empty()
+}
+
 impl Newcomer {
-    /// Looks a user up. `None`: that is not configured, or there is no database to look in.
+    /// Looks a user up. `None`: there is no such user, or no database to look in.
     pub(super) async fn look_up(
         &mut self,
         config: &Config,
@@ -33,33 +40,19 @@ impl Newcomer {
         };
         let s = &config.settings;
         let auth_user = database.auth_user.as_ref().unwrap_or(&s.auth_user);
-        if auth_user.is_empty() {
-            return Ok(None);
-        }
         let query = database.auth_query.as_ref().unwrap_or(&s.auth_query);
         let global = Some(&s.auth_dbname).filter(|name| !name.is_empty());
         let name = database.auth_dbname.as_ref().or(global).unwrap_or(&claim.database);
         let auth_database = self.auth_database(claim, name)?;
         let key =
             Key { database: Arc::clone(&auth_database.name), query: query.clone(), user: claim.user.clone() };
-        let known = match self.shared.lookups.get(&key, clock::now()) {
-            Some(known) => known,
-            None => {
-                let pool = settings::auth_pool(&self.shared, &auth_database, auth_user);
-                let found = self.ask(claim, &pool, query).await?;
-                self.shared.lookups.put(key.clone(), found.clone(), s.auth_query_ttl, clock::now());
-                found
-            }
-        };
-        match known {
-            Some(found) => Ok(Some((found, key))),
-            None => {
-                self.log_unknown_user(config, claim);
-                let message = format!("password authentication failed for user \"{}\"", claim.user);
-                let refusal = Refusal::new(sqlstate::INVALID_PASSWORD, message);
-                Err(refusal.detail("no such user").log("no such user").into())
-            }
+        if let Some(known) = self.shared.lookups.get(&key, clock::now()) {
+            return Ok(Some((known, key)));
         }
+        let pool = settings::auth_pool(&self.shared, &auth_database, auth_user);
+        let Some(found) = self.ask(claim, &pool, query).await? else { return Ok(None) };
+        self.shared.lookups.put(key.clone(), found.clone(), s.auth_query_ttl, clock::now());
+        Ok(Some((found, key)))
     }
 
     fn auth_database(&self, claim: &Claim, name: &str) -> Result<Arc<Database>, Failure> {
@@ -93,21 +86,25 @@ impl Newcomer {
         let Some(row) = rows.into_iter().next_back() else { return Ok(None) };
         match row.as_slice() {
             [None, ..] => self.log_error(claim, "auth_query response contained null user name"),
-            [Some(user), password] => return Ok(Some(found(user, password.as_deref(), None))),
+            [Some(user), password] => return Ok(Some(self.found(claim, user, password.as_deref(), None))),
             [Some(user), password, seconds] => {
                 let seconds = seconds.as_ref().and_then(|seconds| seconds.parse::<f64>().ok());
-                return Ok(Some(found(user, password.as_deref(), seconds)));
+                return Ok(Some(self.found(claim, user, password.as_deref(), seconds)));
             }
             _ => self.log_error(claim, &format!("expected 2 columns from auth_query, not {}", row.len())),
         }
         Err(config_error("auth_query must give a user name and a password.").into())
     }
-}
 
-fn found(user: &str, password: Option<&str>, seconds: Option<f64>) -> Found {
-    // One that is not valid any more has no password that could be right.
-    let password = password.filter(|_| seconds.is_none_or(|seconds| seconds > 0.0));
-    let secret = password.map_or(Secret::Unusable, Secret::parse);
-    let valid_for = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    Found { user: user.to_owned(), account: Arc::new(Account::new(secret)), valid_for }
+    /// What the query says of a user. What is wrong with it is for the log: the client is told that the password is wrong.
+    fn found(&self, claim: &Claim, user: &str, password: Option<&str>, seconds: Option<f64>) -> Found {
+        // One that is not valid any more has no password that could be right.
+        let password = password.filter(|_| seconds.is_none_or(|seconds| seconds > 0.0)).unwrap_or_default();
+        if let Err(error) = Secret::check(password) {
+            self.log_error(claim, &format!("auth_query response for user \"{user}\": {error}"));
+        }
+        let account = Arc::new(Account::looked_up(user, Secret::parse(password)));
+        let valid_for = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Found { user: user.to_owned(), account, valid_for }
+    }
 }

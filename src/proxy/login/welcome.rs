@@ -56,8 +56,7 @@ impl Newcomer {
         ];
         let pool = settings::pool(&shared, &database, &user);
         if let Some(identity) = identified.identity.take() {
-            let found = identity.found.as_ref().map(|account| &account.secret);
-            settings::learn_credential(&pool, found, identity.learned);
+            settings::learn_credential(&pool, identity.found.as_deref(), identity.learned);
         }
         if identified.replication != Replication::No {
             let server = Box::pin(self.own_server(&pool, &identified.session)).await?;

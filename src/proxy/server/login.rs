@@ -158,7 +158,11 @@ async fn unreported_parameters(stream: &mut Stream, names: &[String], parameters
 }
 
 fn refused(error: &ServerAuthError) -> ConnectError {
-    ConnectError::Refused(Refusal::new(sqlstate::INVALID_PASSWORD, error.to_string()))
+    let refusal = Refusal::new(sqlstate::INVALID_PASSWORD, error.to_string());
+    ConnectError::Refused(match error.hint() {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
+    })
 }
 
 /// An ErrorResponse during login. "Not now" is worth another try; anything else the client should read.

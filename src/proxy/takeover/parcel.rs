@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::super::server::Server;
 use crate::auth::scram::{HASH, ScramKeys};
+use crate::auth::secret::Cleartext;
 use crate::auth::server_login::{Credential, Password};
 use crate::clock::Micros;
 use crate::net::connect::Target;
@@ -183,7 +184,9 @@ impl MovedClient {
                 b"unnamed" => client.unnamed = Some(value.into()),
                 b"received" => client.received = value.into(),
                 b"password" => {
-                    client.credential = Credential::Password(Password::new(Zeroizing::new(text(value)?)));
+                    if let Some(password) = Cleartext::new(text(value)?) {
+                        client.credential = Credential::Password(Password::new(password));
+                    }
                 }
                 b"md5" => client.credential = Credential::Md5(text(value)?.into()),
                 b"scram_client_key" => client_key = Some(<[u8; HASH]>::try_from(value).ok()?),
@@ -329,7 +332,7 @@ mod tests {
     #[test]
     fn passwords_arrive() {
         for credential in [
-            Credential::Password(Password::new(Zeroizing::new("secret".into()))),
+            Credential::Password(Password::new(Cleartext::new("secret").unwrap())),
             Credential::Md5("md5x".into()),
             Credential::None,
         ] {

@@ -15,6 +15,8 @@ pub(crate) struct Raw {
     /// What BackendKeyData said: process ID and secret.
     pub(crate) key: (u32, Vec<u8>),
     pub(crate) parameters: Vec<(String, String)>,
+    /// The authentication requests of the login.
+    pub(crate) asked: Vec<Vec<u8>>,
 }
 
 /// A message from the server.
@@ -102,7 +104,7 @@ impl Raw {
     pub(crate) async fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, key: (0, Vec::new()), parameters: Vec::new() }
+        Self { stream, key: (0, Vec::new()), parameters: Vec::new(), asked: Vec::new() }
     }
 
     pub(crate) async fn log_in(port: u16, database: &str) -> Self {
@@ -127,6 +129,9 @@ impl Raw {
         loop {
             let message = self.receive().await.expect("closed during login");
             let body = &message.body;
+            if message.tag == 'R' {
+                self.asked.push(body.clone());
+            }
             match message.tag {
                 'R' => match body[3] {
                     0 | 12 => {}
