@@ -8,6 +8,7 @@ pub mod accept;
 pub mod cancel;
 pub mod catalog;
 pub mod client;
+mod hashing;
 pub mod info;
 pub mod janitor;
 pub mod login;

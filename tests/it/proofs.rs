@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::hostile::{check_alive, log_in_to_hostile, pooler_before, read_message, server};
 use crate::support::raw::{Message, Raw, message, startup};
-use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run};
+use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run, run_for};
 
 const V3_0: u32 = 3 << 16;
 
@@ -93,6 +94,33 @@ fn that_there_is_no_password_for_the_server_is_said() {
         let (_, error) = refused(&pooler, "stranger", USER, PASSWORD).await;
         assert!(error.field('M').ends_with("no password of user \"stranger\" is known"), "{error:?}");
         assert!(error.field('H').contains("An empty password is none"), "{error:?}");
+    });
+}
+
+/// A login whose proof takes a million hashes, and a query that comes after it.
+#[test]
+fn much_hashing_does_not_hold_others_up() {
+    let verifier = postgres_protocol::password::scram_sha_256(b"x").replace("4096:", "1000000:");
+    let users = format!("\"{USER}\" \"{PASSWORD}\"\n\"slow\" \"{verifier}\"\n");
+    let pooler = pooler(&users, "auth_type = plain\nworkers = 1");
+    run_for(Duration::from_secs(120), async {
+        let mut raw = pooler.raw().await;
+        assert_eq!(raw.value("SELECT 1").await, "1");
+        let mut slow = Vec::new();
+        for _ in 0..6 {
+            let mut login = Raw::connect(pooler.port).await;
+            login.send(&startup(V3_0, &[("user", "slow"), ("database", "app")])).await;
+            assert_eq!(login.receive().await.unwrap().tag, 'R');
+            slow.push(login);
+        }
+        for login in &mut slow {
+            login.send(&message(b'p', b"wrong\0")).await;
+        }
+        assert_eq!(raw.value("SELECT 1").await, "1");
+        for login in &slow {
+            let answered = login.stream.try_read(&mut [0]);
+            assert!(answered.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock), "was hashed first");
+        }
     });
 }
 

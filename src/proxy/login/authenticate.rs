@@ -15,6 +15,7 @@ use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Peer;
 use crate::net::tls::certificate;
 use crate::net::{ldap, pam};
+use crate::proxy::hashing;
 use crate::proxy::shared::CONSOLE;
 use crate::wire::write;
 
@@ -172,7 +173,7 @@ impl Newcomer {
         looks_up: bool,
         out: &mut Vec<u8>,
     ) -> Result<Learned, Failure> {
-        let (mut exchange, mut request) = Exchange::begin(begin);
+        let (mut exchange, mut request) = hashing::work(begin.work(), || Exchange::begin(begin)).await;
         let mut message = Vec::new();
         loop {
             if let Some(request) = &request {
@@ -180,7 +181,7 @@ impl Newcomer {
                 self.read_answer(out, &mut message).await?;
             }
             let answer = std::mem::take(&mut message);
-            match exchange.handle(&answer) {
+            match hashing::work(exchange.work(), move || exchange.handle(&answer)).await {
                 Progress::Continue(next, more) => (exchange, request) = (next, Some(more)),
                 Progress::Accepted(authenticated, last) => {
                     if let Some(last) = last {

@@ -8,6 +8,7 @@ use crate::error::{Refusal, sqlstate};
 use crate::net::received::Received;
 use crate::net::stream::Stream;
 use crate::net::tls::certificate;
+use crate::proxy::hashing;
 use crate::proxy::info::ServerInfo;
 use crate::proxy::pools::Pool;
 use crate::proxy::shared::Shared;
@@ -62,7 +63,9 @@ pub(super) async fn login(
                 let Some(current) = auth.take() else {
                     return Err(ConnectError::Unreachable("unexpected authentication request".into()));
                 };
-                let (next, step) = current.handle(request).map_err(|e| refused(&e))?;
+                let (work, body) = (current.work(&request), body.to_vec());
+                let handle = move || current.handle(BackendAuth::parse(&body)?);
+                let (next, step) = hashing::work(work, handle).await.map_err(|e| refused(&e))?;
                 auth = Some(next);
                 if let Step::Send(response) = step {
                     out.clear();
