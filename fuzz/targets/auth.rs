@@ -8,7 +8,7 @@ use pgweir::auth::mock::{Mocks, Sought};
 use pgweir::auth::scram::client::{Binding, Client, Proof};
 use pgweir::auth::scram::{ChannelBinding, MECHANISM, MECHANISM_PLUS, NONCE};
 use pgweir::auth::secret::{Cleartext, Secret, Verifier};
-use pgweir::auth::server_login::{BackendAuth, Credential, Password, ServerAuth, Step};
+use pgweir::auth::server_login::{BackendAuth, Credential, Password, ServerAuth, Step, Terms};
 
 use super::bytes::Bytes;
 
@@ -150,7 +150,8 @@ pub(super) fn scram_client(input: &[u8]) {
         2 => Credential::VerifierOnly,
         _ => Credential::None,
     };
-    let mut auth = ServerAuth::new(USER, credential, binding(choice & 4 > 0), [0; NONCE]);
+    let terms = Terms { binding: binding(choice & 4 > 0), is_private: true, ..Terms::default() };
+    let mut auth = ServerAuth::new(USER, credential, terms, [0; NONCE]);
     let mut in_scram = false;
     while !bytes.0.is_empty() && !auth.is_done() {
         let message = bytes.until(END);

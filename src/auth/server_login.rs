@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::md5;
+use super::require::{RequireAuth, ServerMethod};
 use super::scram::client::{Answered, Binding, Challenge, Client, Proof};
 use super::scram::{self, ChannelBinding, MECHANISM, MECHANISM_PLUS, NONCE, ScramKeys};
 use super::secret::Cleartext;
@@ -112,6 +113,17 @@ pub enum ServerAuthError {
         /// What the server wants.
         asked: &'static str,
     },
+    /// `server_require_auth` does not allow what the server does.
+    #[error("authentication method requirement \"{required}\" failed: server {did}")]
+    NotAllowed {
+        /// The setting.
+        required: RequireAuth,
+        /// What the server did.
+        did: &'static str,
+    },
+    /// Others could read the password.
+    #[error("server requested a cleartext password over a connection that is not encrypted")]
+    Exposed,
     /// A method this proxy does not have.
     #[error("server asks for an unsupported authentication method ({0})")]
     Unsupported(u32),
@@ -129,6 +141,10 @@ impl ServerAuthError {
         match self {
             Self::NoPassword { .. } => Some(
                 "Give it in the pooler's auth_file or as password= of the database. An empty password is none.",
+            ),
+            Self::Exposed => Some(
+                "Encrypt the connection (server_tls_sslmode), let the server ask for scram-sha-256, or allow it with \
+                 server_require_auth=password.",
             ),
             _ => None,
         }
@@ -151,12 +167,23 @@ impl<'a> BackendAuth<'a> {
     }
 }
 
+/// Under which conditions we prove who we are.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// Setting `server_require_auth`.
+    pub require: RequireAuth,
+    /// Nobody else can read what we send: there is TLS, or it does not leave the machine.
+    pub is_private: bool,
+    /// What TLS offers.
+    pub binding: ChannelBinding,
+}
+
 /// A login under way.
 #[derive(Debug)]
 pub struct ServerAuth {
     user: String,
     credential: Credential,
-    binding: ChannelBinding,
+    terms: Terms,
     nonce: [u8; NONCE],
     state: State,
 }
@@ -182,8 +209,8 @@ pub enum Step {
 
 impl ServerAuth {
     /// A login about to start.
-    pub fn new(user: &str, credential: Credential, binding: ChannelBinding, nonce: [u8; NONCE]) -> Self {
-        Self { user: user.to_owned(), credential, binding, nonce, state: State::Start }
+    pub fn new(user: &str, credential: Credential, terms: Terms, nonce: [u8; NONCE]) -> Self {
+        Self { user: user.to_owned(), credential, terms, nonce, state: State::Start }
     }
 
     /// Whether the server has let us in.
@@ -204,8 +231,28 @@ impl ServerAuth {
         }
     }
 
+    /// Whether the server may ask for that, or let us in without asking.
+    fn check(&self, request: &BackendAuth<'_>) -> Result<(), ServerAuthError> {
+        let (method, did) = match (&self.state, request) {
+            (State::Start, BackendAuth::Ok) => (ServerMethod::None, "did not ask for authentication"),
+            (_, BackendAuth::CleartextPassword) => (ServerMethod::Password, "requested a cleartext password"),
+            (_, BackendAuth::Md5Password(_)) => (ServerMethod::Md5, "requested a hashed password"),
+            (_, BackendAuth::Sasl(_)) => (ServerMethod::ScramSha256, "requested SASL authentication"),
+            _ => return Ok(()),
+        };
+        let Terms { require, is_private, .. } = self.terms;
+        if !require.allows(method) {
+            return Err(ServerAuthError::NotAllowed { required: require, did });
+        }
+        if method == ServerMethod::Password && !is_private && !require.allows_exposed_password() {
+            return Err(ServerAuthError::Exposed);
+        }
+        Ok(())
+    }
+
     /// Takes a request.
     pub fn handle(mut self, request: BackendAuth<'_>) -> Result<(Self, Step), ServerAuthError> {
+        self.check(&request)?;
         let state = std::mem::replace(&mut self.state, State::Proved);
         let step = match (state, request) {
             (State::Start | State::Proved, BackendAuth::Ok) => {
@@ -253,9 +300,10 @@ impl ServerAuth {
             return Err(self.wrong_type("SCRAM"));
         }
         let offered = |name: &str| mechanisms.split(|&b| b == 0).any(|m| m == name.as_bytes());
-        let binding = match &self.binding {
+        let binding = match &self.terms.binding {
+            ChannelBinding::None => Binding::Unsupported,
             ChannelBinding::ServerEndPoint(hash) if offered(MECHANISM_PLUS) => Binding::ServerEndPoint(hash),
-            _ => Binding::Unsupported,
+            ChannelBinding::ServerEndPoint(_) => Binding::NotOffered,
         };
         let plus = matches!(binding, Binding::ServerEndPoint(_));
         let mechanism = if plus { MECHANISM_PLUS } else { MECHANISM };
@@ -288,7 +336,11 @@ mod tests {
     use crate::auth::secret::Verifier;
 
     fn login(credential: Credential) -> ServerAuth {
-        ServerAuth::new("me", credential, ChannelBinding::None, [3; NONCE])
+        login_on(Terms { is_private: true, ..Terms::default() }, credential)
+    }
+
+    fn login_on(terms: Terms, credential: Credential) -> ServerAuth {
+        ServerAuth::new("me", credential, terms, [3; NONCE])
     }
 
     fn password(text: &str) -> Credential {
@@ -337,6 +389,72 @@ mod tests {
         assert_eq!(BackendAuth::parse(&[0, 0, 0, 7]), Err(ServerAuthError::Unsupported(7)));
         for body in [&b""[..], b"\0\0\0", b"\0\0\0\x05abc"] {
             assert!(BackendAuth::parse(body).is_err());
+        }
+    }
+
+    #[test]
+    fn a_password_is_shown_only_where_others_cannot_read_it() {
+        let ask = |require: &str, is_private| {
+            let require = RequireAuth::parse(require).unwrap();
+            let terms = Terms { require, is_private, ..Terms::default() };
+            login_on(terms, password("secret")).handle(BackendAuth::CleartextPassword).map(|(_, step)| step)
+        };
+        let sent = Ok(Step::Send(b"secret\0".to_vec()));
+        assert_eq!(ask("", false), Err(ServerAuthError::Exposed));
+        assert_eq!(ask("!md5", false), Err(ServerAuthError::Exposed));
+        assert!(ServerAuthError::Exposed.hint().unwrap().contains("server_require_auth=password"));
+        assert_eq!(ask("", true), sent);
+        assert_eq!(ask("password,scram-sha-256", false), sent);
+        for require in ["scram-sha-256", "!password", "none"] {
+            let error = ask(require, true).unwrap_err().to_string();
+            let words = "failed: server requested a cleartext password";
+            assert_eq!(error, format!("authentication method requirement \"{require}\" {words}"));
+        }
+    }
+
+    #[test]
+    fn a_server_uses_the_methods_it_may() {
+        let sasl = || BackendAuth::Sasl(b"SCRAM-SHA-256\0\0");
+        let requests = [BackendAuth::Ok, BackendAuth::Md5Password([1; 4]), sasl()];
+        for (require, expected) in [
+            ("", [true, true, true]),
+            ("scram-sha-256", [false, false, true]),
+            ("!none", [false, true, true]),
+            ("none,md5", [true, true, false]),
+            ("gss", [false, false, false]),
+        ] {
+            let terms = || Terms { require: RequireAuth::parse(require).unwrap(), ..Terms::default() };
+            let allowed = requests.each_ref().map(|request| {
+                let request = match request {
+                    BackendAuth::Ok => BackendAuth::Ok,
+                    BackendAuth::Md5Password(salt) => BackendAuth::Md5Password(*salt),
+                    _ => sasl(),
+                };
+                login_on(terms(), password("secret")).handle(request).is_ok()
+            });
+            assert_eq!(allowed, expected, "{require}");
+        }
+        // The end of SCRAM is not a login without a proof.
+        let terms = Terms { require: RequireAuth::parse("scram-sha-256").unwrap(), ..Terms::default() };
+        let mut auth = login_on(terms, password("secret"));
+        auth.state = State::Proved;
+        assert!(auth.handle(BackendAuth::Ok).unwrap().0.is_done());
+    }
+
+    #[test]
+    fn tls_without_channel_binding_is_told() {
+        let first = |binding: ChannelBinding, offer: &'static [u8]| {
+            let terms = Terms { binding, is_private: true, ..Terms::default() };
+            match login_on(terms, password("x")).handle(BackendAuth::Sasl(offer)).unwrap().1 {
+                Step::Send(sent) => String::from_utf8(sent).unwrap(),
+                Step::Wait => panic!("nothing sent"),
+            }
+        };
+        let tls = || ChannelBinding::ServerEndPoint(vec![7; 32]);
+        assert!(first(tls(), b"SCRAM-SHA-256\0\0").contains("y,,n="));
+        assert!(first(tls(), b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0").contains("p=tls-server-end-point,,"));
+        for offer in [&b"SCRAM-SHA-256\0\0"[..], b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"] {
+            assert!(first(ChannelBinding::None, offer).contains("n,,n="));
         }
     }
 

@@ -9,6 +9,7 @@ use super::raw::{Item, Origin, Section};
 use super::settings::{self, Settings, Status};
 use super::value::{AuthType, Consistency, LoadBalance, PoolMode, TlsMode, Value};
 use super::{connstr, env, ini, toml};
+use crate::auth::require::RequireAuth;
 use crate::auth::secret::{Cleartext, Secret};
 
 /// A validated configuration.
@@ -119,6 +120,8 @@ options! {
         query_wait_timeout: Duration,
         /// …
         pool_mode: PoolMode,
+        /// What servers may ask for when we log in.
+        server_require_auth: RequireAuth,
         /// How several hosts are used.
         load_balance_hosts: LoadBalance,
         /// Run on each new server connection.

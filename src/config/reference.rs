@@ -57,6 +57,7 @@ const OWN: &[&str] = &[
     "read_consistency",
     "read_write_split",
     "replica_warm_up",
+    "server_require_auth",
     "server_tls_crl_file",
     "topology_check_period",
     "workers",

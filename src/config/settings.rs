@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::value::{
     AuthType, Consistency, FileMode, Iterations, LogFormat, Milliseconds, PoolMode, TlsMode, Value,
 };
+use crate::auth::require::RequireAuth;
 
 /// When a changed setting takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,7 @@ settings! {
     server_idle_timeout: Duration = "600", Reload, Works, "Seconds a server connection may be idle; 0 means forever.";
     server_lifetime: Duration = "3600", Reload, Works, "Seconds after which a server connection is closed; 0: after it was used once.";
     server_login_retry: Duration = "15", Reload, Works, "Seconds between attempts after a server has refused a login; unreachable ones are tried sooner, every 0.5 s while clients wait.";
+    server_require_auth: RequireAuth = "", Reload, Works, "Methods a server may use when we log in, as libpq's require_auth: a list of `password`, `md5`, `scram-sha-256`, `none` (the server asks for nothing), `gss` and `sspi`, or the same with `!` in front of each for those it may not use. Empty: all, `none` among them, but the password itself only by TLS, a Unix socket or a loopback address; a list with `password` in it allows that anywhere.";
     server_reset_query: String = "DISCARD ALL", Reload, Works, "Query that cleans a server when a session client leaves.";
     server_reset_query_always: bool = "0", Reload, Works, "Run server_reset_query in all pool modes.";
     server_round_robin: bool = "0", Reload, Works, "Use idle servers in turn instead of the last one used.";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::auth::require::RequireAuth;
 use crate::auth::scram::MAX_ITERATIONS;
 
 /// A kind of setting: how its text is read and shown.
@@ -139,6 +140,16 @@ impl Value for Milliseconds {
     }
     fn show(&self) -> String {
         self.0.as_millis().to_string()
+    }
+}
+
+impl Value for RequireAuth {
+    const KIND: &'static str = "list of methods";
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

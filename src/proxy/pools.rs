@@ -14,6 +14,7 @@ use super::catalog::Catalogs;
 use super::info::ServerInfo;
 use super::server::Server;
 use super::shared::Shared;
+use crate::auth::require::RequireAuth;
 use crate::auth::server_login::Credential;
 use crate::clock::{self, AtomicMicros, Micros};
 use crate::config::{Consistency, DatabaseConfig, PoolMode};
@@ -131,6 +132,7 @@ pub struct PoolSettings {
     /// `None`: not checked.
     pub server_check_query: Option<String>,
     pub server_check_delay: Duration,
+    pub server_require_auth: RequireAuth,
     pub server_reset_query: String,
     pub server_reset_query_always: bool,
     pub connect_query: String,

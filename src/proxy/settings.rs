@@ -301,6 +301,7 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
             query => Some(query.to_owned()),
         },
         server_check_delay: s.server_check_delay,
+        server_require_auth: d.server_require_auth.unwrap_or(s.server_require_auth),
         server_reset_query: s.server_reset_query.clone(),
         server_reset_query_always: s.server_reset_query_always,
         connect_query: d.connect_query.clone().unwrap_or_default(),

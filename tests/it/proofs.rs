@@ -1,10 +1,11 @@
 //! Who has to prove what, by which method, with how much work: to us, and we to a server.
 
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::hostile::{check_alive, log_in_to_hostile, pooler_before, read_message, server};
+use crate::hostile::{check_alive, log_in_to_hostile, pooler_before, read_message, server, welcome};
 use crate::support::raw::{Message, Raw, message, startup};
 use crate::support::{PASSWORD, Pooler, USER, cluster, eventually, run, run_for};
 
@@ -138,6 +139,92 @@ fn a_server_does_not_decide_how_much_is_hashed() {
     run(async {
         let error = log_in_to_hostile(&pooler).await.err().unwrap();
         assert!(error.field('M').contains("at most 1000000"), "{error:?}");
+    });
+}
+
+/// A server that asks for the password itself; what it was sent.
+fn greedy(address: &str) -> (u16, std::sync::mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream: TcpStream = stream.unwrap();
+            let mut len = [0; 4];
+            let _ = stream.read_exact(&mut len);
+            let _ = stream.read_exact(&mut vec![0; u32::from_be_bytes(len) as usize - 4]);
+            let _ = stream.write_all(&message(b'R', &3u32.to_be_bytes()));
+            if let Ok(sent) = read_message(&mut stream) {
+                let _ = tell.send(sent);
+                let _ = stream.write_all(&welcome());
+                let _ = read_message(&mut stream);
+            }
+        }
+    });
+    (port, told)
+}
+
+/// An address of this machine that is not the loopback's, if it has one. Nothing is sent.
+fn outer_address() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then(|| address.to_string())
+}
+
+#[test]
+fn a_password_is_not_shown_to_a_server_that_others_could_listen_to() {
+    let Some(address) = outer_address() else { return };
+    let (port, told) = greedy(&address);
+    let host = format!("host={address} port={port}");
+    let databases = format!("app = {host}\nallowed = {host} server_require_auth=password\n");
+    let pooler = Pooler::with_databases(&databases, "server_tls_sslmode = disable");
+    run(async {
+        let (_, error) = refused(&pooler, "app", USER, PASSWORD).await;
+        assert!(error.field('M').contains("a cleartext password over a connection that is not encrypted"));
+        assert!(error.field('H').contains("server_require_auth=password"), "{error:?}");
+        assert!(told.try_recv().is_err());
+        let parameters = [("user", USER), ("database", "allowed")];
+        assert!(Raw::log_in_with(pooler.port, V3_0, &parameters, PASSWORD).await.is_ok());
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), format!("{PASSWORD}\0").into_bytes());
+    });
+}
+
+#[test]
+fn servers_use_the_methods_they_may() {
+    let (port, told) = greedy("127.0.0.1");
+    let believed = server(|stream| {
+        stream.write_all(&welcome())?;
+        read_message(stream).map(drop)
+    });
+    let databases = format!(
+        "strict = host=127.0.0.1 port={port}\nlocal = host=127.0.0.1 port={port} server_require_auth=''\n\
+         unasked = host=127.0.0.1 port={believed}\nfree = host=127.0.0.1 port={believed} server_require_auth=none\n\
+         app = host=127.0.0.1 port={}\n",
+        cluster().primary
+    );
+    let settings = "server_tls_sslmode = disable\nserver_require_auth = scram-sha-256";
+    let pooler = Pooler::with_databases(&databases, settings);
+    run(async {
+        for (database, did) in [("strict", "requested a cleartext password"), ("unasked", "did not ask")] {
+            let (_, error) = refused(&pooler, database, USER, PASSWORD).await;
+            let text = error.field('M');
+            let expected = "authentication method requirement \"scram-sha-256\" failed: server ";
+            assert!(text.starts_with(&format!("{expected}{did}")), "{database}: {text}");
+        }
+        assert!(told.try_recv().is_err());
+        for database in ["local", "free", "app"] {
+            let parameters = [("user", USER), ("database", database)];
+            assert!(Raw::log_in_with(pooler.port, V3_0, &parameters, PASSWORD).await.is_ok(), "{database}");
+        }
+        let change = |value: &str| format!("SET server_require_auth = '{value}'");
+        let mut console = Raw::log_in(pooler.port, "pgbouncer").await;
+        console.rows(&change("!password,!none")).await;
+        let shown = console.rows("SHOW CONFIG").await;
+        assert!(shown.iter().any(|row| row[0] == "server_require_auth" && row[1] == "!password,!none"));
+        console.send(&crate::support::raw::query(&change("kerberos"))).await;
+        let error = console.until_ready().await.remove(0);
+        assert!(error.field('D').contains("expected a list of password, md5"), "{error:?}");
     });
 }
 

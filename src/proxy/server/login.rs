@@ -1,9 +1,11 @@
 //! How the proxy logs in to a server.
 
+use std::net::SocketAddr;
+
 use super::ask::{MAX_MESSAGE, ask};
 use super::{ConnectError, connect_query};
 use crate::auth::scram::ChannelBinding;
-use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step};
+use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step, Terms};
 use crate::error::{Refusal, sqlstate};
 use crate::net::received::Received;
 use crate::net::stream::Stream;
@@ -37,7 +39,9 @@ pub(super) async fn login(
     );
     stream.write_all(&out).await?;
 
-    let mut auth = Some(ServerAuth::new(&startup[0].1, pool.credential(), binding, shared.entropy()));
+    let is_private = info.tls.get().is_some() || stays_here(&stream);
+    let terms = Terms { require: settings.server_require_auth, is_private, binding };
+    let mut auth = Some(ServerAuth::new(&startup[0].1, pool.credential(), terms, shared.entropy()));
     let mut parameters = Parameters::default();
     let mut received = Received::default();
     let mut message = Vec::new();
@@ -158,6 +162,12 @@ async fn unreported_parameters(stream: &mut Stream, names: &[String], parameters
             parameters.set_unreported(name.as_bytes(), value.as_bytes());
         }
     }
+}
+
+/// Whether what we send does not leave the machine.
+fn stays_here(stream: &Stream) -> bool {
+    let is_loopback = |peer: SocketAddr| peer.ip().to_canonical().is_loopback();
+    stream.tcp().is_none_or(|tcp| tcp.peer_addr().is_ok_and(is_loopback))
 }
 
 fn refused(error: &ServerAuthError) -> ConnectError {
