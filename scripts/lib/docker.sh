@@ -29,6 +29,8 @@ engine_end() {
   if [ -n "$engine_pid" ]; then
     kill "$engine_pid" 2>/dev/null || true
     wait "$engine_pid" 2>/dev/null || true
+    # The network of the machine, which the classic builder has given to containers.
+    umount "$engine_dir/run/netns/"* 2>/dev/null || true
   fi
   case $engine_dir in
     */pgweir-docker.??????) rm -rf --one-file-system -- "$engine_dir" ;;
