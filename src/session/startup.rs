@@ -5,10 +5,43 @@ use std::borrow::Cow;
 use crate::error::{Refusal, sqlstate};
 use crate::session::parameters::Parameters;
 use crate::sql::{self, Route};
-use crate::wire::startup::Session;
+use crate::wire::startup::{Parameter, Session};
 
 /// Parameters of a StartupMessage that are not settings of the session.
 const NOT_SETTINGS: &[&[u8]] = &[b"user", b"database", b"options", b"replication"];
+
+/// Say as whom statements run. That is for the login to say: as parameters they would reach a server that belongs to the pool.
+const IDENTITY: &[&[u8]] = &[b"role", b"session_authorization"];
+
+fn is_identity(name: &[u8]) -> bool {
+    IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(name))
+}
+
+/// Startup parameters for a server connection of the client's own: all but those that say who and where, and those to be
+/// ignored that a server must not get.
+pub fn own_parameters(session: &Session, ignored: &[String]) -> Result<Vec<Parameter>, Refusal> {
+    let is_ignored = |name: &[u8]| ignored.iter().any(|i| i.as_bytes().eq_ignore_ascii_case(name));
+    let mut own = Vec::new();
+    for (name, value) in session.parameters() {
+        if matches!(name, b"user" | b"database") {
+            continue;
+        }
+        if is_identity(name) {
+            if is_ignored(name) {
+                continue;
+            }
+            return Err(unsupported(name, false));
+        }
+        if name == b"options" {
+            // The server gets the text as it is, so nothing in it can be left out.
+            if let Some((name, _)) = parse_options(value)?.iter().find(|(name, _)| is_identity(name)) {
+                return Err(unsupported(name, true));
+            }
+        }
+        own.push((name.into(), value.into()));
+    }
+    Ok(own)
+}
 
 /// Name and value.
 type Setting<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
@@ -93,7 +126,7 @@ impl<'a> Requested<'a> {
             return Ok(false);
         }
         self.route = Route::parse(value).ok_or_else(|| {
-            let value = String::from_utf8_lossy(value);
+            let value = shown(value);
             Refusal::new(
                 sqlstate::INVALID_PARAMETER,
                 format!("invalid value for parameter \"pgweir.route\": \"{value}\""),
@@ -226,6 +259,36 @@ mod tests {
         let mut requested = Requested::new(&nameless, &[]).unwrap();
         requested.add_host("unix(7@db):6432");
         assert_eq!(requested.get(b"application_name"), Some(&b"app - unix(7@db):6432"[..]));
+    }
+
+    #[test]
+    fn nobody_becomes_another_by_a_parameter() {
+        let mut reported = reported();
+        reported.set(b"session_authorization", b"me");
+        reported.set_unreported(b"role", b"none");
+        let ignored = ["session_authorization".to_owned()];
+        for (name, value) in [
+            ("role", "other"),
+            ("Session_Authorization", "other"),
+            ("options", "-c role=other"),
+            ("options", "--SESSION-AUTHORIZATION=other"),
+            ("options", "-crole=other"),
+        ] {
+            let session = session(&[("user", "me"), (name, value)]);
+            let refused = Requested::new(&session, &[]).unwrap().apply(&reported).unwrap_err();
+            assert!(refused.message.starts_with("unsupported startup parameter"), "{refused}");
+            assert_eq!(own_parameters(&session, &[]).unwrap_err(), refused);
+            if value.to_ascii_lowercase().contains("role") || name == "role" {
+                continue;
+            }
+            assert_eq!(Requested::new(&session, &ignored).unwrap().apply(&reported), Ok(None));
+            assert_eq!(own_parameters(&session, &ignored).is_ok(), name != "options");
+        }
+        let plain = session(&[("user", "me"), ("replication", "1"), ("options", "-c datestyle=ISO")]);
+        assert_eq!(own_parameters(&plain, &[]).unwrap().len(), 2);
+        for odd in ["-jcrole=other", "-d 5 -c role=other"] {
+            assert!(own_parameters(&session(&[("options", odd)]), &[]).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use crate::clock;
 use crate::error::{Refusal, sqlstate};
 use crate::proxy::pools::{Pool, Slot};
 use crate::proxy::server::{self, ConnectError, Server};
-use crate::wire::startup::{Parameter, Session};
+use crate::session::startup::own_parameters;
+use crate::wire::startup::Session;
 
 /// How often a full pool is looked at.
 const RETRY: Duration = Duration::from_millis(50);
@@ -61,13 +62,6 @@ impl Replication {
     }
 }
 
-/// Startup parameters for the server: all of the client's but those that say who and where.
-fn startup_parameters(session: &Session) -> Vec<Parameter> {
-    let own = |name: &[u8]| matches!(name, b"user" | b"database");
-    let others = session.parameters().filter(|(name, _)| !own(name));
-    others.map(|(name, value)| (name.into(), value.into())).collect()
-}
-
 impl Newcomer {
     /// Opens a server connection for this client alone. It takes a place in the pool, for which it may have to wait.
     pub(super) async fn own_server(
@@ -75,13 +69,15 @@ impl Newcomer {
         pool: &Arc<Pool>,
         session: &Session,
     ) -> Result<Box<Server>, Failure> {
+        let ignored = &self.shared.config.load_full().settings.ignore_startup_parameters;
+        let parameters = own_parameters(session, ignored)?;
         let limit = pool.settings.load().query_wait_timeout;
         let limit = if limit.is_zero() { Duration::MAX } else { limit };
         let slot = tokio::time::timeout(limit, self.wait_for_slot(pool))
             .await
             .map_err(|_| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout"))??;
         let lane = Arc::clone(pool.lane(slot.purpose));
-        match server::open(&self.shared, slot, &startup_parameters(session)).await {
+        match server::open(&self.shared, slot, &parameters).await {
             Ok(server) => {
                 lane.connected();
                 Ok(server)
