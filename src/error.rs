@@ -31,6 +31,10 @@ pub mod sqlstate {
     pub const NOT_SUPPORTED: &str = "0A000";
     /// `invalid_parameter_value`.
     pub const INVALID_PARAMETER: &str = "22023";
+    /// `character_not_in_repertoire`.
+    pub const INVALID_CHARACTERS: &str = "22021";
+    /// `undefined_object`.
+    pub const UNDEFINED_OBJECT: &str = "42704";
     /// `syntax_error`.
     pub const SYNTAX_ERROR: &str = "42601";
     /// `insufficient_privilege`.

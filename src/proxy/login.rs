@@ -8,6 +8,7 @@
 //! `welcome` (a place), `waiting` (for a server), `replication` (a server of one's own).
 
 mod authenticate;
+mod chosen;
 mod first_packets;
 mod log;
 mod lookup;

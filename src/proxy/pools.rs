@@ -24,6 +24,7 @@ use crate::pool::limits::{Limit, Permit};
 use crate::pool::{Lane, Place, Sizes};
 use crate::route::cluster::{Cluster, Purpose, ReplicaRules};
 use crate::session::parameters::Parameters;
+use crate::session::trials::Trials;
 
 /// A database as clients name it, and what its pools share.
 #[derive(Debug)]
@@ -195,6 +196,8 @@ pub struct Pool {
     generation: AtomicU64,
     /// When the housekeeping last saw it in use.
     last_used: AtomicMicros,
+    /// Values that clients have chosen for parameters.
+    pub trials: Mutex<Trials>,
 }
 
 impl Pool {
@@ -262,7 +265,11 @@ impl Pool {
 
     /// A server was reached and said this; `generation` is what it was before.
     pub fn set_welcome(&self, parameters: &Arc<Parameters>, generation: u64) {
-        self.welcome.store(Some(Arc::new(Welcome { parameters: Arc::clone(parameters), generation })));
+        let welcome = Welcome { parameters: Arc::clone(parameters), generation };
+        let before = self.welcome.swap(Some(Arc::new(welcome)));
+        if before.is_none_or(|before| *before.parameters != **parameters) {
+            self.trials.lock().clear();
+        }
     }
 
     /// Counts how often all of its servers have become obsolete.
@@ -607,6 +614,7 @@ impl Pools {
     /// All pools, by database and user.
     pub fn all(&self) -> Vec<Arc<Pool>> {
         let inner = self.inner.lock();
+            trials: Mutex::default(),
         let mut all: Vec<_> = inner.pools.values().chain(inner.auth_pools.values()).cloned().collect();
         drop(inner);
         all.sort_by(|a, b| (&a.database.name, &a.user.name).cmp(&(&b.database.name, &b.user.name)));

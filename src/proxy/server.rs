@@ -5,6 +5,7 @@ mod connect_query;
 mod login;
 mod open;
 mod probe;
+mod trial;
 
 use std::io;
 use std::sync::Arc;

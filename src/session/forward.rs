@@ -277,6 +277,11 @@ impl ServerSession {
         Ok(())
     }
 
+    /// The server has taken a value that the proxy itself has set, and may not say so.
+    pub fn note_set(&mut self, name: &[u8], value: &[u8]) {
+        Arc::make_mut(&mut self.parameters).note_set(name, value);
+    }
+
     /// Takes a ParameterStatus.
     pub fn report(&mut self, body: &[u8]) -> Result<(), FrameError> {
         let (name, value) =

@@ -22,3 +22,4 @@ pub mod pipeline;
 pub mod prepared;
 mod refused;
 pub mod startup;
+pub mod trials;

@@ -129,6 +129,29 @@ impl Parameters {
         self.get(name).is_some() && !is_fixed(name)
     }
 
+    /// Those whose values differ from the other's.
+    pub fn differing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.iter().filter(|(name, value)| other.get(name) != Some(value))
+    }
+
+    /// Appends a simple query that gives a server this value, if it takes it. What a value means may depend on the one before
+    /// (`DateStyle`), so the server gets that of `self` first; if the server refuses, neither counts.
+    pub fn write_trial(&self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let mut sql = Vec::new();
+        if let Some(before) = self.get(name) {
+            assignment(&mut sql, name, before);
+        }
+        assignment(&mut sql, name, value);
+        write::query(out, &sql);
+    }
+
+    /// The server has taken a value, and may not say so.
+    pub fn note_set(&mut self, name: &[u8], value: &[u8]) {
+        if self.unreported.iter().any(|unreported| unreported.eq_ignore_ascii_case(name)) {
+            self.set(name, value);
+        }
+    }
+
     /// Whether the server says it is a standby (PostgreSQL 14 and later report `in_hot_standby`).
     pub fn in_hot_standby(&self) -> Option<bool> {
         self.get(b"in_hot_standby").map(|v| v == b"on")
@@ -200,6 +223,23 @@ fn literal(sql: &mut Vec<u8>, value: &[u8]) {
     sql.push(b'\'');
 }
 
+/// A text as the server that reports these parameters makes it one of printable ASCII characters.
+pub fn clean_ascii(text: &[u8], reported: &Parameters) -> Vec<u8> {
+    let version = String::from_utf8_lossy(reported.get(b"server_version").unwrap_or_default()).into_owned();
+    let major =
+        version.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse::<u32>().ok());
+    let is_new = major.is_some_and(|major| major >= 16);
+    let mut clean = Vec::with_capacity(text.len());
+    for &byte in text {
+        match byte {
+            b' '..=b'~' => clean.push(byte),
+            _ if is_new => clean.extend(format!("\\x{byte:02x}").bytes()),
+            _ => clean.push(b'?'),
+        }
+    }
+    clean
+}
+
 /// Reads the parameters a login's ParameterStatus messages carry.
 pub fn report(parameters: &mut Parameters, body: &[u8]) -> Result<bool, frame::FrameError> {
     let (name, value) = backend::parameter_status(body).ok_or(frame::FrameError::Body("ParameterStatus"))?;
@@ -264,6 +304,28 @@ mod tests {
         }
         let expected = [b"S\0\0\0\x12DateStyle\0ISO\0".as_slice(), b"S\0\0\0\x11TimeZone\0UTC\0"].concat();
         assert_eq!(all.messages().strip_prefix(&*expected), Some(&b"S\0\0\0\x16application_name\0\0"[..]));
+    }
+
+    #[test]
+    fn a_trial_begins_where_the_server_did() {
+        let reported = parameters(&[("DateStyle", "ISO, MDY")]);
+        let mut out = Vec::new();
+        reported.write_trial(b"DateStyle", b"German", &mut out);
+        reported.write_trial(b"search_path", b"a'b", &mut out);
+        let sql = String::from_utf8_lossy(&out);
+        assert!(sql.contains("SET DateStyle='ISO, MDY';SET DateStyle='German';"), "{sql}");
+        assert!(sql.contains("SELECT pg_catalog.set_config('search_path','a''b',false);"), "{sql}");
+        let own = parameters(&[("DateStyle", "German"), ("TimeZone", "UTC")]);
+        let differing: Vec<_> = own.differing_from(&parameters(&[("datestyle", "German")])).collect();
+        assert_eq!(differing, [(&b"TimeZone"[..], &b"UTC"[..])]);
+    }
+
+    #[test]
+    fn names_of_applications_are_cleaned_as_the_server_does() {
+        let of = |version| clean_ascii("né\u{7f}x".as_bytes(), &parameters(&[("server_version", version)]));
+        assert_eq!(of("15.14 (Debian)"), b"n???x");
+        assert_eq!(of("16beta1"), b"n\\xc3\\xa9\\x7fx");
+        assert_eq!(of("CockroachDB"), b"n???x");
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub struct ErrorFields<'a> {
     pub message: &'a [u8],
     /// `R`: the function of the server's that says it. In no language, unlike the message.
     pub routine: &'a [u8],
+    /// `D`.
+    pub detail: &'a [u8],
+    /// `H`.
+    pub hint: &'a [u8],
 }
 
 impl ErrorFields<'_> {
@@ -36,6 +40,8 @@ pub fn error_fields(mut body: &[u8]) -> ErrorFields<'_> {
             b'C' => fields.sqlstate = text,
             b'M' => fields.message = text,
             b'R' => fields.routine = text,
+            b'D' => fields.detail = text,
+            b'H' => fields.hint = text,
             _ => {}
         }
         body = after;

@@ -42,6 +42,7 @@ mod routing_state;
 mod routing_table;
 mod services;
 mod shutdown;
+mod startup;
 mod support;
 mod systemd;
 mod takeover;

@@ -137,6 +137,10 @@ impl Client {
                 self.begin_anew();
                 return Ok(());
             }
+            if matches!(fault, ServerFault::Setup(_)) {
+                // What another server has taken is not what this one takes.
+                self.pool.trials.lock().clear();
+            }
             if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
                 self.pool.database.suspect();
                 self.begin_anew();

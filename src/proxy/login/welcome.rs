@@ -77,7 +77,10 @@ impl Newcomer {
         let reported = self.reported_parameters(&pool, &user).await?;
         let own = requested.apply(&reported)?;
         let untried_parameters = own.is_some();
-        let parameters = own.map_or(reported, Arc::new);
+        let parameters = match own {
+            Some(own) => self.try_chosen(&pool, &user, &reported, own).await?,
+            None => reported,
+        };
         let application_name = requested.get(b"application_name").unwrap_or_default();
         let info = self.announce(identified, &database.name, &user, &parameters, application_name).await?;
         pool.stats[self.worker].logins.add(1);
