@@ -55,6 +55,19 @@ pub mod sqlstate {
     pub const CONFIG_FILE_ERROR: &str = "F0000";
 }
 
+/// Longest text of somebody else's that a message or a log line shows.
+const SHOWN: usize = 100;
+
+/// What a message or a log line shows of a text that a client has sent: the beginning, if it is long.
+pub fn shown(text: &[u8]) -> Cow<'_, str> {
+    if text.len() <= SHOWN {
+        return String::from_utf8_lossy(text);
+    }
+    // Not in the middle of a character.
+    let end = (SHOWN - 3..=SHOWN).rev().find(|&end| text[end] & 0xc0 != 0x80).unwrap_or(SHOWN);
+    format!("{}…", String::from_utf8_lossy(&text[..end])).into()
+}
+
 /// An error the proxy reports to a client in an ErrorResponse.
 ///
 /// Everything in it is meant for the client's eyes; details for the operator go to the log.
@@ -114,3 +127,18 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_shortened() {
+        assert_eq!(shown(b"short"), "short");
+        assert_eq!(shown(&[b'x'; 100]).len(), 100);
+        assert_eq!(shown(&[b'x'; 101]), format!("{}…", "x".repeat(100)));
+        assert_eq!(shown("é".repeat(5000).as_bytes()), format!("{}…", "é".repeat(50)));
+        assert_eq!(shown(format!("x{}", "é".repeat(5000)).as_bytes()), format!("x{}…", "é".repeat(49)));
+        assert!(shown(&[0xff; 9000]).len() < 400 && shown(&[0x80; 9000]).len() < 400);
+    }
+}

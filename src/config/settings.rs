@@ -142,6 +142,8 @@ settings! {
     max_client_conn: u32 = "100", Reload, Works, "Clients that may be connected.";
     max_db_client_connections: u32 = "0", Reload, Works, "Clients per database; 0 means any number.";
     max_db_connections: u32 = "0", Reload, Works, "Server connections per database; 0 means any number.";
+    max_login_clients: u32 = "1000", Reload, Works, "Connections that have not logged in yet, those of Unix sockets counted for themselves; 0 means any number. When there are as many, the first one that has been silent for a second makes room for a new one. At most a quarter of the files the process may open.";
+    max_login_clients_per_address: u32 = "0", Reload, Works, "The same for one address; 0 means any number. A TCP balancer gives all clients one address.";
     max_packet_size: u32 = "2147483647", Reload, Accepted("the protocol's own limit holds"), "Largest message.";
     max_prepared_statements: u32 = "200", Reload, Works, "Named prepared statements per server connection in transaction and statement mode; 0 passes them through.";
     max_replica_lag: Duration = "0", Reload, Works, "Seconds a replica may be behind the primary and still serve reads; 0 means any time. It is known as exactly as topology_check_period allows.";

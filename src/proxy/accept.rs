@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::login::{self, Arrival};
+use super::newcomers;
 use super::shared::Shared;
 use super::worker::{self, Load};
-use crate::net::listener::{Detached, Listener};
+use crate::error::{Refusal, sqlstate};
+use crate::net::listener::{Detached, Listener, Peer};
 use crate::net::stream::Stream;
+use crate::wire::write;
 
 /// Accepts connections on the first worker's thread until the task is dropped. Each goes to the worker with the fewest.
 /// `are_heirs`: they have the options that the listening socket hands down.
@@ -18,9 +21,14 @@ pub async fn run(shared: Arc<Shared>, listener: Listener, are_heirs: bool) {
                 // Others wait in the kernel's queue.
                 shared.while_suspended().await;
                 set_options(&shared, &stream, are_heirs);
+                let id = shared.next_id();
+                let Some(place) = newcomers::admit(&shared, id, &peer).await else {
+                    turn_away(&peer, id, stream).await;
+                    continue;
+                };
                 let index = worker::least_loaded(&shared);
-                let arrival =
-                    Arrival { peer, local: listener.tcp_address(), load: Load::new(&shared, index) };
+                let (local, load) = (listener.tcp_address(), Load::new(&shared, index));
+                let arrival = Arrival { id, peer, local, load, place };
                 // This is the first worker's thread.
                 if index == 0 {
                     tokio::task::spawn_local(login::serve(Arc::clone(&shared), arrival, stream));
@@ -35,6 +43,21 @@ pub async fn run(shared: Arc<Shared>, listener: Listener, are_heirs: bool) {
             }
         }
     }
+}
+
+/// Tells a connection that there are too many of its address.
+async fn turn_away(peer: &Peer, id: u64, mut stream: Stream) {
+    tracing::info!(
+        "C-{id:#x}: (nodb)/(nouser)@{peer} closing because: max_login_clients_per_address (age=0s)"
+    );
+    let refusal = Refusal::new(
+        sqlstate::TOO_MANY_CONNECTIONS,
+        "too many connections from this address that have not logged in",
+    );
+    let mut out = Vec::new();
+    write::fatal(&mut out, &refusal);
+    // A new socket takes it at once.
+    let _ = tokio::time::timeout(Duration::from_millis(10), stream.write_all(&out)).await;
 }
 
 fn set_options(shared: &Shared, stream: &Stream, is_heir: bool) {

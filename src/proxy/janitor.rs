@@ -58,6 +58,7 @@ pub async fn run(shared: Arc<Shared>) {
         forget_idle(&shared, now);
         if round % 32 == 0 {
             shared.statements.sweep();
+            shared.pools.forget_idle_users();
         }
     }
 }

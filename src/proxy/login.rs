@@ -4,11 +4,12 @@
 //! within `client_login_timeout`, and an unknown user or database makes no difference that could be seen before
 //! the right password has been given.
 //!
-//! In the order in which it happens: `first_packets` (what for, and TLS), `authenticate` (who), `lookup` (`auth_query`),
-//! `welcome` (a place), `waiting` (for a server), `replication` (a server of one's own).
+//! In the order in which it happens: `first_packets` (what for, and TLS), `claim` (as whom), `authenticate` (is it so), `lookup` (`auth_query`),
+//! `welcome` (a place), `waiting` (for a server), `chosen` (parameters), `replication` (a server of one's own).
 
 mod authenticate;
 mod chosen;
+mod claim;
 mod first_packets;
 mod log;
 mod lookup;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use super::cancel;
 use super::client::{Client, LoggedIn};
 use super::info::ClientInfo;
+use super::newcomers::Place;
 use super::pools::Pool;
 use super::server::Server;
 use super::shared::{CONSOLE, Shared};
@@ -43,6 +45,7 @@ use crate::session::forward::ClientSession;
 use crate::wire::startup::{CancelKey, PROTOCOL_3_0, PROTOCOL_3_2, Session};
 use crate::wire::write;
 use authenticate::Identity;
+use claim::Claim;
 use replication::Replication;
 
 /// In the log, for a connection that has not said what it wants.
@@ -51,17 +54,21 @@ const NO_USER: &str = "(nouser)";
 
 /// A connection that has just been accepted.
 pub struct Arrival {
+    /// Its number among all connections.
+    pub id: u64,
     /// Where it comes from.
     pub peer: Peer,
     /// Where it connected to.
     pub local: Option<SocketAddr>,
     /// What it counts for at its worker.
     pub load: Load,
+    /// Its place among those that have not logged in.
+    pub place: Place,
 }
 
 /// Serves an accepted connection until it is closed.
 pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Future<Output = ()> {
-    let Arrival { peer, local, load } = arrival;
+    let Arrival { id, peer, local, load, place } = arrival;
     let mut newcomer = Newcomer {
         shared: Arc::clone(&shared),
         worker: load.worker,
@@ -70,7 +77,8 @@ pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Futu
         peer,
         local,
         connected: clock::now(),
-        id: shared.next_id(),
+        id,
+        place: Some(place),
         tls: None,
         cancel: None,
     };
@@ -171,6 +179,8 @@ struct Newcomer {
     local: Option<SocketAddr>,
     connected: Micros,
     id: u64,
+    /// Its place among those that have not logged in, until it has.
+    place: Option<Place>,
     /// What its TLS is, if it has one.
     tls: Option<Encrypted>,
     /// It brings a cancel request.
@@ -202,12 +212,6 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
-}
-
-/// Who the client says it is.
-struct Claim {
-    user: String,
-    database: String,
 }
 
 impl Newcomer {
@@ -268,19 +272,31 @@ impl Newcomer {
         let limit = if limit.is_zero() { Duration::from_secs(u32::MAX.into()) } else { limit };
         let timeout = || Refusal::protocol("client_login_timeout");
         let deadline = tokio::time::Instant::now() + limit;
-        let identified =
-            tokio::time::timeout_at(deadline, self.identify(claim)).await.map_err(|_| timeout())??;
+        let Some(place) = self.place.take() else { unreachable!("has one from the beginning") };
+        let identified = tokio::select! {
+            biased;
+            refusal = place.lost() => return Err(refusal.into()),
+            identified = tokio::time::timeout_at(deadline, self.identify(&place, claim)) =>
+                identified.map_err(|_| timeout())??,
+        };
+        drop(place);
         let (Some(mut identified), Some(claim)) = (identified, claim) else { return Ok(None) };
         // From here on the client waits for a server, for which `query_wait_timeout` is the limit.
         self.welcome(claim, &mut identified).await.map(Some)
     }
 
     /// Finds out who it is.
-    async fn identify(&mut self, claim: &mut Option<Claim>) -> Result<Option<Identified>, Failure> {
-        let Some(session) = self.startup().await? else { return Ok(None) };
+    async fn identify(
+        &mut self,
+        place: &Place,
+        claim: &mut Option<Claim>,
+    ) -> Result<Option<Identified>, Failure> {
+        let Some(session) = self.startup(place).await? else { return Ok(None) };
+        place.works();
         let config = self.shared.config.load_full();
-        let (user, database) = names(&session)?;
-        let claim = &*claim.insert(Claim { user, database });
+        let claim = claim.insert(Claim::of(&session)?);
+        claim.check_lengths(&config)?;
+        let claim = &*claim;
         let mut out = Vec::new();
         let is_own_user = claim.database == CONSOLE && claim.user == CONSOLE && self.is_own_process();
         let known = |option: &[u8]| is_own_user && option == takeover::OPTION.as_bytes();
@@ -316,7 +332,7 @@ impl Newcomer {
         let physical = replication == Replication::Physical;
         let identity = match is_own_user {
             true => None,
-            false => Some(self.authenticate(&config, claim, physical, &mut out).await?),
+            false => Some(self.authenticate(&config, place, claim, physical, &mut out).await?),
         };
         Ok(Some(Identified { session, replication, takes_over, identity, out }))
     }
@@ -394,16 +410,4 @@ enum Prepared {
         greeting: Vec<u8>,
         permits: [Permit; 2],
     },
-}
-
-/// User and database of a StartupMessage; the database is the user's name unless given.
-fn names(session: &Session) -> Result<(String, String), Failure> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let user = session.parameter("user").map(text).filter(|user| !user.is_empty());
-    let user = user.ok_or_else(|| {
-        Refusal::new(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
-    })?;
-    let database =
-        session.parameter("database").map(text).filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
-    Ok((user, database))
 }

@@ -38,7 +38,10 @@ pub(super) struct Key {
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub struct Lookups(Mutex<Known>);
+pub struct Lookups {
+    known: Mutex<Known>,
+    turn: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -56,15 +59,20 @@ struct Entry {
 }
 
 impl Lookups {
+    /// Waits for one's turn to try something that would cost a server too much if many did so at once.
+    pub(super) async fn turn(&self) -> impl Drop + '_ {
+        self.turn.lock().await
+    }
+
     /// What is remembered of a user.
     pub(super) fn get(&self, key: &Key, now: Micros) -> Option<Found> {
-        let known = self.0.lock();
+        let known = self.known.lock();
         known.entries.get(key).filter(|entry| now < entry.until).map(|entry| entry.found.clone())
     }
 
     /// Remembers a result.
     pub(super) fn put(&self, key: Key, found: Found, ttl: Duration, now: Micros) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         if known.face.is_none() || known.is_old {
             if let Some(secret) = &found.account.secret {
                 (known.face, known.is_old) = (Some(Face::of(secret)), false);
@@ -85,17 +93,17 @@ impl Lookups {
 
     /// What an unknown user is shown.
     pub(super) fn face(&self) -> Option<Face> {
-        self.0.lock().face
+        self.known.lock().face
     }
 
     /// Forgets a user: a client's proof did not fit.
     pub(super) fn forget(&self, key: &Key) {
-        self.0.lock().entries.remove(key);
+        self.known.lock().entries.remove(key);
     }
 
     /// Forgets everybody: the configuration has changed.
     pub(super) fn clear(&self) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         known.entries.clear();
         // What unknown users are shown must not change as long as known ones look as before.
         known.is_old = true;
@@ -164,7 +172,7 @@ mod tests {
         for n in 0..MAX + 10 {
             lookups.put(key(&n.to_string()), found(None), ttl, Micros(0));
         }
-        assert!(lookups.0.lock().entries.len() <= MAX);
+        assert!(lookups.known.lock().entries.len() <= MAX);
         let later = Micros(0) + ttl;
         lookups.put(key("me"), found(None), ttl, later);
         assert!(lookups.get(&key("me"), later).is_some());

@@ -15,6 +15,7 @@ pub mod login;
 pub mod lookups;
 pub mod monitor;
 pub mod names;
+pub mod newcomers;
 pub mod pause;
 pub mod peers;
 pub mod pools;

@@ -48,6 +48,8 @@ pub struct Database {
     pub disabled: AtomicBool,
     /// Only `*` covers it: it is forgotten when nobody has used it for `autodb_idle_timeout`.
     pub auto: AtomicBool,
+    /// Somebody has proved who they are, and was let in. Until then it is but a name.
+    pub entered: AtomicBool,
     /// When the housekeeping last saw it in use.
     last_used: AtomicMicros,
 }
@@ -69,6 +71,7 @@ impl Database {
             paused: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             auto: AtomicBool::new(auto),
+            entered: AtomicBool::new(false),
             last_used: AtomicMicros::new(clock::now()),
         }
     }
@@ -540,6 +543,14 @@ impl Pools {
         user
     }
 
+    /// Forgets users whom nothing is counted against: clients and servers, pools and whoever is about to make one.
+    pub fn forget_idle_users(&self) {
+        let is_idle = |user: &Arc<User>| {
+            Arc::strong_count(user) == 1 && user.servers.current() == 0 && user.clients.current() == 0
+        };
+        self.inner.lock().users.retain(|_, user| !is_idle(user));
+    }
+
     /// All users, by name.
     pub fn users(&self) -> Vec<Arc<User>> {
         let mut all: Vec<_> = self.inner.lock().users.values().cloned().collect();
@@ -603,6 +614,7 @@ impl Pools {
             login_error: Mutex::new(None),
             welcome: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
+            trials: Mutex::default(),
             last_used: AtomicMicros::new(clock::now()),
         });
         pool.follow_settings();
@@ -614,7 +626,6 @@ impl Pools {
     /// All pools, by database and user.
     pub fn all(&self) -> Vec<Arc<Pool>> {
         let inner = self.inner.lock();
-            trials: Mutex::default(),
         let mut all: Vec<_> = inner.pools.values().chain(inner.auth_pools.values()).cloned().collect();
         drop(inner);
         all.sort_by(|a, b| (&a.database.name, &a.user.name).cmp(&(&b.database.name, &b.user.name)));
@@ -641,7 +652,8 @@ impl Pools {
         forgotten
     }
 
-    /// Forgets automatic databases that nobody has used for `timeout` (zero: none), with their pools.
+    /// Forgets automatic databases that nobody has used for `timeout` (zero: none), with their pools; at once those that are
+    /// but names.
     pub fn forget_idle_databases(&self, timeout: Duration, now: Micros) -> Vec<Arc<Database>> {
         let mut forgotten = Vec::new();
         let Inner { databases, pools, auth_pools, .. } = &mut *self.inner.lock();
@@ -649,12 +661,14 @@ impl Pools {
             let all = || pools.values().chain(auth_pools.values());
             let its_pools = || all().filter(|pool| Arc::ptr_eq(&pool.database, database));
             let is_used = its_pools().any(is_used) || Arc::strong_count(database) > 1 + its_pools().count();
-            let may_go = database.auto.load(Relaxed) && !database.paused.load(Relaxed);
-            if timeout.is_zero() || is_used || !may_go {
+            let is_marked = database.paused.load(Relaxed) || database.disabled.load(Relaxed);
+            let may_go = database.auto.load(Relaxed) && !is_marked;
+            let is_name = !database.entered.load(Relaxed);
+            if timeout.is_zero() && !is_name || is_used || !may_go {
                 database.last_used.set(now);
                 return true;
             }
-            let is_over = now.since(database.last_used.get()) > timeout;
+            let is_over = is_name || now.since(database.last_used.get()) > timeout;
             if is_over {
                 forgotten.push(Arc::clone(database));
             }

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::info::{Cancels, ClientInfo, ServerInfo};
 use super::login::ConsoleLogin;
 use super::lookups::Lookups;
+use super::newcomers::Newcomers;
 use super::peers::Peers;
 use super::pools::{Pool, Pools};
 use super::takeover::{Door, Successor};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub peers: ArcSwap<Peers>,
     /// Servers by their ID.
     pub servers: Arc<DashMap<u64, Arc<ServerInfo>>>,
+    /// Connections that have not logged in.
+    pub newcomers: Newcomers,
     /// What `auth_query` has found lately.
     pub lookups: Lookups,
     /// TLS towards clients and servers.
@@ -158,6 +161,7 @@ impl Shared {
             clients: DashMap::new(),
             peers: ArcSwap::default(),
             servers: Arc::default(),
+            newcomers: Newcomers::default(),
             lookups: Lookups::default(),
             tls: Tls::default(),
             client_limit: Arc::new(Limit::new(max_clients)),

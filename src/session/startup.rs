@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::error::{Refusal, sqlstate};
+use crate::error::{Refusal, shown, sqlstate};
 use crate::session::parameters::Parameters;
 use crate::sql::{self, Route};
 use crate::wire::startup::{Parameter, Session};
@@ -100,7 +100,7 @@ impl<'a> Requested<'a> {
         let both =
             self.from_options.iter().map(|o| (true, o)).chain(self.settings.iter().map(|s| (false, s)));
         for (in_options, (name, value)) in both {
-            if !reported.is_tracked(name) {
+            if is_identity(name) || !reported.is_tracked(name) {
                 if in_options && self.lenient {
                     continue;
                 }
@@ -153,7 +153,7 @@ fn same_value(name: &[u8], ours: &[u8], theirs: &[u8]) -> bool {
 }
 
 fn unsupported(name: &[u8], in_options: bool) -> Refusal {
-    let name = String::from_utf8_lossy(name);
+    let name = shown(name);
     let place = if in_options { " in options" } else { "" };
     Refusal::protocol(format!("unsupported startup parameter{place}: {name}"))
         .hint(format!("Add {name} to ignore_startup_parameters if the application can do without it."))

@@ -16,6 +16,7 @@ mod consistency;
 mod console;
 mod console_commands;
 mod console_protocol;
+mod door;
 mod drivers;
 mod drop_in;
 mod failover;

@@ -16,6 +16,7 @@ use crate::net::listener::Peer;
 use crate::net::tls::certificate;
 use crate::net::{ldap, pam};
 use crate::proxy::hashing;
+use crate::proxy::newcomers::Place;
 use crate::proxy::shared::CONSOLE;
 use crate::wire::write;
 
@@ -51,13 +52,14 @@ impl Newcomer {
     pub(super) async fn authenticate(
         &mut self,
         config: &Config,
+        place: &Place,
         claim: &Claim,
         physical_replication: bool,
         out: &mut Vec<u8>,
     ) -> Result<Identity, Failure> {
         let proof = self.proof(config, claim, physical_replication)?;
         if let Proof::Ldap(_) | Proof::Pam = proof {
-            let learned = Box::pin(self.authenticate_elsewhere(claim, &proof, out)).await?;
+            let learned = Box::pin(self.authenticate_elsewhere(place, claim, &proof, out)).await?;
             return Ok(Identity { user: None, found: None, learned });
         }
         let access = self.shared.access.load_full();
@@ -96,7 +98,7 @@ impl Newcomer {
                     scram_iterations,
                     binding: self.tls.as_ref().map_or(ChannelBinding::None, |tls| tls.binding.clone()),
                 };
-                let proved = Box::pin(self.converse(claim, begin, looks_up, out)).await;
+                let proved = Box::pin(self.converse(place, claim, begin, looks_up, out)).await;
                 if let (Err(Failure::Refused(_)), Some(key)) = (&proved, &remembered) {
                     // The password may have changed since it was looked up: the next attempt shall know.
                     self.shared.lookups.forget(key);
@@ -168,6 +170,7 @@ impl Newcomer {
     /// Passwords and SCRAM. `looks_up`: `auth_query` may know the user.
     async fn converse(
         &mut self,
+        place: &Place,
         claim: &Claim,
         begin: Begin,
         looks_up: bool,
@@ -178,7 +181,7 @@ impl Newcomer {
         loop {
             if let Some(request) = &request {
                 write_request(out, request);
-                self.read_answer(out, &mut message).await?;
+                self.read_answer(place, out, &mut message).await?;
             }
             let answer = std::mem::take(&mut message);
             match hashing::work(exchange.work(), move || exchange.handle(&answer)).await {
@@ -198,7 +201,13 @@ impl Newcomer {
     }
 
     /// Sends what there is to send and reads the client's answer.
-    async fn read_answer(&mut self, out: &mut Vec<u8>, message: &mut Vec<u8>) -> Result<(), Failure> {
+    async fn read_answer(
+        &mut self,
+        place: &Place,
+        out: &mut Vec<u8>,
+        message: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        place.listens();
         self.stream.write_all(out).await?;
         out.clear();
         // Judged by its first byte: another startup packet, for one, would be taken for a long message not yet complete.
@@ -207,7 +216,9 @@ impl Newcomer {
             let message = format!("expected password response, got message type {tag}");
             return Err(Refusal::protocol(message).into());
         }
-        match self.received.frame(&mut self.stream, message, MAX_PASSWORD).await {
+        let read = self.received.frame(&mut self.stream, message, MAX_PASSWORD).await;
+        place.works();
+        match read {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(Refusal::protocol(error.to_string()).into())
             }
@@ -218,13 +229,14 @@ impl Newcomer {
     /// Asks for the password and has somebody else check it.
     async fn authenticate_elsewhere(
         &mut self,
+        place: &Place,
         claim: &Claim,
         proof: &Proof,
         out: &mut Vec<u8>,
     ) -> Result<Learned, Failure> {
         write_request(out, &AuthRequest::CleartextPassword);
         let mut message = Vec::new();
-        self.read_answer(out, &mut message).await?;
+        self.read_answer(place, out, &mut message).await?;
         // An empty password would be an anonymous login to a directory, which proves nothing.
         let Some(password) = exchange::password(&message).and_then(Cleartext::new) else {
             let failure = exchange::Failure {
@@ -326,7 +338,7 @@ pub(super) fn config_error(detail: &'static str) -> Refusal {
 }
 
 fn rejected_by_hba(claim: &Claim, line: Option<usize>) -> Refusal {
-    let Claim { user, database } = claim;
+    let Claim { user, database, .. } = claim;
     match line {
         Some(line) => {
             let message =

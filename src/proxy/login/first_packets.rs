@@ -6,6 +6,7 @@ use super::{Encrypted, Failure, Newcomer};
 use crate::auth::scram::ChannelBinding;
 use crate::error::{Refusal, sqlstate};
 use crate::net::tls::ClientTls;
+use crate::proxy::newcomers::Place;
 use crate::wire::startup::{self, Session, Startup};
 
 /// First byte of a TLS ClientHello (content type "handshake"); no startup packet is long enough to begin with it.
@@ -13,10 +14,11 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 impl Newcomer {
     /// The StartupMessage; `None` if the connection was for something else.
-    pub(super) async fn startup(&mut self) -> Result<Option<Session>, Failure> {
+    pub(super) async fn startup(&mut self, place: &Place) -> Result<Option<Session>, Failure> {
         // Each kind of encryption may be asked for once.
         let (mut ssl, mut gss) = (false, false);
         loop {
+            place.listens();
             let mut word = [0; 4];
             word.copy_from_slice(self.received.exact(&mut self.stream, 4).await?);
             if word[0] == TLS_HANDSHAKE && self.tls.is_none() && !ssl && !gss {

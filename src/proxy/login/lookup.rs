@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authenticate::config_error;
+use super::welcome::no_such_database;
 use super::{Claim, Failure, Newcomer};
 use crate::auth::exchange::Account;
 use crate::auth::secret::Secret;
@@ -24,6 +25,12 @@ pub(super) fn is_configured(config: &Config, claim: &Claim) -> bool {
     let own = config.database(&claim.database).and_then(|(database, _)| database.auth_user.as_ref());
     !own.unwrap_or(&config.settings.auth_user).is_empty()
 }
+
+/// The database that every server has, for those who look after it.
+const MAINTENANCE: &str = "postgres";
+/// Whether there is a database of this name to connect to.
+const EXISTS: &str =
+    "SELECT 1 FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) $1 AND datallowconn";
 
 impl Newcomer {
     /// Looks a user up. `None`: there is no such user, or no database to look in.
@@ -43,7 +50,7 @@ impl Newcomer {
         let query = database.auth_query.as_ref().unwrap_or(&s.auth_query);
         let global = Some(&s.auth_dbname).filter(|name| !name.is_empty());
         let name = database.auth_dbname.as_ref().or(global).unwrap_or(&claim.database);
-        let auth_database = self.auth_database(claim, name)?;
+        let auth_database = self.auth_database(config, claim, name, auth_user).await?;
         let key =
             Key { database: Arc::clone(&auth_database.name), query: query.clone(), user: claim.user.clone() };
         if let Some(known) = self.shared.lookups.get(&key, clock::now()) {
@@ -55,10 +62,21 @@ impl Newcomer {
         Ok(Some((found, key)))
     }
 
-    fn auth_database(&self, claim: &Claim, name: &str) -> Result<Arc<Database>, Failure> {
+    async fn auth_database(
+        &mut self,
+        config: &Config,
+        claim: &Claim,
+        name: &str,
+        auth_user: &str,
+    ) -> Result<Arc<Database>, Failure> {
         if name == CONSOLE {
             self.log_error(claim, "cannot use the reserved \"pgbouncer\" database as an auth_dbname");
             return Err(config_error("auth_query cannot run at the console.").into());
+        }
+        if name == claim.database && self.shared.pools.database(name).is_none() {
+            if let Some((line, true)) = config.database(name) {
+                return self.unheard_of(config, line, name, auth_user).await;
+            }
         }
         let Some(database) = settings::database(&self.shared, name) else {
             self.log_error(claim, &format!("authentication database \"{name}\" is not configured"));
@@ -68,6 +86,58 @@ impl Newcomer {
             return Err(Refusal::protocol(format!("authentication database \"{name}\" is disabled")).into());
         }
         Ok(database)
+    }
+
+    /// Where to look for a client that asks for a database which only `*` covers and nobody has used so far. Names are up to
+    /// clients, so nothing is made of one, and no server is asked for a connection to it, unless it is a database's.
+    async fn unheard_of(
+        &mut self,
+        config: &Config,
+        line: &DatabaseConfig,
+        name: &str,
+        auth_user: &str,
+    ) -> Result<Arc<Database>, Failure> {
+        let maintenance = match config.database(MAINTENANCE) {
+            Some((_, true)) => settings::database(&self.shared, MAINTENANCE),
+            _ => None,
+        };
+        let Some(maintenance) = maintenance.filter(|_| name != MAINTENANCE) else {
+            return settings::database(&self.shared, name).ok_or_else(|| no_such_database(name).into());
+        };
+        if line.dbname.is_some() {
+            // All names mean the same database.
+            return Ok(maintenance);
+        }
+        let pool = settings::auth_pool(&self.shared, &maintenance, auth_user);
+        let exists = match self.wait_for_server(&pool, &pool.user.name).await {
+            Ok(mut server) => match server.run_with(EXISTS, name).await {
+                Ok(rows) => {
+                    worker::give_back(&self.shared, &pool, server, self.worker, false);
+                    !rows.is_empty()
+                }
+                Err(error) => {
+                    tracing::error!("{} cannot ask for databases: {error}", server.info);
+                    server.close("error response to a question for databases");
+                    return Err(config_error("auth_query failed.").into());
+                }
+            },
+            // `auth_user` may not connect there. Then one name after the other is tried.
+            Err(Failure::Refused(_)) if pool.login_error.lock().is_some() => {
+                let shared = Arc::clone(&self.shared);
+                let _turn = shared.lookups.turn().await;
+                let database = settings::database(&shared, name);
+                let Some(database) = database else { return Err(no_such_database(name).into()) };
+                let pool = settings::auth_pool(&shared, &database, auth_user);
+                let server = self.wait_for_server(&pool, &pool.user.name).await?;
+                worker::give_back(&shared, &pool, server, self.worker, false);
+                true
+            }
+            Err(failure) => return Err(failure),
+        };
+        if exists {
+            return settings::database(&self.shared, name).ok_or_else(|| no_such_database(name).into());
+        }
+        Err(no_such_database(name).into())
     }
 
     /// Runs the query; `None`: it knows no such user.

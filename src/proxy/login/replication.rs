@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Failure, Newcomer};
 use crate::clock;
-use crate::error::{Refusal, sqlstate};
+use crate::error::{Refusal, shown, sqlstate};
 use crate::proxy::pools::{Pool, Slot};
 use crate::proxy::server::{self, ConnectError, Server};
 use crate::session::startup::own_parameters;
@@ -33,7 +33,7 @@ impl Replication {
             b"true" | b"on" | b"yes" | b"1" | b"t" | b"y" => Ok(Self::Physical),
             b"false" | b"off" | b"no" | b"0" | b"f" | b"n" => Ok(Self::No),
             _ => {
-                let shown = String::from_utf8_lossy(value).into_owned();
+                let shown = shown(value);
                 Err(Refusal::new(
                     sqlstate::INVALID_PARAMETER,
                     format!("invalid value for parameter \"replication\": \"{shown}\""),

@@ -2,6 +2,7 @@
 //! their own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::replication::Replication;
 use super::{Claim, Failure, Identified, Newcomer, Prepared};
@@ -36,7 +37,8 @@ impl Newcomer {
         let shared = Arc::clone(&self.shared);
         let database =
             settings::database(&shared, &claim.database).ok_or_else(|| no_such_database(&claim.database))?;
-        if database.disabled.load(std::sync::atomic::Ordering::Relaxed) {
+        database.entered.store(true, Relaxed);
+        if database.disabled.load(Relaxed) {
             return Err(Refusal::protocol(format!("database \"{}\" is disabled", database.name)).into());
         }
         let user = settings::user(&shared, name);
@@ -197,7 +199,7 @@ impl Newcomer {
     }
 }
 
-fn no_such_database(name: &str) -> Refusal {
+pub(super) fn no_such_database(name: &str) -> Refusal {
     Refusal::new(sqlstate::UNKNOWN_DATABASE, format!("database \"{name}\" does not exist"))
         .detail(format!("no such database: {name}"))
         .hint("Look at [databases] in the pooler's configuration.")

@@ -218,6 +218,7 @@ pub async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
         None => None,
     };
     let [route, initial_route] = moved.routes;
+    found.entered.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut session = ClientSession::new(moved.parameters, initial_route);
     session.route = route;
     session.kept.restore(moved.kept);
