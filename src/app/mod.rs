@@ -92,7 +92,7 @@ fn run(options: &Options) -> Result<(), Fatal> {
     set_logging(&config)?;
     tracing::info!("configuration from {}", sources.join(", "));
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
-    let access = settings::read_access(&config).map_err(|error| error.to_string())?;
+    let access = settings::read_access(&config, None).map_err(|error| error.to_string())?;
     if options.daemon {
         process::daemonize()?;
     }
@@ -319,7 +319,7 @@ fn is_over(shared: &Shared) -> bool {
 fn reload(shared: &Arc<Shared>, doors: &Doors) -> Result<(), String> {
     systemd::reloading();
     let current = shared.config.load_full();
-    let result = read_again(&current).and_then(|(config, access)| {
+    let result = read_again(&current, &shared.access.load()).and_then(|(config, access)| {
         if let Err(error) = set_logging(&config) {
             tracing::error!("{error}");
         }
@@ -333,13 +333,13 @@ fn reload(shared: &Arc<Shared>, doors: &Doors) -> Result<(), String> {
     result
 }
 
-fn read_again(current: &Config) -> Result<(Config, Access), String> {
+fn read_again(current: &Config, access: &Access) -> Result<(Config, Access), String> {
     let Loaded { mut config, warnings, .. } = match &current.source {
-        Source::File(path) => model::load_file(&PathBuf::from(path)).map_err(|error| error.to_string())?,
+        Source::File(path) => model::load_file_again(path, current).map_err(|error| error.to_string())?,
         Source::Environment => Loaded { config: current.clone(), warnings: Vec::new(), sources: Vec::new() },
     };
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
-    let access = settings::read_access(&config).map_err(|error| error.to_string())?;
+    let access = settings::read_access(&config, Some(access)).map_err(|error| error.to_string())?;
     // What only a restart can change keeps its value, so that SHOW CONFIG tells the truth.
     for info in table::TABLE.iter().filter(|info| info.change == Change::Restart) {
         let (old, new) = (current.settings.show(info.name), config.settings.show(info.name));

@@ -32,13 +32,14 @@ pub struct Access {
 impl Access {
     /// Reads the files. As in PgBouncer an `auth_file` that cannot be opened is worth a warning, and so is a bad line of it or
     /// of the HBA or the ident file, which is left out; what would let nobody in is an error.
-    pub fn read(config: &Config) -> Result<(Self, Vec<Problem>), ConfigError> {
+    /// `current`: what is in force. Its users stay if the `auth_file` cannot be opened.
+    pub fn read(config: &Config, current: Option<&Self>) -> Result<(Self, Vec<Problem>), ConfigError> {
         let mut access = Self::default();
         let mut warnings = Vec::new();
-        access.read_accounts(config, &mut warnings)?;
+        access.read_accounts(config, current, &mut warnings);
         let settings = &config.settings;
         match settings.auth_type {
-            AuthType::Hba => access.read_rules(config, &mut warnings)?,
+            AuthType::Hba => access.read_rules(config, current, &mut warnings)?,
             AuthType::Ldap => {
                 let options = LdapOptions::parse(&settings.auth_ldap_options).map_err(|error| {
                     let problem = Problem::general(format!("auth_ldap_options: {error}"));
@@ -53,7 +54,7 @@ impl Access {
         Ok((access, warnings))
     }
 
-    fn read_accounts(&mut self, config: &Config, warnings: &mut Vec<Problem>) -> Result<(), ConfigError> {
+    fn read_accounts(&mut self, config: &Config, current: Option<&Self>, warnings: &mut Vec<Problem>) {
         let mut users: HashMap<String, Option<Secret>> = HashMap::new();
         let file = Path::new(&config.settings.auth_file);
         if !config.settings.auth_file.is_empty() {
@@ -63,7 +64,13 @@ impl Access {
                 Ok(read) => users.extend(read),
                 Err(error) => {
                     let file = file.display();
-                    warnings.push(Problem::general(format!("could not open auth_file {file}: {error}")));
+                    let mut message = format!("could not open auth_file {file}: {error}");
+                    if let Some(current) = current.filter(|current| !current.accounts.is_empty()) {
+                        message.push_str(", its users stay as they were");
+                        let kept = current.accounts.iter();
+                        users.extend(kept.map(|(name, account)| (name.clone(), account.secret.clone())));
+                    }
+                    warnings.push(Problem::general(message));
                 }
             }
         }
@@ -81,10 +88,14 @@ impl Access {
             })
             .collect();
         self.mocks = Mocks::new(self.accounts.values().filter_map(|account| account.secret.as_ref()));
-        Ok(())
     }
 
-    fn read_rules(&mut self, config: &Config, warnings: &mut Vec<Problem>) -> Result<(), ConfigError> {
+    fn read_rules(
+        &mut self,
+        config: &Config,
+        current: Option<&Self>,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<(), ConfigError> {
         let settings = &config.settings;
         let mut maps = IdentMaps::default();
         if !settings.auth_ident_file.is_empty() {
@@ -97,6 +108,11 @@ impl Access {
         let text = read_text("auth_hba_file", &settings.auth_hba_file)?;
         let read_names = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
         let (rules, problems) = Rules::parse(&text, path, &maps, &read_names);
+        if rules.is_empty() && current.is_some_and(|current| !current.rules.is_empty()) {
+            // As in PostgreSQL: a file without a rule is not finished, or not meant.
+            let problem = Problem::general(format!("auth_hba_file {} contains no rule", path.display()));
+            return Err(ConfigError::one(problem.hint("nobody could log in: nothing has changed")));
+        }
         self.rules = rules;
         warnings.extend(problems.into_iter().map(|p| located(&settings.auth_hba_file, p)));
         Ok(())
@@ -178,10 +194,10 @@ mod tests {
         config.settings.auth_file = folder.display().to_string();
         std::fs::write(folder.join("nobody"), "\n").unwrap();
         let users = read_user_files(&folder, &mut Vec::new()).unwrap();
-        let (access, warnings) = Access::read(&config).unwrap();
+        let (access, warnings) = Access::read(&config, None).unwrap();
         let verifier = postgres_protocol::password::scram_sha_256(b"x").replace("4096:", "20000000:");
         std::fs::write(folder.join("you"), verifier).unwrap();
-        let warning = Access::read(&config).unwrap().1.remove(0).to_string();
+        let warning = Access::read(&config, None).unwrap().1.remove(0).to_string();
         assert!(
             warning.contains("you:1:1: auth_file: the SCRAM secret has 20000000 iterations"),
             "{warning}"
@@ -191,7 +207,11 @@ mod tests {
         assert_eq!(access.accounts["nobody"].secret, None, "an empty file holds no secret");
         assert!(users.contains(&("me".into(), Secret::parse("a/b+c="))));
         assert!(matches!(users.iter().find(|(name, _)| name == "you").unwrap().1, Some(Secret::Md5(_))));
-        assert!(Access::read(&config).unwrap().1[0].message.contains("could not open auth_file"));
+        let (without, warnings) = Access::read(&config, None).unwrap();
+        assert!(warnings[0].message.contains("could not open auth_file") && without.accounts.is_empty());
+        let (kept, warnings) = Access::read(&config, Some(&access)).unwrap();
+        assert!(warnings[0].message.ends_with("its users stay as they were"), "{warnings:?}");
+        assert_eq!(kept.accounts.len(), 3);
     }
 
     #[test]
@@ -202,7 +222,7 @@ mod tests {
         config.settings.auth_file = file.display().to_string();
         config.passwords =
             vec![("me".into(), None), ("you".into(), Secret::parse("other")), ("they".into(), None)];
-        let (access, _) = Access::read(&config).unwrap();
+        let (access, _) = Access::read(&config, None).unwrap();
         std::fs::remove_file(&file).unwrap();
         let secrets = ["me", "you", "they"].map(|name| access.accounts[name].secret.clone());
         assert_eq!(secrets, [Secret::parse("secret"), Secret::parse("other"), None]);

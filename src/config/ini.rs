@@ -73,9 +73,10 @@ impl Reader {
                         problem.hint("sections are [databases], [users], [peers] and [pgbouncer]"),
                     )
                 })?;
-                if section == Section::Pgbouncer {
-                    self.items.push(Item::Reset);
-                }
+                self.items.push(match section {
+                    Section::Pgbouncer => Item::Reset,
+                    other => Item::Header(other),
+                });
                 self.section = Some(section);
                 rest = after.trim_start();
                 continue;
@@ -110,7 +111,7 @@ mod tests {
         let items = parse(text, Path::new("x.ini")).unwrap();
         let entry = |item| match item {
             Item::Entry { section, key, value, .. } => Some((section, key, value)),
-            Item::Table { .. } | Item::Reset => None,
+            Item::Table { .. } | Item::Reset | Item::Header(_) => None,
         };
         items.into_iter().filter_map(entry).collect()
     }

@@ -95,6 +95,8 @@ pub enum Item {
     },
     /// A `[pgbouncer]` header: all global settings go back to their defaults.
     Reset,
+    /// The header of another section.
+    Header(Section),
 }
 
 impl Item {

@@ -32,6 +32,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
             ConfigError::one(Problem::at(&origin, format!("unknown section [{}]", name.get_ref())).hint(hint))
         })?;
         let entries = value
+        items.push(match section {
+            Section::Pgbouncer => Item::Reset,
+            other => Item::Header(other),
+        });
             .get_ref()
             .as_table()
             .ok_or_else(|| problem(format!("{} must be a table", name.get_ref())))?;

@@ -441,15 +441,18 @@ pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<bool, Refu
     // What the settings about logins name is read again, so that a change shows at once, and for all users alike.
     let access = match key.starts_with("auth_") || key == "scram_iterations" {
         false => None,
-        true => Some(read_access(&config).map_err(|error| refuse(error.to_string()))?),
+        true => {
+            let access = read_access(&config, Some(&shared.access.load()));
+            Some(access.map_err(|error| refuse(error.to_string()))?)
+        }
     };
     // The value stays, as it may need another one to be of use: the certificate for a new key.
     Ok(apply(shared, config, access).is_ok())
 }
 
 /// Reads what the settings about logins name; what is wrong with it but not fatal goes to the log.
-pub fn read_access(config: &Config) -> Result<Access, ConfigError> {
-    let (access, warnings) = Access::read(config)?;
+pub fn read_access(config: &Config, current: Option<&Access>) -> Result<Access, ConfigError> {
+    let (access, warnings) = Access::read(config, current)?;
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
     Ok(access)
 }

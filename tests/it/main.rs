@@ -35,6 +35,7 @@ mod pooling;
 mod pools;
 mod prepared;
 mod proofs;
+mod reload;
 mod replication;
 mod routing;
 mod routing_hints;
