@@ -52,6 +52,8 @@ const OWN: &[&str] = &[
     "http_port",
     "io_uring",
     "log_format",
+    "max_login_clients",
+    "max_login_clients_per_address",
     "max_replica_lag",
     "max_replica_lag_bytes",
     "read_consistency",

@@ -98,7 +98,7 @@ settings! {
     auth_ident_file: String = "", Reload, Works, "File of user name maps.";
     auth_ldap_options: String = "", Reload, Works, "Options for auth_type=ldap.";
     auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Reload, Works, "Query that looks up a user's secret.";
-    auth_query_ttl: Duration = "0", Reload, Works, "Seconds for which the result of auth_query is remembered; 0: each login asks. A third column of the query may tell for how many seconds the role is still valid.";
+    auth_query_ttl: Duration = "0", Reload, Works, "Seconds for which the result of auth_query is remembered; 0: each login asks. Users that are not found are remembered for half a second in any case. A third column of the query may tell for how many seconds the role is still valid.";
     auth_type: AuthType = "md5", Reload, Works, "How clients prove who they are.";
     auth_user: String = "", Reload, Works, "User who runs auth_query.";
     autodb_idle_timeout: Duration = "3600", Reload, Works, "Seconds after which an unused automatic database is forgotten.";

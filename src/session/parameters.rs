@@ -316,7 +316,8 @@ mod tests {
         assert!(sql.contains("SET DateStyle='ISO, MDY';SET DateStyle='German';"), "{sql}");
         assert!(sql.contains("SELECT pg_catalog.set_config('search_path','a''b',false);"), "{sql}");
         let own = parameters(&[("DateStyle", "German"), ("TimeZone", "UTC")]);
-        let differing: Vec<_> = own.differing_from(&parameters(&[("datestyle", "German")])).collect();
+        let other = parameters(&[("datestyle", "German")]);
+        let differing: Vec<_> = own.differing_from(&other).collect();
         assert_eq!(differing, [(&b"TimeZone"[..], &b"UTC"[..])]);
     }
 

@@ -163,7 +163,7 @@ fn thousands_who_say_nothing() {
     let mut limits = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
     limits.0 = limits.1.min(20_000);
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limits.0, limits.1).unwrap();
-    let pooler = Pooler::start("client_login_timeout = 3\nlisten_backlog = 1000");
+    let pooler = Pooler::start("client_login_timeout = 3\nlisten_backlog = 1000\nmax_login_clients = 0");
     run(async {
         check_alive(&pooler).await;
         let before = memory(&pooler);
