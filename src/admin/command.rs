@@ -67,8 +67,7 @@ pub(super) async fn execute(
         Command::Help => return Ok(Answer::notice("Console usage", Some(show::HELP), "SHOW")),
         Command::Show(view) => return Ok(Answer::rows(view.rows(shared), "SHOW")),
         Command::Setting(info) => {
-            let value = shared.config.load().settings.show(info.name);
-            return Ok(Answer::rows(vec![vec![value]], "SHOW"));
+            return Ok(Answer::rows(vec![vec![show::setting(shared, info)]], "SHOW"));
         }
         Command::ApplicationName => {
             let name = cell(&*client.application_name.lock());

@@ -296,7 +296,11 @@ impl Console {
         self.info.requested.set(clock::now());
         self.info.set_state(ClientState::Active);
         self.shared.console.queries.fetch_add(1, Relaxed);
-        tracing::debug!("{} console command: {command:?}", self.info);
+        match command {
+            // The value may be a secret.
+            Command::Set(name, _) => tracing::debug!("{} console command: SET {name}", self.info),
+            _ => tracing::debug!("{} console command: {command:?}", self.info),
+        }
         match command {
             Command::Transaction(open, _) => self.in_transaction = *open,
             Command::Deallocate(name) => {

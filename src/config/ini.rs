@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Problem};
+use super::mask;
 use super::raw::{Item, Origin, Section};
 
 /// How deep `%include` may go.
@@ -53,7 +54,7 @@ impl Reader {
     fn line(&mut self, line: &str, path: &Path, number: usize, depth: usize) -> Result<(), ConfigError> {
         let mut rest = line.trim_start();
         loop {
-            let origin = Origin::new(path, number, line.len() - rest.len() + 1, line);
+            let origin = Origin::new(path, number, line.len() - rest.len() + 1, &mask::line(line));
             let fail = |message: &str| ConfigError::one(Problem::at(&origin, message));
             if rest.is_empty() || rest.starts_with([';', '#']) {
                 return Ok(());

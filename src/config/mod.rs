@@ -9,6 +9,7 @@ pub mod connstr;
 pub mod env;
 pub mod error;
 pub mod ini;
+pub mod mask;
 pub mod model;
 pub mod raw;
 pub mod reference;

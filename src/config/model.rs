@@ -8,7 +8,7 @@ use super::error::{ConfigError, Problem};
 use super::raw::{Item, Origin, Section};
 use super::settings::{self, Settings, Status};
 use super::value::{AuthType, Consistency, LoadBalance, PoolMode, TlsMode, Value};
-use super::{connstr, env, ini, toml};
+use super::{connstr, env, ini, mask, toml};
 use crate::auth::require::RequireAuth;
 use crate::auth::secret::{Cleartext, Secret};
 
@@ -314,6 +314,8 @@ struct Builder {
     origins: BTreeMap<String, Origin>,
     warnings: Vec<Problem>,
     problems: Vec<Problem>,
+    /// What comes next may be part of a secret.
+    hides: bool,
 }
 
 impl Builder {
@@ -324,9 +326,9 @@ impl Builder {
                 self.config.explicit.clear();
                 self.origins.clear();
             }
+            Item::Header(_) => {}
             Item::Entry { section: Section::Pgbouncer, key, value, origin } => {
                 self.setting(key, &value, &origin)
-            Item::Header(_) => {}
             }
             Item::Entry { section, key, value, origin } => match connstr::parse(&value) {
                 Ok(pairs) => {
@@ -334,10 +336,9 @@ impl Builder {
                     self.entity(section, key, pairs, &origin);
                 }
                 Err((at, expected)) => {
-                    let near: String =
-                        value.get(at..).unwrap_or_default().split('=').next().unwrap_or_default().into();
-                    self.problems
-                        .push(Problem::at(&origin, format!("{key}: {expected} near \"{}\"", near.trim())));
+                    let message = format!("{key}: {expected} at byte {} of the value", at + 1);
+                    let hint = "a value with blanks in it has to be in single quotes";
+                    self.problems.push(Problem::at(&origin, message).hint(hint));
                 }
             },
             Item::Table { section: Section::Pgbouncer, key, origin, .. } => {
@@ -356,8 +357,10 @@ impl Builder {
                 origin,
             ),
             Some(Err(expected)) => {
+                // A connect string is in the wrong section.
+                let shown = if value.contains('=') { "***" } else { value };
                 self.problems
-                    .push(Problem::at(origin, format!("invalid value \"{value}\" for {key}: {expected}")));
+                    .push(Problem::at(origin, format!("invalid value \"{shown}\" for {key}: {expected}")));
             }
             Some(Ok(())) => {
                 self.config.explicit.insert(key.clone());
@@ -387,6 +390,7 @@ impl Builder {
         pairs: Vec<(String, String, Origin)>,
         origin: &Origin,
     ) {
+        self.hides = false;
         match section {
             Section::Databases => self.database(name, pairs, origin),
             Section::Users => {
@@ -462,11 +466,19 @@ impl Builder {
         known: &'static [&'static str],
         origin: &Origin,
     ) {
+        let hid = self.hides;
+        self.hides |= !mask::has_nothing_to_hide(key);
         match set {
+            // It may be the rest of a password.
+            None if hid => {
+                let problem =
+                    Problem::at(origin, format!("{of}: unknown key behind a password, not shown here"));
+                self.problems.push(problem.hint("a value with blanks in it has to be in single quotes"));
+            }
             None => self.unknown(&format!("{of}: unknown key {key}"), key, known.iter().copied(), origin),
             Some(Err(expected)) => {
-                // Nothing of a password is shown.
-                let shown = if key == "password" { "***" } else { value };
+                // What a URL says may be in the wrong place.
+                let shown = if self.hides || origin.line == 0 { "***" } else { value };
                 let problem =
                     Problem::at(origin, format!("{of}: invalid value \"{shown}\" for {key}: {expected}"));
                 self.problems.push(problem);
@@ -551,19 +563,62 @@ mod tests {
         let all = error.to_string();
         assert_eq!(error.0.len(), 10, "{all}");
         for expected in [
-            "x.ini:2:1: unknown setting max_client_con\n  | max_client_con = 5\n  | ^\n  = hint: did you mean max_client_conn?",
+            "x.ini:2:1: unknown setting max_client_con\n  | max_client_con = ***\n  | ^\n  = hint: did you mean max_client_conn?",
             "x.ini:3:1: invalid value \"x\" for listen_port: expected",
             "x.ini:5:1: database a: unknown key hots",
             "did you mean host?",
             "1 hosts but 2 ports",
             "1 hosts but 2 weights",
-            "x.ini:7:1: c: expected key=value near \"host\"",
+            "x.ini:7:1: c: expected key=value at byte 1 of the value",
             "is reserved",
             "user u: invalid value \"what\" for pool_mode: expected one of session",
             "peer x: the ID of a peer is a number from 1 to 65535",
             "peer 1 has no host",
         ] {
             assert!(all.contains(expected), "{expected}\n---\n{all}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_secret_is_shown() {
+        for text in [
+            "[databases]\na = host=b pasword=geheim",
+            "[databases]\na = host=b pasword=geheim port=x",
+            "[databases]\na = host=b password=ge geheim",
+            "[databases]\na = host=b password=ge geheim=1",
+            "[databases]\na = host=b password=ge heim port=geheim",
+            "[databases]\na = host=b password=ge port=geheim",
+            "[databases]\na = host=b password='geheim port=1",
+            "[databases]\na = geheim",
+            "[databases]\na host=b password=geheim",
+            "[databases]\nlisten_port = password=geheim x",
+            "[users]\nu = pasword=geheim",
+            "[peers]\n1 = host=x pasword=geheim",
+            "[pgbouncer]\nlisten_port = host=b password=geheim",
+            "[pgbouncer]\nauth_ldap_optoins = ldapbindpasswd=geheim",
+            "[pgbouncer]\npasword = geheim",
+            "[databases]\na = host=b \\\ngeheim",
+            "a = host=b password=geheim",
+        ] {
+            let error = load(text).unwrap_err().to_string();
+            assert!(!error.contains("geheim"), "{text}\n---\n{error}");
+        }
+        for text in [
+            "[databases.a]\nhost = \"b\"\npasword = \"geheim\"",
+            "[databases]\na = \"host=b pasword=geheim\"",
+            "[databases]\na = \"host=b password=geheim",
+            "[databases]\na = { host = \"b\", password = \"geheim\", prot = 1 }",
+            "[databases.a]\npassword = 'geheim",
+            "[databases.a]\npassword = geheim",
+            "[databases.a]\npassword = \"x\" geheim",
+        ] {
+            let error = toml::parse(text, Path::new("x")).and_then(build).map(drop).unwrap_err().to_string();
+            assert!(!error.contains("geheim"), "{text}\n---\n{error}");
+        }
+        for url in ["postgres://me:geheim", "postgres://me@h/db?port=geheim", "postgres://me:geheim@h:x/db"] {
+            let error =
+                load_env([("DATABASE_URL".to_owned(), url.to_owned())]).map(drop).unwrap_err().to_string();
+            assert!(!error.contains("geheim"), "{url}\n---\n{error}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Problem};
+use super::mask;
 use super::raw::{Item, Origin, Section};
 
 /// Reads a file.
@@ -31,11 +32,11 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
         let section = Section::named(name.get_ref()).ok_or_else(|| {
             ConfigError::one(Problem::at(&origin, format!("unknown section [{}]", name.get_ref())).hint(hint))
         })?;
-        let entries = value
         items.push(match section {
             Section::Pgbouncer => Item::Reset,
             other => Item::Header(other),
         });
+        let entries = value
             .get_ref()
             .as_table()
             .ok_or_else(|| problem(format!("{} must be a table", name.get_ref())))?;
@@ -56,7 +57,7 @@ impl Source<'_> {
         let before = self.text.get(..at).unwrap_or(self.text);
         let start = before.rfind('\n').map_or(0, |n| n + 1);
         let line = self.text[start..].lines().next().unwrap_or_default();
-        Origin::new(self.path, before.matches('\n').count() + 1, before.len() - start + 1, line)
+        Origin::new(self.path, before.matches('\n').count() + 1, before.len() - start + 1, &mask::line(line))
     }
 
     fn item(&self, section: Section, key: &str, at: usize, value: &DeValue<'_>) -> Result<Item, ConfigError> {

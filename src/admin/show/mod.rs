@@ -9,6 +9,7 @@ mod sockets;
 mod stats;
 
 pub(super) use pools::{PoolLoad, ServerCounts, by_name};
+pub(super) use process::setting;
 
 use super::table::{Row, bigint, bytea, int, text};
 use crate::proxy::shared::Shared;

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::table::{Row, bigint, cell, int, text};
 use super::pools::{by_name, user_names};
+use crate::auth::ldap;
+use crate::config::mask;
 use crate::config::settings::{self, Change, Settings};
 use crate::net::resolve::Known;
 use crate::proxy::client::Client;
@@ -22,16 +24,21 @@ pub(super) fn version(_: &Shared) -> Vec<Row> {
 pub(super) const CONFIG: &[Column] = &[text("key"), text("value"), text("default"), text("changeable")];
 
 pub(super) fn config(shared: &Shared) -> Vec<Row> {
-    let config = shared.config.load();
     let defaults = Settings::default();
     let row = |info: &settings::SettingInfo| {
         let changeable = if info.change == Change::Reload { "yes" } else { "no" };
         let is_null = NULL_BY_DEFAULT.contains(&info.name);
-        let value = config.settings.show(info.name).filter(|value| !is_null || !value.is_empty());
+        let value = setting(shared, info).filter(|value| !is_null || !value.is_empty());
         let default = defaults.show(info.name).filter(|_| !is_null);
         vec![cell(info.name), value, default, cell(changeable)]
     };
     settings::TABLE.iter().map(row).collect()
+}
+
+/// The value of a setting, but for what is secret in it.
+pub(in crate::admin) fn setting(shared: &Shared, info: &settings::SettingInfo) -> Option<String> {
+    let value = shared.config.load().settings.show(info.name)?;
+    Some(if mask::has_nothing_to_hide(info.name) { value } else { ldap::without_secrets(&value) })
 }
 
 /// Settings whose default is NULL in PgBouncer, not an empty text.
@@ -117,6 +124,7 @@ mod tests {
     fn what_has_no_default_is_null_until_it_is_set() {
         let mut settings = Config::default();
         settings.settings.auth_user = "lookup".into();
+        settings.settings.auth_ldap_options = "ldapserver=h ldapbindpasswd=geheim ldaptls=1".into();
         let rows = config(&Shared::new(settings, Access::default(), Vec::new()));
         let row = |name: &str| {
             let found = rows.iter().find(|row| row[0].as_deref() == Some(name)).unwrap();
@@ -124,6 +132,7 @@ mod tests {
         };
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(row("auth_user"), (text("lookup"), None));
+        assert_eq!(row("auth_ldap_options"), (text("ldapserver=h ldapbindpasswd=***"), None));
         assert_eq!(row("auth_file"), (None, None));
         assert_eq!(row("verbose"), (text("0"), None));
         assert_eq!(row("pidfile"), (text(""), text("")));

@@ -1,6 +1,7 @@
 //! A line of an HBA or ident file, word by word.
 
 use super::Problem;
+use crate::auth::ldap;
 
 /// A part of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,16 +35,45 @@ impl Complaint {
     /// The problem that this makes for the administrator.
     pub(super) fn on_line(self, line: usize, text: &str) -> Problem {
         let Self { at, message, hint } = self;
-        Problem { line, column: at + 1, message, hint, excerpt: without_password(text) }
+        Problem { line, column: at + 1, message, hint, excerpt: text.to_owned() }
+    }
+
+    /// The same where the line may contain a password.
+    pub(super) fn on_rule(self, line: usize, text: &str) -> Problem {
+        self.on_line(line, &without_secrets(text))
     }
 }
 
-/// Cuts a line behind `ldapbindpasswd=`.
-fn without_password(text: &str) -> String {
-    match text.to_ascii_lowercase().find("passwd") {
-        Some(at) => format!("{}passwd=***", &text[..at]),
-        None => text.to_owned(),
+/// What a rule may show: its columns, and of its options what is known to be no secret.
+fn without_secrets(text: &str) -> String {
+    let (mut end, mut columns, mut most) = (0, 0, 0);
+    for part in text.split_inclusive(is_space) {
+        let word = part.trim();
+        if !word.is_empty() {
+            if columns == 0 {
+                // With a slip of the pen in it, perhaps; anything else may be the rest of a secret.
+                most = match word {
+                    "local" => 4,
+                    _ if word.starts_with("host") => 6,
+                    _ => break,
+                };
+            }
+            if columns == most || word.contains('=') || word.contains("passw") {
+                break;
+            }
+            columns += 1;
+            if columns > 3 && word == "ldap" {
+                most = columns;
+            }
+        }
+        end += part.len();
     }
+    format!("{}{}", &text[..end], ldap::without_secrets(&text[end..]))
+}
+
+/// A word in a message: its key, if it has one.
+pub(super) fn shown(word: &str) -> &str {
+    word.split('=').next().unwrap_or_default()
 }
 
 /// Reads a line with one token of foresight.

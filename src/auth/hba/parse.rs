@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::ident::{IdentMap, IdentMaps};
-use super::line::{Complaint, Line, Token};
+use super::line::{Complaint, Line, Token, shown};
 use super::{Address, Kind, Method, Names, Problem, ReadFile, Rule, masked};
 use crate::auth::ldap::LdapOptions;
 
@@ -28,7 +28,7 @@ pub(super) fn rules(
             Ok(rule) => rules.extend(rule),
             Err(complaint) => parser.complaints.push(complaint),
         }
-        problems.extend(parser.complaints.into_iter().map(|complaint| complaint.on_line(number, text)));
+        problems.extend(parser.complaints.into_iter().map(|complaint| complaint.on_rule(number, text)));
     }
     (rules, problems)
 }
@@ -110,7 +110,7 @@ impl Parser<'_> {
             None => (word.as_str(), None),
         };
         let Ok(network) = network.parse::<IpAddr>() else {
-            here.message = format!("failed to parse address \"{word}\"");
+            here.message = format!("failed to parse address \"{}\"", shown(&word));
             return Err(
                 here.hint("not all, IPv4 or IPv6; host names, samehost and samenet are not supported")
             );
@@ -120,7 +120,7 @@ impl Parser<'_> {
             None => self.line.word("a mask")?.parse().ok(),
         };
         let Some((mask, masked)) = mask.and_then(|mask| Some((mask, masked(network, mask)?))) else {
-            here.message = format!("address {word} without a valid mask");
+            here.message = format!("address {} without a valid mask", shown(&word));
             return Err(
                 here.hint("write 10.0.0.0/8, 10.0.0.0 255.0.0.0, or 10.0.0.1/32 for a single address")
             );
@@ -165,7 +165,7 @@ impl Parser<'_> {
     fn map(&mut self) -> Result<Option<Arc<IdentMap>>, Complaint> {
         let Token::Word(word) = &self.line.token else { return Ok(None) };
         let Some(name) = word.strip_prefix("map=") else {
-            let complaint = self.line.complaint(format!("unsupported parameter \"{word}\""));
+            let complaint = self.line.complaint(format!("unsupported parameter \"{}\"", shown(word)));
             return Err(complaint.hint("the only parameter of this method is map=NAME"));
         };
         let Some(map) = self.maps.get(name) else {
@@ -181,7 +181,7 @@ impl Parser<'_> {
 }
 
 fn unsupported(line: &Line<'_>, method: &str) -> Complaint {
-    line.complaint(format!("unsupported method \"{method}\"")).hint(
+    line.complaint(format!("unsupported method \"{}\"", shown(method))).hint(
         "methods are trust, reject, md5, password, peer, cert, scram-sha-256 and ldap; pam works as auth_type only",
     )
 }

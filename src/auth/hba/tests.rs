@@ -39,6 +39,30 @@ fn check(rules: &Rules, expected: &[(&str, usize)]) {
 }
 
 #[test]
+fn nothing_of_a_secret_is_shown() {
+    for text in [
+        "local all joe ldap ldapserver=h ldapbindpaswd=geheim",
+        "local all joe ldap geheim",
+        "local all joe ldapbindpasswd=geheim",
+        "local all joe md5 ldapbindpasswd=geheim",
+        "host all joe ldap ldapbindpasswd=geheim",
+        "host all joe 10.0.0.1/32 ldap ldapserver=h geheim",
+        "host all joe 10.0.0.1/32 ldap ldapserver=h ldapbindpasswd=\"ge geheim",
+        "host all joe 10.0.0.1/32 ldap ldapserver=h ldapbindpasswd=ge geheim ldaptls=1",
+        "  ldapserver=h ldapbindpasswd=geheim",
+        "geheim ldaptls=1",
+        "host all joe 10.0.0.1/32 ldapbindpasswd geheim",
+    ] {
+        let (_, problems) = read(text);
+        assert!(!problems.is_empty(), "{text}");
+        for problem in problems {
+            let shown = format!("{problem} {} {}", problem.message, problem.excerpt);
+            assert!(!shown.contains("geheim"), "{text}: {shown}");
+        }
+    }
+}
+
+#[test]
 fn kinds_of_connections() {
     let rules = rules(
         "local a all trust\n\

@@ -194,6 +194,41 @@ impl LdapOptions {
     }
 }
 
+/// Options as an error or SHOW may quote them: nothing from the first one on that is a secret or not known, for what looks
+/// like an option may be the rest of a secret.
+pub fn without_secrets(text: &str) -> String {
+    const SHOWN: &[&str] = &[
+        "ldapserver",
+        "ldapport",
+        "ldapscheme",
+        "ldaptls",
+        "ldapprefix",
+        "ldapsuffix",
+        "ldapbasedn",
+        "ldapbinddn",
+        "ldapsearchattribute",
+        "ldapsearchfilter",
+        "ldapurl",
+        "map",
+    ];
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ',');
+        if rest.is_empty() {
+            return text.to_owned();
+        }
+        let before = &text[..text.len() - rest.len()];
+        let key = rest.split('=').next().unwrap_or_default();
+        if key.len() == rest.len() || !key.bytes().all(|b| b.is_ascii_alphabetic()) {
+            return format!("{before}***");
+        }
+        match word(&rest[key.len() + 1..], |c| c.is_ascii_whitespace() || c == ',') {
+            Ok((_, after)) if SHOWN.contains(&key) => rest = after,
+            _ => return format!("{before}{key}=***"),
+        }
+    }
+}
+
 /// A word in double quotes, or one up to where `is_end` is true, and what follows it.
 fn word(text: &str, is_end: impl Fn(char) -> bool) -> Result<(String, &str), OptionsError> {
     let Some(mut rest) = text.strip_prefix('"') else {

@@ -18,6 +18,22 @@ fn at(port: u16, security: Security, lookup: Lookup) -> LdapOptions {
 }
 
 #[test]
+fn secrets_are_not_shown() {
+    for (text, shown) in [
+        ("", ""),
+        ("ldapserver=h, ldapbasedn=\"a b\" ldaptls=1", "ldapserver=h, ldapbasedn=\"a b\" ldaptls=1"),
+        ("ldapserver=h ldapbindpasswd=geheim ldaptls=1", "ldapserver=h ldapbindpasswd=***"),
+        ("ldapserver=h ldapbindpassword=geheim", "ldapserver=h ldapbindpassword=***"),
+        ("ldapserver=h geheim ldaptls=1", "ldapserver=h ***"),
+        ("ldapserver=h \"geheim\"=1", "ldapserver=h ***"),
+        ("ldapserver=\"h geheim", "ldapserver=***"),
+        ("ldapserver=h # geheim", "ldapserver=h ***"),
+    ] {
+        assert_eq!(without_secrets(text), shown, "{text}");
+    }
+}
+
+#[test]
 fn direct_and_search() {
     let direct = Lookup::Direct { prefix: "uid=".into(), suffix: ",dc=example,dc=net".into() };
     let full = Search {
