@@ -35,6 +35,7 @@ fn as_ini(items: &[Item]) -> String {
                 // Back to where the settings go on, without the header that would undo them.
                 format!("[{section}]\n'{key}' = {value}\n[pgbouncer]\n")
             }
+            Item::Header(_) => String::new(),
             Item::Table { .. } => panic!("an ini file has no tables"),
         };
     }

@@ -52,9 +52,9 @@ fn without_secrets(text: &str) -> String {
         if !word.is_empty() {
             if columns == 0 {
                 // With a slip of the pen in it, perhaps; anything else may be the rest of a secret.
-                most = match word {
+                most = match word.trim_matches('"') {
                     "local" => 4,
-                    _ if word.starts_with("host") => 6,
+                    word if word.starts_with("host") => 6,
                     _ => break,
                 };
             }

@@ -247,7 +247,8 @@ fn bad_lines_are_reported_and_left_out() {
         assert_eq!(problems.len(), 1, "{line}");
         let problem = &problems[0];
         assert_eq!((problem.line, problem.column, problem.message.as_str()), (2, column, message), "{line}");
-        assert_eq!(problem.excerpt, line);
+        // What stands behind the method may be part of a secret.
+        assert!(line.starts_with(problem.excerpt.trim_end_matches("***")), "{}", problem.excerpt);
         let lines: Vec<_> = rules.iter().map(|rule| rule.line).collect();
         assert_eq!(lines, [3], "{line}");
     }
