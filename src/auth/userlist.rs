@@ -43,8 +43,10 @@ pub fn parse(text: &str) -> Userlist {
     (users, errors)
 }
 
-/// User and password; in case of an error, where that was found.
-fn parse_line(line: &str) -> Result<(String, Option<Secret>), (&str, Cow<'static, str>)> {
+/// Where a line is wrong, and in what way.
+type LineError<'a> = (&'a str, Cow<'static, str>);
+
+fn parse_line(line: &str) -> Result<(String, Option<Secret>), LineError<'_>> {
     let (user, rest) = quoted(line).map_err(|rest| (rest, "expected a user name in double quotes".into()))?;
     if user.is_empty() || user.len() > MAX_NAME {
         return Err((line, "user name is empty or too long".into()));

@@ -101,9 +101,8 @@ impl Catalog {
         let name = in_quotes(object.name);
         match kind {
             b'f' if object.is_builtin(oid) => {
-                if object.note.contains("attribute") && !functions::is_safe(&name) {
-                    self.attributes.insert(name);
-                }
+                let is_called = object.note.contains("attribute") && !functions::is_safe(&name);
+                is_called.then(|| self.attributes.insert(name));
             }
             b'f' => {
                 let is_known = functions::is_safe(&name) || functions::is_syntax(&name);

@@ -158,7 +158,7 @@ fn is_plain(text: &[u8]) -> bool {
         b't' | b'T' => {
             let is_temp = at(n + 1) == b'e' && at(n + 2) == b'm' && at(n + 3) == b'p';
             let ends_set = n >= 2 && at(n - 1) == b'e' && at(n - 2) == b's';
-            !is_temp && !(ends_set && matches!(at(n + 1), 0x7f | b's'))
+            !(is_temp || ends_set && matches!(at(n + 1), 0x7f | b's'))
         }
         b'&' => n == 0 || at(n - 1) != b'u',
         b';' => text[n + 1..].trim_ascii().is_empty(),

@@ -127,17 +127,20 @@ impl ClientSession {
 }
 
 fn effect(text: &[u8], catalog: Option<&Catalog>, parameters: &Parameters) -> Effect {
-    let meaning = parameters.meaning();
-    if !meaning.standard_strings && text.contains(&b'\\') {
+    if text.contains(&b'\\') && is_unclear(text, parameters) {
         return Effect::unknown();
     }
-    match sql::effect(text, catalog, &|name| parameters.is_tracked(name)) {
-        Ok(effect) => effect,
-        // Half of a character was taken for a backslash.
-        Err(_) if meaning.ascii_in_characters => Effect::unknown(),
-        // A text that does not end is not executed.
-        Err(_) => Effect::default(),
-    }
+    // A text that does not end is not executed.
+    sql::effect(text, catalog, &|name| parameters.is_tracked(name)).unwrap_or_default()
+}
+
+/// Whether a backslash in a text may end a string where none seems to end: it means something in each of them, or is half of a
+/// character in one of those in which it does.
+#[cold]
+fn is_unclear(text: &[u8], parameters: &Parameters) -> bool {
+    let meaning = parameters.meaning();
+    let has_escapes = || text.windows(2).any(|two| two.eq_ignore_ascii_case(b"e'"));
+    !meaning.standard_strings || meaning.ascii_in_characters && !text.is_ascii() && has_escapes()
 }
 
 /// Of a long text of which only the beginning is there.
