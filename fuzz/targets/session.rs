@@ -168,7 +168,7 @@ fn idle_client(input: &[u8], seed: u16) {
         let (mut client, mut carry, mut skipped) = (ClientSession::default(), Vec::new(), 0);
         for piece in all {
             carry.extend_from_slice(piece);
-            match client.skip_idle(&carry) {
+            match client.skip_idle(&carry, seed & 1 > 0) {
                 Err(refusal) => return Err(refusal.message),
                 Ok((n, next)) => {
                     assert!(n <= carry.len());

@@ -144,7 +144,7 @@ settings! {
     max_db_connections: u32 = "0", Reload, Works, "Server connections per database; 0 means any number.";
     max_login_clients: u32 = "1000", Reload, Works, "Connections that have not logged in yet, those of Unix sockets counted for themselves; 0 means any number. When there are as many, the first one that has been silent for a second makes room for a new one. At most a quarter of the files the process may open.";
     max_login_clients_per_address: u32 = "0", Reload, Works, "The same for one address; 0 means any number. A TCP balancer gives all clients one address.";
-    max_packet_size: u32 = "2147483647", Reload, Accepted("the protocol's own limit holds"), "Largest message.";
+    max_packet_size: u32 = "2147483647", Reload, Works, "Longest message in bytes, its header included, that a client or a server may send: a query, or a row of a result.";
     max_prepared_statements: u32 = "200", Reload, Works, "Named prepared statements per server connection in transaction and statement mode; 0 passes them through.";
     max_replica_lag: Duration = "0", Reload, Works, "Seconds a replica may be behind the primary and still serve reads; 0 means any time. It is known as exactly as topology_check_period allows.";
     max_replica_lag_bytes: u64 = "0", Reload, Works, "Bytes of WAL a replica may be behind the primary and still serve reads; 0 means any number.";

@@ -64,8 +64,9 @@ impl Received {
 
     /// Memory follows what has arrived, not what was announced.
     async fn wait_for(&mut self, stream: &mut Stream, len: usize) -> io::Result<()> {
-        if self.is_empty() {
-            self.bytes.clear();
+        // What was taken goes when it is more than what is left, so that each byte is moved once at most.
+        if self.taken > self.bytes.len() / 2 || self.is_empty() {
+            self.bytes.drain(..self.taken);
             self.taken = 0;
         }
         while self.bytes.len() - self.taken < len {

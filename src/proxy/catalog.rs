@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::pools::Pool;
-use super::server::Probe;
+use super::server::{Probe, Wanted};
 use super::shared::Shared;
 use crate::route::cluster::Cluster;
 use crate::session::command::Ddl;
@@ -171,8 +171,8 @@ impl Reader<'_> {
     async fn rows(&self, host: usize) -> Result<Vec<Row>, String> {
         let probe = Probe::open(self.shared, self.pool, self.cluster, host).await;
         let mut probe = probe.map_err(|error| error.to_string())?;
-        probe.run("SET search_path = pg_catalog").await?;
-        probe.run(sql::CATALOG_QUERY).await
+        probe.run("SET search_path = pg_catalog", Wanted::Nothing).await?;
+        probe.run(sql::CATALOG_QUERY, Wanted::Rows).await
     }
 
     fn failed(&mut self, error: String) {

@@ -151,6 +151,8 @@ impl Client {
     pub fn new(shared: Arc<Shared>, load: Load, login: LoggedIn) -> Self {
         let stats = Arc::clone(&login.pool.stats[load.worker]);
         let settings = settings::for_client(&shared, &login.pool, &login.info.user);
+        let mut session = login.session;
+        session.max_packet = settings.max_packet;
         login.pool.clients.fetch_add(1, Relaxed);
         Self {
             shared,
@@ -160,7 +162,7 @@ impl Client {
             pool: login.pool,
             stats,
             settings,
-            session: login.session,
+            session,
             phase: Phase::Idle,
             pending: Vec::new(),
             carry: login.received,
@@ -238,9 +240,7 @@ impl Client {
         }
         if !self.carry.is_empty() {
             let bytes = std::mem::take(&mut self.carry);
-            let began = self.begin(cx, scratch, &bytes);
-            scratch.recycle(bytes);
-            if began? {
+            if self.begin(cx, scratch, Cow::Owned(bytes))? {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -261,28 +261,25 @@ impl Client {
                 return Poll::Ready(Err(End::Gone(leaving::GOODBYE)));
             };
             self.stats.received.add(n as u64);
-            let began = if self.carry.is_empty() {
-                self.begin(cx, scratch, &read[..n])?
-            } else {
-                let mut bytes = std::mem::take(&mut self.carry);
-                bytes.extend_from_slice(&read[..n]);
-                let began = self.begin(cx, scratch, &bytes);
-                scratch.recycle(bytes);
-                began?
-            };
-            if began {
+            let bytes = relay::join(&mut self.carry, &read[..n]);
+            if self.begin(cx, scratch, bytes)? {
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
     /// Looks at bytes from a client that has no server; says whether they make it leave the idle phase.
-    fn begin(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, bytes: &[u8]) -> Result<bool, End> {
-        let (skipped, next) = self.session.skip_idle(bytes)?;
-        let bytes = &bytes[skipped..];
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        bytes: Cow<'_, [u8]>,
+    ) -> Result<bool, End> {
+        let (skipped, next) = self.session.skip_idle(&bytes, max_prepared(&self.settings) > 0)?;
+        let bytes = scratch.without(bytes, skipped);
         match next {
             None => {
-                self.carry = scratch.vector(bytes);
+                self.carry = scratch.rest(bytes, 0);
                 return Ok(false);
             }
             Some(Idle::Terminate) => return Err(End::Gone(leaving::GOODBYE)),
@@ -299,7 +296,7 @@ impl Client {
         }
         self.transaction_started = now;
         self.refresh_settings();
-        let mut purpose = self.purpose(scratch, bytes, now);
+        let mut purpose = self.purpose(scratch, &bytes, now);
         let server = self.checkout(purpose, now);
         if server.is_none() && purpose != Purpose::Write && self.pool.lane(purpose).is_failing(now) {
             // No connection to that replica can be had for now.
@@ -310,7 +307,7 @@ impl Client {
             Some(server) if !self.may_read_from_replica(&server) => {
                 self.return_unused(server);
                 self.begin_anew();
-                self.carry = scratch.vector(bytes);
+                self.carry = scratch.rest(bytes, 0);
             }
             Some(server) => {
                 let has_waited = self.end_wait(now);
@@ -319,10 +316,10 @@ impl Client {
                     // The deadline so far was that of the wait.
                     self.set_deadline(now);
                 }
-                self.send(cx, scratch, Cow::Borrowed(bytes))?;
+                self.send(cx, scratch, bytes)?;
             }
             None => {
-                self.carry = scratch.vector(bytes);
+                self.carry = scratch.rest(bytes, 0);
                 self.wait(cx, purpose, now)?;
             }
         }
@@ -332,6 +329,7 @@ impl Client {
     fn refresh_settings(&mut self) {
         if self.settings.version != self.pool.settings_version.load(Relaxed) {
             self.settings = settings::for_client(&self.shared, &self.pool, &self.info.user);
+            self.session.max_packet = self.settings.max_packet;
         }
     }
 
@@ -419,12 +417,8 @@ impl Client {
                 self.info.requested.set(now);
             }
         }
-        if self.carry.is_empty() {
-            return self.send(cx, scratch, Cow::Borrowed(bytes));
-        }
-        let mut all = std::mem::take(&mut self.carry);
-        all.extend_from_slice(bytes);
-        self.send(cx, scratch, Cow::Owned(all))
+        let bytes = relay::join(&mut self.carry, bytes);
+        self.send(cx, scratch, bytes)
     }
 
     /// Passes a client's bytes on; what cannot go yet stays in `carry`.
@@ -435,6 +429,7 @@ impl Client {
             return self.flush_server(cx);
         }
         let session_pooling = self.settings.pool_mode == PoolMode::Session;
+        let max_prepared = max_prepared(&self.settings);
         let only_reads = only_reads(self.access, server.purpose);
         let shown = if self.settings.read_write_split && !session_pooling && self.access != Access::Read {
             self.watch(scratch, &bytes, only_reads)
@@ -444,7 +439,7 @@ impl Client {
         let Some(server) = &mut self.server else { return Ok(()) };
         let walk = Walk {
             registry: &self.shared.statements,
-            max_prepared: if session_pooling { 0 } else { self.settings.max_prepared_statements },
+            max_prepared,
             exclusive: session_pooling,
             one_at_a_time: only_reads,
             refuse_simple: self.settings.disable_pqexec,
@@ -498,14 +493,9 @@ impl Client {
     ) -> Result<(), End> {
         let Some(server) = &mut self.server else { return Ok(()) };
         self.stats.sent.add(bytes.len() as u64);
-        let carried = !server.carry.is_empty();
-        let mut all = std::mem::take(&mut server.carry);
-        if carried {
-            all.extend_from_slice(bytes);
-        }
-        let bytes = if carried { &all } else { bytes };
-        let mut out = Output::new(bytes, &mut scratch.rewrite);
-        let walked = forward::server_to_client(bytes, &mut server.session, &mut self.session, &mut out);
+        let bytes = relay::join(&mut server.carry, bytes);
+        let mut out = Output::new(&bytes, &mut scratch.rewrite);
+        let walked = forward::server_to_client(&bytes, &mut server.session, &mut self.session, &mut out);
         let received = match walked {
             Ok(received) => received,
             Err(fault) => {
@@ -515,7 +505,6 @@ impl Client {
                 return self.server_fault(cx, &fault);
             }
         };
-        let rest = &bytes[received.consumed..];
         let verdict = self
             .attempt
             .as_mut()
@@ -540,7 +529,7 @@ impl Client {
         if let Some(refusal) = &received.refused {
             self.shared.log_pooler_error(&self.info, refusal);
         }
-        if rest.is_empty() {
+        if received.consumed == bytes.len() {
             self.release_if_settled();
         }
         let mut told = Ok(());
@@ -560,9 +549,8 @@ impl Client {
             return self.server_lost(cx);
         }
         if let Some(server) = &mut self.server {
-            server.carry = scratch.vector(rest);
+            server.carry = scratch.rest(bytes, received.consumed);
         }
-        scratch.recycle(all);
         Ok(told?)
     }
 
@@ -641,6 +629,12 @@ impl Client {
         }
         let _ = relay::flush(cx, &mut self.stream, &mut self.pending);
     }
+}
+
+/// How many named statements a server keeps; 0: they are passed through.
+#[inline]
+fn max_prepared(settings: &PoolSettings) -> usize {
+    if settings.pool_mode == PoolMode::Session { 0 } else { settings.max_prepared_statements }
 }
 
 impl Drop for Client {

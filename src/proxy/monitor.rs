@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::catalog;
 use super::pools::{Database, Pool};
-use super::server::{OTHERS, Probe};
+use super::server::{OTHERS, Probe, Wanted};
 use super::shared::Shared;
 use crate::clock;
 use crate::route::cluster::{Cluster, PrimaryChange, Purpose};
@@ -157,7 +157,7 @@ impl Watcher {
         self.watch_instance(connected.instance);
         let asked = clock::now();
         connected.asked += 1;
-        let rows = connected.probe.run(connected.query).await?;
+        let rows = connected.probe.run(connected.query, Wanted::Row).await?;
         let answered = clock::now();
         let row = rows.first().map(Vec::as_slice).unwrap_or_default();
         let [Some(role), position, timeline] = row else { return Err(format!("unexpected answer {rows:?}")) };
@@ -250,14 +250,14 @@ impl Watcher {
     async fn connect(&self) -> Result<Connected, String> {
         let opened = Probe::open(&self.shared, &self.pool, &self.cluster, self.index).await;
         let mut probe = opened.map_err(|error| error.to_string())?;
-        probe.run(SETUP).await?;
+        probe.run(SETUP, Wanted::Nothing).await?;
         let instance = probe.instance().await;
         let segment_size = probe.number(SEGMENT_QUERY).await;
         let system = probe.number(SYSTEM_QUERY).await;
-        let query = match probe.run(QUERY).await {
+        let query = match probe.run(QUERY, Wanted::Row).await {
             Ok(_) => QUERY,
             Err(error) => {
-                probe.run(ROLE_QUERY).await?;
+                probe.run(ROLE_QUERY, Wanted::Row).await?;
                 tracing::warn!(
                     "{} does not say how far it has come, so that only read_consistency=eventual can use replicas: {error}",
                     self.cluster.hosts[self.index]

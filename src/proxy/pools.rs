@@ -23,6 +23,7 @@ use crate::metrics::stats::{Stats, Totals};
 use crate::pool::limits::{Limit, Permit};
 use crate::pool::{Lane, Place, Sizes};
 use crate::route::cluster::{Cluster, Purpose, ReplicaRules};
+use crate::session::forward::MaxPacket;
 use crate::session::parameters::Parameters;
 use crate::session::trials::Trials;
 
@@ -129,6 +130,8 @@ pub struct PoolSettings {
     pub sizes: Sizes,
     pub min_pool_size: usize,
     pub max_prepared_statements: usize,
+    /// `max_packet_size`.
+    pub max_packet: MaxPacket,
     pub server_lifetime: Duration,
     pub server_idle_timeout: Duration,
     pub server_connect_timeout: Duration,

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::net::stream::Stream;
 use crate::sql::Memo;
+use crate::wire::frame::peek;
 
 /// Size of the read buffer. Larger ones do not fit the processor's caches, smaller ones cost system calls on large
 /// results.
@@ -60,6 +61,14 @@ impl Scratch {
         vector
     }
 
+    /// These bytes without those in front.
+    pub(super) fn without<'a>(&mut self, bytes: Cow<'a, [u8]>, skipped: usize) -> Cow<'a, [u8]> {
+        match bytes {
+            Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[skipped..]),
+            owned => Cow::Owned(self.rest(owned, skipped)),
+        }
+    }
+
     /// What of these bytes has not been dealt with. If that is all of them they stay where they are: a long message that
     /// has to come whole would otherwise be copied with each piece of it.
     pub(super) fn rest(&mut self, bytes: Cow<'_, [u8]>, consumed: usize) -> Vec<u8> {
@@ -80,6 +89,29 @@ impl Scratch {
             vector.clear();
             self.spare.push(vector);
         }
+    }
+}
+
+/// What was left over of what has come earlier, and what has come now.
+#[inline]
+pub(super) fn join<'a>(carry: &mut Vec<u8>, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    if carry.is_empty() {
+        return Cow::Borrowed(bytes);
+    }
+    let mut all = std::mem::take(carry);
+    make_room(&mut all, bytes.len());
+    all.extend_from_slice(bytes);
+    Cow::Owned(all)
+}
+
+/// Makes room for `more` bytes of the message that `carry` begins with. Memory follows what has arrived, not what was
+/// announced, and is not more than that.
+fn make_room(carry: &mut Vec<u8>, more: usize) {
+    let needed = carry.len() + more;
+    if needed > carry.capacity() {
+        let announced = peek(carry).ok().flatten().map_or(0, |frame| frame.len);
+        let room = announced.clamp(needed, needed.max(2 * carry.len()));
+        carry.reserve_exact(room - carry.len());
     }
 }
 
@@ -164,4 +196,35 @@ pub(super) fn receive(
 ) -> Poll<io::Result<Option<usize>>> {
     let n = ready!(stream.poll_read(cx, buf))?;
     Poll::Ready(Ok((n > 0).then_some(n)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message that comes in pieces of one byte is not copied with each of them, and takes the memory it needs.
+    #[test]
+    fn what_has_come_stays_where_it_is() {
+        let message = [&b"Q\0\x01\0\0"[..], &vec![b'x'; 65_532]].concat();
+        let (mut scratch, mut carry, mut moves) = (Scratch::default(), Vec::new(), 0);
+        for byte in &message {
+            let before = carry.capacity();
+            let bytes = join(&mut carry, std::slice::from_ref(byte));
+            let bytes = scratch.without(bytes, 0);
+            carry = scratch.rest(bytes, 0);
+            moves += usize::from(carry.capacity() != before);
+        }
+        assert_eq!(carry, message);
+        assert!(moves <= 17, "{moves}");
+        assert_eq!(carry.capacity(), message.len());
+    }
+
+    #[test]
+    fn memory_follows_what_has_arrived() {
+        let mut carry = b"P\x7f\xff\xff\xff".to_vec();
+        for n in 1..100 {
+            carry = join(&mut carry, &[b'x'; 1000]).into_owned();
+            assert!(carry.capacity() <= 2 * 1000 * n + 5, "{n}: {}", carry.capacity());
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-pub use self::ask::Rows;
+pub use self::ask::{Row, Rows, Wanted};
 pub(super) use self::login::{encrypt, encrypt_to};
 pub use self::open::{ConnectError, OTHERS, move_in, open};
 pub use self::probe::Probe;
@@ -25,6 +25,8 @@ use crate::session::forward::ServerSession;
 use crate::session::parameters::Parameters;
 use crate::wire::write;
 
+/// How much a server may have said while no client had it: it may have reported settings that have changed, or sent notices.
+const MAX_IDLE: usize = 64 * 1024;
 /// As long as a busy runtime takes to learn of an event.
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -135,10 +137,13 @@ impl Server {
         if now.since(self.idle_since) < MOMENT && self.stream.must_be_asked() {
             return Ok(());
         }
+        let mut said = 0;
         loop {
             match self.stream.try_read(buf) {
                 Ok(0) => return Err("server conn crashed?".into()),
+                Ok(_) if said > MAX_IDLE => return Err("server says too much while idle".into()),
                 Ok(n) => {
+                    said += n;
                     self.carry.extend_from_slice(&buf[..n]);
                     let used = self.session.on_idle_bytes(&self.carry).map_err(|fault| fault.to_string())?;
                     self.carry.drain(..used);
@@ -150,23 +155,25 @@ impl Server {
         if self.carry.is_empty() { Ok(()) } else { Err("incomplete message while idle".into()) }
     }
 
-    /// Runs a query of the proxy's own on a settled server and returns the rows, in text form.
-    pub async fn run(&mut self, sql: &str) -> Result<Rows, String> {
+    /// Runs a query of the proxy's own on a settled server.
+    pub async fn run(&mut self, sql: &str) -> Result<(), String> {
         let mut message = Vec::new();
         write::query(&mut message, sql.as_bytes());
-        self.ask(message).await
+        self.ask(message, Wanted::Nothing).await.map(drop)
     }
 
-    /// The same with one parameter, by the extended protocol.
-    pub async fn run_with(&mut self, sql: &str, parameter: &str) -> Result<Rows, String> {
+    /// Looks something up, by a query with one parameter, in the extended protocol: the row found, in text form.
+    pub async fn look_up(&mut self, sql: &str, parameter: &str) -> Result<Option<Row>, String> {
         let mut message = Vec::new();
         write::query_with_parameter(&mut message, sql.as_bytes(), parameter.as_bytes());
-        self.ask(message).await
+        Ok(self.ask(message, Wanted::Row).await?.pop())
     }
 
-    async fn ask(&mut self, message: Vec<u8>) -> Result<Rows, String> {
+    async fn ask(&mut self, message: Vec<u8>, wanted: Wanted) -> Result<Rows, String> {
         let session = &mut self.session;
-        ask::ask(&mut self.stream, message, |tag, body| session.note(tag, body).map_err(|e| e.to_string()))
-            .await
+        ask::ask(&mut self.stream, message, wanted, |tag, body| {
+            session.note(tag, body).map_err(|e| e.to_string())
+        })
+        .await
     }
 }

@@ -18,17 +18,22 @@ pub use self::requests::{Context, Sent, Stop, client_to_server};
 
 use super::command::{self, Ddl};
 use super::output::Output;
-use super::parameters::{self, Parameters};
+use super::parameters::{self, Parameters, ReportError};
 use super::pipeline::{Action, Expect, Pipeline, Unexpected};
 use super::prepared::{ClientStatements, ServerStatements};
 use crate::error::Refusal;
 use crate::sql::Route;
-use crate::wire::frame::{FrameError, peek};
+use crate::wire::frame::{Frame, FrameError, peek};
 use crate::wire::write;
 
 /// Longest part of a message that is read whole to find a name in it, and longest unnamed statement that can be
-/// prepared again on another server.
+/// prepared again on another server. A client's message of up to this length goes on whole.
 const MAX_NAME: usize = 64 * 1024;
+/// Longest Parse of a named statement, and longest Bind, which may become longer by its name; PostgreSQL's own limit for
+/// a message (`MaxAllocSize`).
+const MAX_MESSAGE: usize = 0x3fff_ffff;
+/// How much a server may say to messages of the proxy's own, up to a ReadyForQuery.
+const MAX_ANSWER: usize = 1024 * 1024;
 
 /// A client's side of the conversation.
 #[derive(Debug, Default)]
@@ -47,6 +52,8 @@ pub struct ClientSession {
     pub unnamed: Option<Box<[u8]>>,
     /// The last change to what it has prepared.
     last_change: u64,
+    /// The longest message that the client or its server may send.
+    pub max_packet: MaxPacket,
     /// The part of a frame that is still to come.
     rest: Rest,
 }
@@ -74,6 +81,34 @@ pub struct ServerSession {
     has_ended: bool,
     /// … and its client has been told why.
     has_said_why: bool,
+    /// Bytes of its answer that nobody gets, since the last ReadyForQuery.
+    dropped: usize,
+}
+
+/// Setting `max_packet_size`. Its default is the protocol's own limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPacket(pub usize);
+
+impl Default for MaxPacket {
+    fn default() -> Self {
+        Self(i32::MAX as usize + 1)
+    }
+}
+
+impl MaxPacket {
+    /// Refuses a client's message that is too long, as soon as its length is known.
+    #[inline]
+    fn admit(self, frame: &Frame<'_>) -> Result<(), Refusal> {
+        if frame.len > self.0 { Err(self.refusal(frame)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn refusal(self, frame: &Frame<'_>) -> Refusal {
+        let (len, tag) = (frame.len, char::from(frame.tag));
+        Refusal::protocol(format!("message of {len} bytes is longer than max_packet_size ({})", self.0))
+            .hint("Send less at once, or have the setting max_packet_size raised.")
+            .log(format!("bad packet header: '{tag}' of {len} bytes, max_packet_size is {}", self.0))
+    }
 }
 
 /// Bytes of the current frame that have not arrived yet, and whether they go on or are dropped.
@@ -107,6 +142,15 @@ pub enum ServerFault {
     /// A message out of order.
     #[error(transparent)]
     Unexpected(#[from] Unexpected),
+    /// More parameters than can be kept.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A message longer than `max_packet_size`.
+    #[error("message of {0} bytes from server is longer than max_packet_size")]
+    TooLong(usize),
+    /// An answer without an end to a question of the proxy's own.
+    #[error("server answers a query of the pooler with more than {MAX_ANSWER} bytes")]
+    TooMuch,
     /// It refused something the proxy itself had asked for: parameters or a check query.
     #[error("{0}")]
     Setup(String),
@@ -143,8 +187,13 @@ impl ClientSession {
     }
 
     /// Drops what a client without a server sends that asks for nothing: late COPY data, Flush. Says how many
-    /// bytes to drop and what comes then; `None` if that cannot be seen yet.
-    pub fn skip_idle(&mut self, buf: &[u8]) -> Result<(usize, Option<Idle>), Refusal> {
+    /// bytes to drop and what comes then; `None` if that cannot be seen yet, or could not be sent on yet: a server is not kept
+    /// waiting for the other half of a message. `reads_statements`: named ones are read whole.
+    pub fn skip_idle(
+        &mut self,
+        buf: &[u8],
+        reads_statements: bool,
+    ) -> Result<(usize, Option<Idle>), Refusal> {
         let mut at = self.rest.left.min(buf.len());
         self.rest.left -= at;
         while let Some(frame) = peek(&buf[at..]).map_err(client_fault)? {
@@ -154,6 +203,15 @@ impl ClientSession {
                     self.rest = Rest { left: frame.len - frame.available(), keep: false };
                 }
                 b'X' => return Ok((at, Some(Idle::Terminate))),
+                b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'F' if !frame.is_complete() => {
+                    self.max_packet.admit(&frame)?;
+                    let is_named = reads_statements && is_named_parse(&frame);
+                    if is_too_long(&frame, is_named) {
+                        return Err(client_fault(FrameError::Length));
+                    }
+                    let can_go = is_enough(&frame) && !is_named;
+                    return Ok((at, can_go.then_some(Idle::Request)));
+                }
                 b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'F' => {
                     return Ok((at, Some(Idle::Request)));
                 }
@@ -162,6 +220,23 @@ impl ClientSession {
         }
         Ok((at, None))
     }
+}
+
+/// Whether a client's message can be sent on. A short one goes whole: half of it would take a server, and keep it for as long
+/// as the other half is missing. Of a long one there has to be as much as may hold its names.
+#[inline]
+fn is_enough(frame: &Frame<'_>) -> bool {
+    frame.is_complete() || frame.body.len() > MAX_NAME
+}
+
+/// Whether a message that is to be changed is longer than PostgreSQL takes. Others it may refuse itself.
+fn is_too_long(frame: &Frame<'_>, is_named_parse: bool) -> bool {
+    frame.len > MAX_MESSAGE && (is_named_parse || frame.tag == b'B')
+}
+
+/// Whether it prepares a named statement.
+fn is_named_parse(frame: &Frame<'_>) -> bool {
+    frame.tag == b'P' && frame.body.first().is_some_and(|&first| first != 0)
 }
 
 /// Length of the first batch in `buf`: a simple query or call, or everything up to Sync. `None` if it is not complete.
@@ -266,7 +341,7 @@ impl ServerSession {
     }
 
     /// Takes the ParameterStatus and CommandComplete messages of an answer that no client gets.
-    pub fn note(&mut self, tag: u8, body: &[u8]) -> Result<(), FrameError> {
+    pub fn note(&mut self, tag: u8, body: &[u8]) -> Result<(), ReportError> {
         match tag {
             b'S' => return self.report(body),
             b'C' if command::forgets_statements(body) => {
@@ -283,11 +358,11 @@ impl ServerSession {
     }
 
     /// Takes a ParameterStatus.
-    pub fn report(&mut self, body: &[u8]) -> Result<(), FrameError> {
+    pub fn report(&mut self, body: &[u8]) -> Result<(), ReportError> {
         let (name, value) =
             crate::wire::backend::parameter_status(body).ok_or(FrameError::Body("ParameterStatus"))?;
         if self.parameters.get(name) != Some(value) {
-            Arc::make_mut(&mut self.parameters).set(name, value);
+            parameters::report(Arc::make_mut(&mut self.parameters), body)?;
         }
         Ok(())
     }
@@ -341,7 +416,7 @@ fn client_fault(fault: FrameError) -> Refusal {
 }
 
 /// Reads one ParameterStatus of a login.
-pub fn login_parameter(parameters: &mut Parameters, body: &[u8]) -> Result<(), FrameError> {
+pub fn login_parameter(parameters: &mut Parameters, body: &[u8]) -> Result<(), ReportError> {
     parameters::report(parameters, body).map(drop)
 }
 

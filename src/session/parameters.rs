@@ -14,6 +14,21 @@ use crate::wire::{backend, frame, write};
 const FIXED: &[&str] =
     &["server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser"];
 
+/// Most parameters that are kept of a server, and most bytes of their names and values. PostgreSQL 18 reports 16.
+const MOST: usize = 256;
+const MOST_BYTES: usize = 64 * 1024;
+
+/// A ParameterStatus that cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// It makes no sense.
+    #[error(transparent)]
+    Frame(#[from] frame::FrameError),
+    /// The server has reported too many, or too long ones.
+    #[error("server reports more than {MOST} parameters, or more than {MOST_BYTES} bytes of them")]
+    TooMuch,
+}
+
 /// One side's parameters, as last reported. Shared between clients while they are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
@@ -241,9 +256,14 @@ pub fn clean_ascii(text: &[u8], reported: &Parameters) -> Vec<u8> {
 }
 
 /// Reads the parameters a login's ParameterStatus messages carry.
-pub fn report(parameters: &mut Parameters, body: &[u8]) -> Result<bool, frame::FrameError> {
+pub fn report(parameters: &mut Parameters, body: &[u8]) -> Result<bool, ReportError> {
     let (name, value) = backend::parameter_status(body).ok_or(frame::FrameError::Body("ParameterStatus"))?;
-    Ok(parameters.set(name, value))
+    let old = parameters.messages.len();
+    let has_changed = parameters.set(name, value);
+    // Only what makes it longer can be too much.
+    let is_too_much = parameters.messages.len() > old
+        && (parameters.messages.len() > MOST_BYTES || parameters.iter().count() > MOST);
+    if is_too_much { Err(ReportError::TooMuch) } else { Ok(has_changed) }
 }
 
 #[cfg(test)]
@@ -262,6 +282,18 @@ mod tests {
         let mut out = Vec::new();
         let any = parameters(client).write_difference(&mut Arc::new(parameters(server)), &mut out);
         any.then(|| String::from_utf8(out[5..out.len() - 1].to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_server_cannot_fill_the_memory() {
+        let status = |name: &str, value: &str| format!("{name}\0{value}\0").into_bytes();
+        let mut all = Parameters::default();
+        for n in 0..MOST {
+            assert_eq!(report(&mut all, &status(&format!("p{n}"), "")), Ok(true), "{n}");
+        }
+        assert_eq!(report(&mut all.clone(), &status("one more", "")), Err(ReportError::TooMuch));
+        assert_eq!(report(&mut all, &status("p7", "x")), Ok(true), "those that are known may change");
+        assert_eq!(report(&mut all, &status("p7", &"x".repeat(MOST_BYTES))), Err(ReportError::TooMuch));
     }
 
     #[test]

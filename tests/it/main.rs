@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "figures for whoever runs the test by hand")]
 
 mod access;
+mod bounds;
 mod cancel;
 mod coming_back;
 mod command_line;

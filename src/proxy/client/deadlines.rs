@@ -174,7 +174,7 @@ impl Client {
         }
     }
 
-    /// The configuration has changed: timeouts hold at once, everything else from the next transaction on.
+    /// The configuration has changed: timeouts and `max_packet_size` hold at once, everything else from the next transaction on.
     fn follow_settings(&mut self) {
         let new = settings::for_client(&self.shared, &self.pool, &self.info.user);
         self.settings = Arc::new(PoolSettings {
@@ -185,8 +185,10 @@ impl Client {
             transaction_timeout: new.transaction_timeout,
             client_idle_timeout: new.client_idle_timeout,
             has_timeouts: new.has_timeouts,
+            max_packet: new.max_packet,
             ..(*self.settings).clone()
         });
+        self.session.max_packet = self.settings.max_packet;
         self.set_deadline(self.request_started.max(self.info.connected));
     }
 

@@ -110,10 +110,10 @@ impl Newcomer {
         }
         let pool = settings::auth_pool(&self.shared, &maintenance, auth_user);
         let exists = match self.wait_for_server(&pool, &pool.user.name).await {
-            Ok(mut server) => match server.run_with(EXISTS, name).await {
-                Ok(rows) => {
+            Ok(mut server) => match server.look_up(EXISTS, name).await {
+                Ok(row) => {
                     worker::give_back(&self.shared, &pool, server, self.worker, false);
-                    !rows.is_empty()
+                    row.is_some()
                 }
                 Err(error) => {
                     tracing::error!("{} cannot ask for databases: {error}", server.info);
@@ -143,8 +143,8 @@ impl Newcomer {
     /// Runs the query; `None`: it knows no such user.
     async fn ask(&mut self, claim: &Claim, pool: &Arc<Pool>, query: &str) -> Result<Option<Found>, Failure> {
         let mut server = self.wait_for_server(pool, &pool.user.name).await?;
-        let rows = match server.run_with(query, &claim.user).await {
-            Ok(rows) => rows,
+        let row = match server.look_up(query, &claim.user).await {
+            Ok(row) => row,
             Err(error) => {
                 tracing::error!("{} error in auth_query: {error}", server.info);
                 server.close("error response from auth_query");
@@ -153,7 +153,7 @@ impl Newcomer {
         };
         server.begin_use(pool.settings.load().server_lifetime);
         worker::give_back(&self.shared, pool, server, self.worker, false);
-        let Some(row) = rows.into_iter().next_back() else { return Ok(None) };
+        let Some(row) = row else { return Ok(None) };
         match row.as_slice() {
             [None, ..] => self.log_error(claim, "auth_query response contained null user name"),
             [Some(user), password] => return Ok(Some(self.found(claim, user, password.as_deref(), None))),

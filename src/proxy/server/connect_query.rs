@@ -2,7 +2,7 @@
 //!
 //! Whatever comes of it the connection is used, as in PgBouncer: an error is logged, rows and notices are of no interest.
 
-use super::ask::MAX_MESSAGE;
+use super::ask::{Budget, MAX_ANSWER};
 use super::open::ConnectError;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
@@ -21,10 +21,10 @@ pub(super) async fn run(
     let mut message = Vec::new();
     write::query(&mut message, sql.as_bytes());
     stream.write_all(&message).await?;
-    let mut received = Received::default();
+    let (mut received, mut budget) = (Received::default(), Budget::new(MAX_ANSWER));
     let mut is_rolled_back = false;
     loop {
-        let tag = received.frame(stream, &mut message, MAX_MESSAGE).await?;
+        let tag = budget.next(&mut received, stream, &mut message).await?;
         let body = message.as_slice();
         match tag {
             b'E' => tracing::warn!("{info} connect_query failed: {}", backend::error_fields(body).text()),

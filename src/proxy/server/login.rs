@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::ask::{MAX_MESSAGE, ask};
+use super::ask::{Budget, MAX_ANSWER, Wanted, ask};
 use super::{ConnectError, connect_query};
 use crate::auth::scram::ChannelBinding;
 use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step, Terms};
@@ -43,7 +43,7 @@ pub(super) async fn login(
     let terms = Terms { require: settings.server_require_auth, is_private, binding };
     let mut auth = Some(ServerAuth::new(&startup[0].1, pool.credential(), terms, shared.entropy()));
     let mut parameters = Parameters::default();
-    let mut received = Received::default();
+    let (mut received, mut budget) = (Received::default(), Budget::new(MAX_ANSWER));
     let mut message = Vec::new();
     loop {
         // What does not belong here is refused before all of it has come.
@@ -59,7 +59,7 @@ pub(super) async fn login(
             let message = format!("unexpected message {:?} during login", char::from(tag));
             return Err(ConnectError::Unreachable(message));
         }
-        received.frame(&mut stream, &mut message, MAX_MESSAGE).await?;
+        budget.next(&mut received, &mut stream, &mut message).await?;
         let body = message.as_slice();
         match tag {
             b'R' => {
@@ -156,7 +156,7 @@ async fn unreported_parameters(stream: &mut Stream, names: &[String], parameters
     let sql = format!("SELECT {}", values.collect::<Vec<_>>().join(", "));
     write::query(&mut message, sql.as_bytes());
     // A server that is another pooler's console, for one, knows no such function.
-    let rows = ask(stream, message, |_, _| Ok(())).await.unwrap_or_default();
+    let rows = ask(stream, message, Wanted::Row, |_, _| Ok(())).await.unwrap_or_default();
     for (name, value) in missing.into_iter().zip(rows.into_iter().flatten()) {
         if let Some(value) = value {
             parameters.set_unreported(name.as_bytes(), value.as_bytes());

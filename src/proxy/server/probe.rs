@@ -1,6 +1,6 @@
 //! A connection that only asks what a host is.
 
-use super::ask::{Rows, ask};
+use super::ask::{Rows, Wanted, ask};
 use super::login::login;
 use super::open::{ConnectError, note_access, reach};
 use crate::net::connect::Target;
@@ -33,15 +33,15 @@ impl Probe {
     }
 
     /// Runs a query and returns the rows, in text form.
-    pub async fn run(&mut self, sql: &str) -> Result<Rows, String> {
+    pub async fn run(&mut self, sql: &str, wanted: Wanted) -> Result<Rows, String> {
         let mut message = Vec::new();
         write::query(&mut message, sql.as_bytes());
-        ask(&mut self.stream, message, |_, _| Ok(())).await
+        ask(&mut self.stream, message, wanted, |_, _| Ok(())).await
     }
 
     /// Runs a query whose answer is a number; 0: there is none.
     pub async fn number(&mut self, sql: &str) -> u64 {
-        number(self.run(sql).await)
+        number(self.run(sql, Wanted::Row).await)
     }
 
     /// Which server it leads to; 0: it does not say.
@@ -56,7 +56,7 @@ pub(super) async fn instance(stream: &mut Stream) -> u64 {
         b"SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8";
     let mut message = Vec::new();
     write::query(&mut message, sql);
-    number(ask(stream, message, |_, _| Ok(())).await)
+    number(ask(stream, message, Wanted::Row, |_, _| Ok(())).await)
 }
 
 /// The first value; 0: there is none, or it is no number.

@@ -1,15 +1,12 @@
 //! Whether a server takes the value of a parameter that a client has chosen.
 
 use super::Server;
-use super::ask::MAX_MESSAGE;
+use super::ask::{Budget, MAX_ANSWER};
 use crate::error::{Refusal, sqlstate};
 use crate::net::received::Received;
 use crate::session::parameters::Parameters;
 use crate::session::trials::Outcome;
 use crate::wire::backend;
-
-/// The answer has a handful of messages.
-const MAX_MESSAGES: usize = 1000;
 
 impl Server {
     /// Gives the parameter this value on a settled server, where it had that of `from`. A server that says no is as it was
@@ -23,10 +20,10 @@ impl Server {
         let mut message = Vec::new();
         from.write_trial(name, value, &mut message);
         self.stream.write_all(&message).await.map_err(|e| e.to_string())?;
-        let mut received = Received::default();
+        let (mut received, mut budget) = (Received::default(), Budget::new(MAX_ANSWER));
         let mut refused = None;
-        for _ in 0..MAX_MESSAGES {
-            let tag = received.frame(&mut self.stream, &mut message, MAX_MESSAGE).await;
+        loop {
+            let tag = budget.next(&mut received, &mut self.stream, &mut message).await;
             let body = message.as_slice();
             match tag.map_err(|e| e.to_string())? {
                 b'S' => self.session.report(body).map_err(|e| e.to_string())?,
@@ -48,7 +45,6 @@ impl Server {
                 other => return Err(format!("unexpected message {:?} from server", char::from(other))),
             }
         }
-        Err("too many messages from server".into())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The walk over what a server sends: what the client gets of it, and what it says about the two. HOT.
 
-use super::{ClientSession, MAX_NAME, Rest, ServerFault, ServerSession};
+use super::{ClientSession, MAX_ANSWER, MAX_NAME, Rest, ServerFault, ServerSession};
 use crate::error::Refusal;
 use crate::session::columns;
 use crate::session::command::{self, Ddl};
@@ -54,6 +54,9 @@ pub fn server_to_client(
     }
     while at < buf.len() {
         let Some(frame) = peek(&buf[at..])? else { break };
+        if frame.len > client.max_packet.0 {
+            return Err(ServerFault::TooLong(frame.len));
+        }
         if !frame.is_complete() && must_be_whole(&frame, &server.pipeline)? {
             break;
         }
@@ -70,6 +73,7 @@ pub fn server_to_client(
             b'D' | b'd' => {}
             b'Z' => {
                 commit(server, client);
+                server.dropped = 0;
                 if keep {
                     received.queries += 1;
                     if frame.body == b"I" {
@@ -135,6 +139,11 @@ pub fn server_to_client(
         }
         if keep {
             out.keep(at, at + frame.available());
+        } else {
+            server.dropped = if frame.tag == b'Z' { 0 } else { server.dropped + frame.len };
+            if server.dropped > MAX_ANSWER {
+                return Err(ServerFault::TooMuch);
+            }
         }
         at += frame.available();
         server.rest = Rest { left: frame.len - frame.available(), keep };

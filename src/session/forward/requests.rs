@@ -2,21 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{ClientSession, MAX_NAME, Rest, ServerSession, Unnamed, client_fault};
+use super::{
+    ClientSession, MAX_MESSAGE, MAX_NAME, Rest, ServerSession, Unnamed, client_fault, is_enough,
+    is_named_parse, is_too_long,
+};
 use crate::error::Refusal;
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Expect};
 use crate::session::prepared::{ClientNames, Columns, Copy, Registry, Statement, server_name};
 use crate::session::refused::{Refused, RefusedFor};
 use crate::sql;
-use crate::wire::frame::{Frame, FrameError, HEADER, peek};
+use crate::wire::frame::{Frame, FrameError, peek};
 use crate::wire::{frontend, write};
-
-/// Shorter messages are passed on whole, so that a `SET` in them is seen.
-const SHORT: usize = 128;
-/// Longest Parse of a named statement, and longest Bind, which may become longer by its name; PostgreSQL's own limit for
-/// a message (`MaxAllocSize`).
-const MAX_MESSAGE: usize = 0x3fff_ffff;
 
 /// Names of statements that are none of a client's. No server has the first one.
 const MISSING: &[u8] = b"PGWEIR_missing";
@@ -84,6 +81,7 @@ pub fn client_to_server(
     let mut at = walk.client.rest.pass(buf, out);
     while at < buf.len() {
         let Some(frame) = peek(&buf[at..]).map_err(client_fault)? else { break };
+        walk.client.max_packet.admit(&frame)?;
         if walk.must_hold(out) {
             walk.sent.stop = Stop::Hold;
             break;
@@ -228,14 +226,19 @@ impl Walk<'_> {
 
     #[inline]
     fn frame<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
+        if !is_enough(frame) && is_kept_whole(frame.tag) {
+            let is_named = self.context.max_prepared > 0 && is_named_parse(frame);
+            return if is_too_long(frame, is_named) {
+                Err(client_fault(FrameError::Length))
+            } else {
+                Ok(Step::Wait)
+            };
+        }
         let expect = match frame.tag {
             b'Q' => {
                 if self.context.refuse_simple {
                     return Err(Refusal::protocol("PQexec disallowed")
                         .hint("The setting disable_pqexec allows the extended query protocol only."));
-                }
-                if !frame.is_complete() && frame.len <= SHORT {
-                    return Ok(Step::Wait);
                 }
                 if let Some(step) = self.deallocate(frame, frame.body) {
                     return Ok(step);
@@ -278,19 +281,13 @@ impl Walk<'_> {
     }
 
     fn parse<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
-        if frame.body.is_empty() && frame.len > HEADER {
-            return Ok(Step::Wait);
-        }
         if frame.body.first() == Some(&0) {
-            let wait_for = if self.context.exclusive { SHORT } else { MAX_NAME };
-            if !frame.is_complete() && frame.len <= wait_for {
-                return Ok(Step::Wait);
-            }
             if let Some(step) = self.deallocate(frame, &frame.body[1..]) {
                 return Ok(step);
             }
             self.client.heed(sql::setting(&frame.body[1..]));
-            if sql::deallocates_all(frontend::text(&frame.body[1..])) {
+            let text = &frame.body[1..];
+            if sql::may_deallocate(text) && sql::deallocates_all(frontend::text(text)) {
                 self.client.statements.known().unnamed_forgets = true;
             } else if let Some(known) = self.client.statements.any() {
                 known.unnamed_forgets = false;
@@ -388,7 +385,7 @@ impl Walk<'_> {
             return Err(client_fault(FrameError::Length));
         }
         let Some(named) = frontend::bind(frame.body) else {
-            return self.wait_for_name(frame, Expect::Bind);
+            return self.nameless(frame, Expect::Bind);
         };
         if named.name.is_empty() {
             if let Some(inject) = self.unnamed_statement() {
@@ -402,7 +399,7 @@ impl Walk<'_> {
     fn describe_or_close<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
         let expect = if frame.tag == b'D' { Expect::Describe } else { Expect::Close };
         if !frame.is_complete() {
-            return self.wait_for_name(frame, expect);
+            return self.nameless(frame, expect);
         }
         let Ok(named) = frontend::target(frame.body) else { return Ok(self.malformed(expect)) };
         if named.before == b"P" {
@@ -647,14 +644,13 @@ impl Walk<'_> {
         }
     }
 
-    /// The name in it has not arrived yet, or there is none.
-    fn wait_for_name<'a>(&mut self, frame: &Frame<'_>, expect: Expect) -> Result<Step<'a>, Refusal> {
-        if frame.is_complete() {
-            return Ok(self.malformed(expect));
-        }
-        if frame.body.len() > MAX_NAME {
-            return Err(client_fault(FrameError::Length));
-        }
-        Ok(Step::Wait)
+    /// There is no name in it, or too long a one.
+    fn nameless<'a>(&mut self, frame: &Frame<'_>, expect: Expect) -> Result<Step<'a>, Refusal> {
+        if frame.is_complete() { Ok(self.malformed(expect)) } else { Err(client_fault(FrameError::Length)) }
     }
+}
+
+/// COPY data goes on as it comes, and what cannot be is refused at once.
+fn is_kept_whole(tag: u8) -> bool {
+    matches!(tag, b'Q' | b'S' | b'E' | b'P' | b'B' | b'D' | b'C' | b'F' | b'c' | b'f' | b'H')
 }
