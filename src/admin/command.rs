@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::drivers;
 use super::parse::Command;
+use super::rows::Rows;
 use super::show;
 use super::table::{Row, cell, text};
 use crate::clock;
@@ -25,7 +26,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub(super) struct Answer {
     /// Message and detail.
     pub(super) notice: Option<(&'static str, Option<&'static str>)>,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Rows,
     /// What ends it.
     pub(super) tag: Cow<'static, str>,
 }
@@ -36,12 +37,12 @@ impl Answer {
         Self { tag: tag.into(), ..Self::default() }
     }
 
-    fn rows(rows: Vec<Row>, tag: &'static str) -> Self {
-        Self { notice: None, rows, tag: tag.into() }
+    fn rows(rows: impl Into<Rows>, tag: &'static str) -> Self {
+        Self { notice: None, rows: rows.into(), tag: tag.into() }
     }
 
     fn notice(message: &'static str, detail: Option<&'static str>, tag: &'static str) -> Self {
-        Self { notice: Some((message, detail)), rows: Vec::new(), tag: tag.into() }
+        Self { notice: Some((message, detail)), rows: Rows::default(), tag: tag.into() }
     }
 }
 
@@ -67,7 +68,7 @@ pub(super) async fn execute(
         Command::Help => return Ok(Answer::notice("Console usage", Some(show::HELP), "SHOW")),
         Command::Show(view) => return Ok(Answer::rows(view.rows(shared), "SHOW")),
         Command::Setting(info) => {
-            return Ok(Answer::rows(vec![vec![show::setting(shared, info)]], "SHOW"));
+            return Ok(Answer::rows(vec![Row::from([show::setting(shared, info)])], "SHOW"));
         }
         Command::ApplicationName => {
             let name = cell(&*client.application_name.lock());

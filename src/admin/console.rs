@@ -5,14 +5,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::access::{self, Role};
 use super::command::{self, Answer};
 use super::drivers;
 use super::extended::{self, Prepared};
 use super::parse::{self, Command};
+use super::rows::Rows;
 use super::table::{self, Formats};
-use crate::clock;
+use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::stream::Stream;
 use crate::pool::limits::Permit;
@@ -20,10 +22,17 @@ use crate::proxy::info::{ClientInfo, ClientState};
 use crate::proxy::login::ConsoleLogin;
 use crate::proxy::shared::{Lifecycle, Shared};
 use crate::wire::frame::{self, peek};
+use crate::wire::write::Column;
 use crate::wire::{frontend, write};
 
 /// Longest message a console client may send; also how much it may send ahead.
 const MAX_MESSAGE: usize = 64 * 1024;
+/// How much is kept for the client before it is sent.
+const MAX_OUT: usize = 16 * 1024;
+/// Time after which others have their turn.
+const TURN: Duration = Duration::from_millis(1);
+/// How long a client may take to read why its session ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
 pub(super) struct Console {
@@ -33,8 +42,14 @@ pub(super) struct Console {
     role: Role,
     /// Bytes from the client that were not dealt with yet.
     input: Vec<u8>,
+    /// … and how many before them were.
+    taken: usize,
     /// Bytes for the client.
     out: Vec<u8>,
+    /// When others last had their turn.
+    turn: Micros,
+    /// A cancel request has come while the client was slow to take an answer.
+    is_cancelled: bool,
     prepared: Prepared,
     in_transaction: bool,
     /// After an error in the extended protocol: nothing is heeded until Sync.
@@ -65,7 +80,10 @@ impl Console {
             info,
             role: if is_admin { Role::Admin } else { Role::Stats },
             input: received,
+            taken: 0,
             out: greeting,
+            turn: Micros(0),
+            is_cancelled: false,
             prepared: Prepared::default(),
             in_transaction: false,
             skipping: false,
@@ -86,7 +104,7 @@ impl Console {
         self.resume_if_last();
         if let End::Refused(refusal) = &end {
             write::fatal(&mut self.out, refusal);
-            let _ = self.stream.write_all(&self.out).await;
+            let _ = tokio::time::timeout(LAST_WORDS, self.stream.write_all(&self.out)).await;
         }
     }
 
@@ -110,25 +128,64 @@ impl Console {
         loop {
             while let Some((tag, body)) = self.next_message()? {
                 self.message(tag, &body).await?;
+                self.give_way().await?;
             }
-            self.stream.write_all(&self.out).await?;
-            self.out.clear();
+            self.flush().await?;
             self.receive().await?;
+            // What came while nothing was under way is too late.
+            let _ = self.take_cancel();
         }
+    }
+
+    /// Waits until the client has taken what there is for it, if that has become much; and lets others have their turn.
+    async fn give_way(&mut self) -> Result<(), End> {
+        if self.out.len() >= MAX_OUT {
+            self.flush().await?;
+        }
+        if clock::now().since(self.turn) >= TURN {
+            tokio::task::yield_now().await;
+            self.turn = clock::now();
+        }
+        Ok(())
+    }
+
+    /// Sends what there is for the client.
+    async fn flush(&mut self) -> Result<(), End> {
+        let mut sent = 0;
+        let flushed = poll_fn(|cx| {
+            self.is_cancelled |= self.was_cancelled(cx)?;
+            while sent < self.out.len() {
+                match self.stream.poll_write(cx, &self.out[sent..])? {
+                    Poll::Ready(0) => {
+                        return Poll::Ready(Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()));
+                    }
+                    Poll::Ready(n) => sent += n,
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok::<(), End>(()))
+        })
+        .await;
+        self.out.drain(..sent);
+        flushed
     }
 
     fn next_message(&mut self) -> Result<Option<(u8, Vec<u8>)>, End> {
         let broken = |error: frame::FrameError| End::Refused(Refusal::protocol(error.to_string()));
-        let Some(frame) = peek(&self.input).map_err(broken)? else { return Ok(None) };
+        // What was taken goes when it is more than what is left, so that each byte is moved once at most.
+        if self.taken >= self.input.len() / 2 {
+            self.input.drain(..self.taken);
+            self.taken = 0;
+        }
+        let Some(frame) = peek(&self.input[self.taken..]).map_err(broken)? else { return Ok(None) };
         if frame.len > MAX_MESSAGE {
             return Err(broken(frame::FrameError::Length));
         }
         if !frame.is_complete() {
             return Ok(None);
         }
-        let (tag, body, len) = (frame.tag, frame.body.to_vec(), frame.len);
-        self.input.drain(..len);
-        Ok(Some((tag, body)))
+        self.taken += frame.len;
+        Ok(Some((frame.tag, frame.body.to_vec())))
     }
 
     /// Waits for more of what the client says.
@@ -147,7 +204,7 @@ impl Console {
     /// Takes what has come; ready when nothing more will.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let mut buffer = [0; 4096];
-        while self.input.len() < MAX_MESSAGE {
+        while self.input.len() - self.taken < MAX_MESSAGE {
             match self.stream.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(End::Gone("client unexpected eof")),
                 Poll::Ready(Ok(n)) => self.input.extend_from_slice(&buffer[..n]),
@@ -168,6 +225,11 @@ impl Console {
             Some(refusal) => Err(End::Refused(refusal)),
             None => Ok(self.info.cancelled.swap(false, Relaxed)),
         }
+    }
+
+    /// Whether a cancel request has come, for what is under way.
+    fn take_cancel(&mut self) -> bool {
+        std::mem::take(&mut self.is_cancelled) | self.info.cancelled.swap(false, Relaxed)
     }
 
     async fn message(&mut self, tag: u8, body: &[u8]) -> Result<(), End> {
@@ -213,29 +275,53 @@ impl Console {
         }
         for statement in &statements {
             let done = match parse::parse(statement) {
-                Ok(command) => self.perform(&command).await?.map(|answer| (command, answer)),
+                Ok(command) => self.run_one(&command).await?,
                 Err(refusal) => Err(refusal),
             };
-            match done {
-                Ok((command, answer)) => self.answer(&command, &answer),
-                Err(refusal) => {
-                    self.error(&refusal);
-                    break;
-                }
+            if let Err(refusal) = done {
+                self.error(&refusal);
+                break;
             }
+            self.give_way().await?;
         }
         self.ready_for_query();
         Ok(())
     }
 
-    fn answer(&mut self, command: &Command, answer: &Answer) {
-        self.notice(answer);
+    /// Carries out one of the commands of a simple query and sends its answer.
+    async fn run_one(&mut self, command: &Command) -> Result<Result<(), Refusal>, End> {
+        let mut answer = match self.perform(command).await? {
+            Ok(answer) => answer,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.notice(&answer);
         if let Some(columns) = command::columns(command) {
             let formats = Formats::default();
             table::describe(&mut self.out, &columns, &formats);
-            answer.rows.iter().for_each(|row| table::row(&mut self.out, &columns, &formats, row));
+            if let Err(refusal) = self.rows(&columns, &formats, &mut answer.rows, usize::MAX).await? {
+                return Ok(Err(refusal));
+            }
         }
         write::command_complete(&mut self.out, &answer.tag);
+        Ok(Ok(()))
+    }
+
+    /// Sends rows, as many as this, and no faster than the client takes them.
+    async fn rows(
+        &mut self,
+        columns: &[Column],
+        formats: &Formats,
+        rows: &mut Rows,
+        limit: usize,
+    ) -> Result<Result<(), Refusal>, End> {
+        for row in rows.take(limit) {
+            table::row(&mut self.out, columns, formats, &row);
+            self.give_way().await?;
+            if self.take_cancel() {
+                return Ok(Err(canceled()));
+            }
+        }
+        Ok(Ok(()))
     }
 
     fn notice(&mut self, answer: &Answer) {
@@ -270,19 +356,25 @@ impl Console {
             self.notice(&answer);
             // DEALLOCATE and the like leave portals alone, so it is still there.
             if let Ok(portal) = self.prepared.portal(execute.portal) {
-                portal.rest = Some((answer.rows.into_iter(), answer.tag.into_owned()));
+                portal.rest = Some((answer.rows, answer.tag.into_owned()));
             }
         }
         let Ok(portal) = self.prepared.portal(execute.portal) else { return Ok(Ok(())) };
-        let Some((rows, tag)) = &mut portal.rest else { return Ok(Ok(())) };
+        let Some((mut rows, tag)) = portal.rest.take() else { return Ok(Ok(())) };
+        let formats = portal.formats.clone();
         let limit = if execute.max_rows == 0 { usize::MAX } else { execute.max_rows };
-        for row in rows.by_ref().take(limit) {
-            table::row(&mut self.out, columns.as_deref().unwrap_or_default(), &portal.formats, &row);
+        let columns = columns.as_deref().unwrap_or_default();
+        let sent = self.rows(columns, &formats, &mut rows, limit).await?;
+        if sent.is_err() {
+            return Ok(sent);
         }
-        if rows.len() > 0 {
-            write::frame(&mut self.out, b's', |_| {});
+        if rows.is_done() {
+            write::command_complete(&mut self.out, &tag);
         } else {
-            write::command_complete(&mut self.out, tag);
+            write::frame(&mut self.out, b's', |_| {});
+        }
+        if let Ok(portal) = self.prepared.portal(execute.portal) {
+            portal.rest = Some((rows, tag));
         }
         Ok(Ok(()))
     }
@@ -311,7 +403,6 @@ impl Console {
             Command::Nothing("DEALLOCATE ALL" | "DISCARD ALL") => self.prepared.deallocate_all(),
             _ => {}
         }
-        self.info.cancelled.store(false, Relaxed);
         let work = command::execute(Arc::clone(&self.shared), Arc::clone(&self.info), command.clone());
         let mut work = pin!(work);
         let done = poll_fn(|cx| {
@@ -320,8 +411,7 @@ impl Console {
             }
             if self.was_cancelled(cx)? {
                 command::cancel(&self.shared, command);
-                let words = "canceling statement due to user request";
-                return Poll::Ready(Ok(Err(Refusal::new(sqlstate::QUERY_CANCELED, words))));
+                return Poll::Ready(Ok(Err(canceled())));
             }
             self.poll_input(cx).map(Err)
         })
@@ -341,4 +431,8 @@ impl Console {
         }
         write::ready_for_query(&mut self.out, if self.in_transaction { b'T' } else { b'I' });
     }
+}
+
+fn canceled() -> Refusal {
+    Refusal::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }

@@ -2,17 +2,21 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::vec;
 
 use super::command;
 use super::parse::{self, Command};
-use super::table::{self, Formats, Row};
+use super::rows::Rows;
+use super::table::{self, Formats};
 use crate::error::{Refusal, sqlstate};
 use crate::wire::frame::{FrameError, cstr};
 use crate::wire::{frontend, write};
 
-/// Statements and portals a session may have, each.
-const MAX_NAMES: usize = 1000;
+/// Statements a session may have.
+const MAX_STATEMENTS: usize = 1000;
+/// Portals it may have. Each may keep a list of all clients.
+const MAX_PORTALS: usize = 50;
+/// Longest name of either.
+const MAX_NAME: usize = 255;
 
 /// The prepared statements and portals of a session.
 #[derive(Debug, Default)]
@@ -29,7 +33,7 @@ pub(super) struct Portal {
     pub(super) command: Option<Command>,
     pub(super) formats: Formats,
     /// Once it has been executed: rows not asked for yet, and what ends them.
-    pub(super) rest: Option<(vec::IntoIter<Row>, String)>,
+    pub(super) rest: Option<(Rows, String)>,
 }
 
 /// What Execute asks for.
@@ -56,7 +60,8 @@ impl Prepared {
             }
         };
         let name = String::from_utf8_lossy(message.name);
-        let full = self.statements.len() >= MAX_NAMES;
+        check_name(message.name)?;
+        let full = self.statements.len() >= MAX_STATEMENTS;
         match self.statements.entry(message.name.to_vec()) {
             Entry::Occupied(mut unnamed) if name.is_empty() => drop(unnamed.insert(command)),
             Entry::Occupied(_) => {
@@ -65,7 +70,7 @@ impl Prepared {
                     format!("prepared statement \"{name}\" already exists"),
                 ));
             }
-            Entry::Vacant(_) if full => return Err(too_many("prepared statements")),
+            Entry::Vacant(_) if full => return Err(too_many(MAX_STATEMENTS, "prepared statements")),
             Entry::Vacant(vacant) => drop(vacant.insert(command)),
         }
         write::frame(out, b'1', |_| {});
@@ -91,8 +96,9 @@ impl Prepared {
                 format!("portal \"{name}\" already exists"),
             ));
         }
-        if self.portals.len() >= MAX_NAMES {
-            return Err(too_many("portals"));
+        check_name(portal)?;
+        if self.portals.len() >= MAX_PORTALS {
+            return Err(too_many(MAX_PORTALS, "portals"));
         }
         self.portals.insert(portal.to_vec(), Portal { command, formats, rest: None });
         write::frame(out, b'2', |_| {});
@@ -207,8 +213,16 @@ fn no_portal(name: &[u8]) -> Refusal {
     Refusal::new(sqlstate::UNKNOWN_PORTAL, format!("portal \"{name}\" does not exist"))
 }
 
-fn too_many(what: &str) -> Refusal {
-    Refusal::new(sqlstate::TOO_COMPLEX, format!("a session at the console may have {MAX_NAMES} {what}"))
+fn too_many(most: usize, what: &str) -> Refusal {
+    Refusal::new(sqlstate::TOO_COMPLEX, format!("a session at the console may have {most} {what}"))
+}
+
+fn check_name(name: &[u8]) -> Result<(), Refusal> {
+    if name.len() <= MAX_NAME {
+        return Ok(());
+    }
+    let words = format!("a name at the console may have {MAX_NAME} bytes");
+    Err(Refusal::new(sqlstate::TOO_COMPLEX, words))
 }
 
 #[cfg(test)]
@@ -233,9 +247,14 @@ mod tests {
         assert_eq!(prepared.deallocate("a").unwrap_err().sqlstate, "26000");
         for n in 0.. {
             if let Err(refusal) = parsed(&mut prepared, &n.to_string(), "RELOAD") {
-                assert_eq!((n, refusal.sqlstate), (MAX_NAMES - 1, "54000"));
+                assert_eq!((n, refusal.sqlstate), (MAX_STATEMENTS - 1, "54000"));
                 break;
             }
+        }
+        assert_eq!(parsed(&mut prepared, &"x".repeat(256), "RELOAD").unwrap_err().sqlstate, "54000");
+        for n in 0..=MAX_PORTALS {
+            let bound = prepared.bind(format!("{n}\0\0\0\0\0\0\0\0").as_bytes(), &mut Vec::new());
+            assert_eq!(bound.is_ok(), n < MAX_PORTALS, "{n}");
         }
     }
 

@@ -12,6 +12,7 @@ mod extended;
 pub mod http;
 mod parse;
 mod prometheus;
+mod rows;
 pub mod show;
 mod table;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::hostile::{check_alive, log_in_to_hostile, pooler_before, read_message, server, welcome};
 use crate::support::raw::{Raw, bind, close, describe, execute, message, parse, query, sync};
-use crate::support::{PASSWORD, Pooler, USER, run};
+use crate::support::{PASSWORD, Pooler, USER, run, run_for};
 
 const V3_0: u32 = 3 << 16;
 /// What a server may have got rid of when it has said a megabyte too much: the kernel's buffers hold the rest.
@@ -337,4 +337,50 @@ fn messages_longer_than_max_packet_size() {
         assert!(Raw::log_in_with(pooler.port, V3_0, &parameters, PASSWORD).await.is_ok());
     });
     assert!(pooler.log().contains("bad packet header"), "{}", pooler.log());
+}
+
+/// The most memory the process has had so far, in kB.
+fn peak(pooler: &Pooler) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pooler.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_packet_full_of_commands_for_the_console() {
+    let pooler = Pooler::start("max_client_conn = 300\ndefault_pool_size = 1");
+    run_for(Duration::from_secs(60), async {
+        let mut clients = Vec::new();
+        for _ in 0..60 {
+            clients.push(pooler.raw().await);
+        }
+        let parameters = [("user", "other"), ("database", "pgbouncer")];
+        let show = "show clients;";
+        let simple = query(&show.repeat(60_000 / show.len()));
+        let again = [bind(""), execute()].concat();
+        let extended = [parse("", "show clients"), again.repeat(60_000 / again.len()), sync()].concat();
+        for (all, results) in [(simple, 60_000 / show.len()), (extended, 60_000 / again.len())] {
+            let mut stats = Raw::log_in_with(pooler.port, V3_0, &parameters, "other").await.unwrap();
+            let before = peak(&pooler);
+            stats.send(&all).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            // It does not read yet, and others are served.
+            check_alive(&pooler).await;
+            let messages = stats.until_ready().await;
+            assert_eq!(messages.iter().filter(|m| m.tag == 'C').count(), results);
+            assert!(messages.iter().filter(|m| m.tag == 'D').count() >= 60 * results);
+            let taken = peak(&pooler) - before;
+            assert!(taken < 16_000, "{taken} kB");
+            // Somebody else may end it.
+            stats.send(&all).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let cancel =
+                [&[0, 0, 0, 16, 4, 210, 22, 46][..], &stats.key.0.to_be_bytes(), &stats.key.1].concat();
+            Raw::connect(pooler.port).await.send(&cancel).await;
+            let messages = stats.until_ready().await;
+            let error = messages.iter().find(|m| m.tag == 'E').map(|m| m.field('C'));
+            assert_eq!(error.as_deref(), Some("57014"));
+            assert!(messages.iter().filter(|m| m.tag == 'C').count() < results);
+        }
+    });
 }

@@ -11,6 +11,9 @@ mod stats;
 pub(super) use pools::{PoolLoad, ServerCounts, by_name};
 pub(super) use process::setting;
 
+use std::sync::Arc;
+
+use super::rows::Rows;
 use super::table::{Row, bigint, bytea, int, text};
 use crate::proxy::shared::Shared;
 use crate::wire::write::Column;
@@ -47,40 +50,58 @@ pub(super) struct View {
     pub(super) name: &'static str,
     /// The columns.
     pub(super) columns: &'static [Column],
-    rows: fn(&Shared) -> Vec<Row>,
+    rows: Make,
 }
+
+/// How rows are made.
+#[derive(Clone, Copy, Debug)]
+enum Make {
+    /// All at once: there are few.
+    All(fn(&Shared) -> Vec<Row>),
+    /// One after the other.
+    Each(fn(&Arc<Shared>) -> Rows),
+}
+
+use Make::{All, Each};
 
 impl View {
     /// What there is to show at the moment.
-    pub(super) fn rows(&self, shared: &Shared) -> Vec<Row> {
-        (self.rows)(shared)
+    pub(super) fn rows(&self, shared: &Arc<Shared>) -> Rows {
+        match self.rows {
+            All(rows) => rows(shared).into(),
+            Each(rows) => rows(shared),
+        }
     }
 }
 
 /// Everything that can be shown, but for HELP and single settings.
 pub(super) static VIEWS: &[View] = &[
-    View { name: "active_sockets", columns: sockets::WITH_BUFFERS, rows: sockets::active },
-    View { name: "clients", columns: sockets::COLUMNS, rows: sockets::clients },
-    View { name: "config", columns: process::CONFIG, rows: process::config },
-    View { name: "databases", columns: pools::DATABASES, rows: pools::databases },
-    View { name: "dns_hosts", columns: process::DNS_HOSTS, rows: process::dns_hosts },
-    View { name: "dns_zones", columns: &[text("zonename"), bigint("serial"), int("count")], rows: nothing },
-    View { name: "fds", columns: FDS, rows: nothing },
-    View { name: "hosts", columns: pools::HOSTS, rows: pools::hosts },
-    View { name: "lists", columns: &[text("list"), int("items")], rows: process::lists },
-    View { name: "mem", columns: process::MEM, rows: process::mem },
-    View { name: "peer_pools", columns: peers::PEER_POOLS, rows: peers::peer_pools },
-    View { name: "peers", columns: peers::PEERS, rows: peers::peers },
-    View { name: "pools", columns: pools::POOLS, rows: pools::pools },
-    View { name: "servers", columns: sockets::COLUMNS, rows: sockets::servers },
-    View { name: "sockets", columns: sockets::WITH_BUFFERS, rows: sockets::all },
-    View { name: "state", columns: &[text("key"), text("value")], rows: process::state },
-    View { name: "stats", columns: stats::STATS, rows: stats::stats },
-    View { name: "stats_averages", columns: stats::AVERAGES, rows: stats::averages },
-    View { name: "stats_totals", columns: stats::TOTALS, rows: stats::totals },
-    View { name: "totals", columns: stats::SUMS, rows: stats::sums },
-    View { name: "users", columns: pools::USERS, rows: pools::users },
-    View { name: "version", columns: &[text("version")], rows: process::version },
+    View { name: "active_sockets", columns: sockets::WITH_BUFFERS, rows: Each(sockets::active) },
+    View { name: "clients", columns: sockets::COLUMNS, rows: Each(sockets::clients) },
+    View { name: "config", columns: process::CONFIG, rows: All(process::config) },
+    View { name: "databases", columns: pools::DATABASES, rows: Each(pools::databases) },
+    View { name: "dns_hosts", columns: process::DNS_HOSTS, rows: All(process::dns_hosts) },
+    View {
+        name: "dns_zones",
+        columns: &[text("zonename"), bigint("serial"), int("count")],
+        rows: All(nothing),
+    },
+    View { name: "fds", columns: FDS, rows: All(nothing) },
+    View { name: "hosts", columns: pools::HOSTS, rows: All(pools::hosts) },
+    View { name: "lists", columns: &[text("list"), int("items")], rows: All(process::lists) },
+    View { name: "mem", columns: process::MEM, rows: All(process::mem) },
+    View { name: "peer_pools", columns: peers::PEER_POOLS, rows: All(peers::peer_pools) },
+    View { name: "peers", columns: peers::PEERS, rows: All(peers::peers) },
+    View { name: "pools", columns: pools::POOLS, rows: Each(pools::pools) },
+    View { name: "servers", columns: sockets::COLUMNS, rows: Each(sockets::servers) },
+    View { name: "sockets", columns: sockets::WITH_BUFFERS, rows: Each(sockets::all) },
+    View { name: "state", columns: &[text("key"), text("value")], rows: All(process::state) },
+    View { name: "stats", columns: stats::STATS, rows: All(stats::stats) },
+    View { name: "stats_averages", columns: stats::AVERAGES, rows: All(stats::averages) },
+    View { name: "stats_totals", columns: stats::TOTALS, rows: All(stats::totals) },
+    View { name: "totals", columns: stats::SUMS, rows: All(stats::sums) },
+    View { name: "users", columns: pools::USERS, rows: Each(pools::users) },
+    View { name: "version", columns: &[text("version")], rows: All(process::version) },
 ];
 
 /// PgBouncer hands its sockets over with these rows, and with them passwords; here nothing is ever handed over.
@@ -119,7 +140,7 @@ mod tests {
 
     #[test]
     fn rows_have_as_many_values_as_columns() {
-        let shared = Shared::new(Config::default(), Access::default(), Vec::new());
+        let shared = Arc::new(Shared::new(Config::default(), Access::default(), Vec::new()));
         for view in VIEWS {
             for row in view.rows(&shared) {
                 assert_eq!(row.len(), view.columns.len(), "SHOW {}", view.name);

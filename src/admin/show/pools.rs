@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::super::rows::Rows;
 use super::super::table::{Row, bigint, cell, int, text};
 use crate::clock;
 use crate::config::value::Value;
@@ -36,11 +37,16 @@ pub(super) const DATABASES: &[Column] = &[
 ];
 
 /// By name, the console's own among them.
-pub(super) fn databases(shared: &Shared) -> Vec<Row> {
-    let rows = shared.pools.databases().into_iter().map(|database| database_row(shared, &database));
-    let mut rows: Vec<Row> = rows.chain([console_database(shared)]).collect();
-    rows.sort_by(|a, b| a[0].cmp(&b[0]));
-    rows
+pub(super) fn databases(shared: &Arc<Shared>) -> Rows {
+    let mut all: Vec<_> = shared.pools.databases().into_iter().map(Some).chain([None]).collect();
+    all.sort_by_key(|database| {
+        database.as_ref().map_or(CONSOLE.into(), |database| Arc::clone(&database.name))
+    });
+    let shared = Arc::clone(shared);
+    Rows::new(all.into_iter().map(move |database| match database {
+        Some(database) => database_row(&shared, &database),
+        None => console_database(&shared),
+    }))
 }
 
 fn console_database(shared: &Shared) -> Row {
@@ -113,17 +119,29 @@ pub(super) const POOLS: &[Column] = &[
 ];
 
 /// By database and user, the console's own among them.
-pub(super) fn pools(shared: &Shared) -> Vec<Row> {
+pub(super) fn pools(shared: &Arc<Shared>) -> Rows {
+    let name = |pools: &Vec<Arc<Pool>>| match pools.first() {
+        Some(pool) => (Arc::clone(&pool.database.name), Arc::clone(&pool.user.name)),
+        None => (CONSOLE.into(), CONSOLE.into()),
+    };
+    let mut all = by_name(shared);
+    all.push(Vec::new());
+    all.sort_by_cached_key(name);
+    let mut counts = ServerCounts::default();
+    shared.servers.iter().for_each(|server| counts.add(&server));
+    let shared = Arc::clone(shared);
+    let row = move |pools: Vec<Arc<Pool>>| {
+        if pools.is_empty() { console_pool(&shared) } else { pool_row(&counts, &pools) }
+    };
+    Rows::new(all.into_iter().map(row))
+}
+
+fn console_pool(shared: &Shared) -> Row {
     let at_console = shared.clients.iter().filter(|client| client.admin).count();
     let mut own: Row = vec![cell(CONSOLE), cell(CONSOLE), cell(at_console)];
     own.extend((3..15).map(|_| cell(0)));
     own.extend([cell("statement"), None]);
-    let mut counts = ServerCounts::default();
-    shared.servers.iter().for_each(|server| counts.add(&server));
-    let rows = by_name(shared).into_iter().map(|pools| pool_row(&counts, &pools));
-    let mut rows: Vec<Row> = rows.chain([own]).collect();
-    rows.sort_by(|a, b| a[..2].cmp(&b[..2]));
-    rows
+    own
 }
 
 /// Pools by database and user. Where a user's own clients and the look-ups of `auth_query` use the same there are two,
@@ -290,11 +308,11 @@ pub(super) fn user_names(shared: &Shared) -> BTreeSet<String> {
     names
 }
 
-pub(super) fn users(shared: &Shared) -> Vec<Row> {
-    let config = shared.config.load();
+pub(super) fn users(shared: &Arc<Shared>) -> Rows {
+    let config = shared.config.load_full();
     let live: BTreeMap<String, _> =
         shared.pools.users().into_iter().map(|user| (user.name.to_string(), user)).collect();
-    let row = |name: String| {
+    let row = move |name: String| {
         let own = config.users.get(&name);
         // PgBouncer shows an empty text where nothing is set, not NULL.
         let size = |value: Option<u32>| cell(value.map_or(String::new(), |n| n.to_string()));
@@ -310,5 +328,5 @@ pub(super) fn users(shared: &Shared) -> Vec<Row> {
             cell(live.map_or(0, |user| user.clients.current())),
         ]
     };
-    user_names(shared).into_iter().map(row).collect()
+    Rows::new(user_names(shared).into_iter().map(row))
 }

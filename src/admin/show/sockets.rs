@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::super::rows::Rows;
 use super::super::table::{Row, cell, int, text};
 use crate::clock::{self, Micros};
 use crate::net::listener::Peer;
@@ -46,20 +47,21 @@ pub(super) const WITH_BUFFERS: &[Column] = &[
     int("send_avail"),
 ];
 
-pub(super) fn clients(shared: &Shared) -> Vec<Row> {
-    all_clients(shared).iter().map(|client| client_row(shared, client, client_state(client))).collect()
+pub(super) fn clients(shared: &Arc<Shared>) -> Rows {
+    let (all, shared) = (all_clients(shared), Arc::clone(shared));
+    Rows::new(all.into_iter().map(move |client| client_row(&shared, &client, client_state(&client))))
 }
 
-pub(super) fn servers(shared: &Shared) -> Vec<Row> {
-    all_servers(shared).iter().map(|server| server_row(server, server.state().name())).collect()
+pub(super) fn servers(shared: &Arc<Shared>) -> Rows {
+    Rows::new(all_servers(shared).into_iter().map(|server| server_row(&server, server.state().name())))
 }
 
-pub(super) fn all(shared: &Shared) -> Vec<Row> {
+pub(super) fn all(shared: &Arc<Shared>) -> Rows {
     sockets(shared, |_| true, |_| true)
 }
 
 /// Connections on which something is going on.
-pub(super) fn active(shared: &Shared) -> Vec<Row> {
+pub(super) fn active(shared: &Arc<Shared>) -> Rows {
     sockets(
         shared,
         |client| client.state() != ClientState::Idle,
@@ -68,10 +70,10 @@ pub(super) fn active(shared: &Shared) -> Vec<Row> {
 }
 
 fn sockets(
-    shared: &Shared,
-    is_meant: impl Fn(&ClientInfo) -> bool,
-    is_server_meant: impl Fn(&ServerInfo) -> bool,
-) -> Vec<Row> {
+    shared: &Arc<Shared>,
+    is_meant: impl Fn(&ClientInfo) -> bool + 'static,
+    is_server_meant: impl Fn(&ServerInfo) -> bool + 'static,
+) -> Rows {
     let client_state = |client: &ClientInfo| match client.state() {
         ClientState::Waiting => "cl_waiting",
         ClientState::Idle | ClientState::Active => "cl_active",
@@ -83,16 +85,16 @@ fn sockets(
         ServerState::Tested => "sv_tested",
         ServerState::BeingCanceled => "sv_being_canceled",
     };
-    let clients = all_clients(shared).into_iter().filter(|client| is_meant(client));
-    let servers = all_servers(shared).into_iter().filter(|server| is_server_meant(server));
-    let clients = clients.map(|client| client_row(shared, &client, client_state(&client)));
-    let rows = clients.chain(servers.map(|server| server_row(&server, server_state(&server))));
+    let clients = all_clients(shared).into_iter().filter(move |client| is_meant(client));
+    let servers = all_servers(shared).into_iter().filter(move |server| is_server_meant(server));
+    let shared = Arc::clone(shared);
+    let clients = clients.map(move |client| client_row(&shared, &client, client_state(&client)));
+    let rows = clients.chain(servers.map(move |server| server_row(&server, server_state(&server))));
     let buffers = WITH_BUFFERS.len() - COLUMNS.len();
-    rows.map(|mut row| {
+    Rows::new(rows.map(move |mut row| {
         row.extend((0..buffers).map(|_| cell(0)));
         row
-    })
-    .collect()
+    }))
 }
 
 fn all_clients(shared: &Shared) -> Vec<Arc<ClientInfo>> {
