@@ -351,9 +351,7 @@ impl Client {
     ) -> Poll<Result<(), End>> {
         loop {
             let Some(server) = &mut self.server else { return Poll::Ready(Ok(())) };
-            if !server.pending.is_empty()
-                && relay::flush(cx, &mut server.stream, &mut server.pending).is_err()
-            {
+            if !server.pending.is_empty() && server.pending.flush(cx, &mut server.stream).is_err() {
                 return Poll::Ready(self.server_lost(cx));
             }
             if !self.pending.is_empty() {
@@ -447,7 +445,7 @@ impl Client {
         let part = &bytes[..shown];
         let mut out = Output::new(part, &mut scratch.rewrite);
         let sent = forward::client_to_server(part, &mut self.session, &mut server.session, &walk, &mut out)?;
-        let broken = relay::send(cx, &mut server.stream, &mut server.pending, out.bytes()).is_err();
+        let broken = server.pending.send(cx, &mut server.stream, &out).is_err();
         let mut fakes = Output::new(&[], &mut scratch.rewrite);
         forward::fake_replies_due(&mut server.session, &mut self.session, &mut fakes);
         let mut told = Ok(());
@@ -472,7 +470,7 @@ impl Client {
 
     fn flush_server(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let Some(server) = &mut self.server else { return Ok(()) };
-        let flushed = relay::flush(cx, &mut server.stream, &mut server.pending);
+        let flushed = server.pending.flush(cx, &mut server.stream);
         if flushed.is_err() { self.server_lost(cx) } else { Ok(()) }
     }
 

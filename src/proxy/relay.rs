@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::net::stream::Stream;
+use crate::session::output::{Output, Text};
 use crate::sql::Memo;
 use crate::wire::frame::peek;
 
@@ -145,15 +147,9 @@ pub(super) fn send(
 /// Sends what is pending; says whether all of it went out. The task is woken when the socket takes more.
 pub(super) fn flush(cx: &mut Context<'_>, stream: &mut Stream, pending: &mut Vec<u8>) -> io::Result<bool> {
     let mut sent = 0;
-    while sent < pending.len() {
-        match stream.poll_write(cx, &pending[sent..])? {
-            Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Poll::Ready(n) => sent += n,
-            Poll::Pending => {
-                pending.drain(..sent);
-                return Ok(false);
-            }
-        }
+    if !write_all(cx, stream, pending, &mut sent)? {
+        pending.drain(..sent);
+        return Ok(false);
     }
     *pending = Vec::new();
     Ok(true)
@@ -185,6 +181,76 @@ pub(super) fn flush_client(
 fn mute(client: &mut Stream, pending: &mut Vec<u8>, error: io::Error) -> io::Result<()> {
     *pending = Vec::new();
     if client.mute() { Ok(()) } else { Err(error) }
+}
+
+/// What a server's socket did not take yet, in front of which nothing may be sent.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Bytes; long statements belong between them.
+    pub bytes: Vec<u8>,
+    /// How many of them were sent.
+    sent: usize,
+    texts: VecDeque<Text>,
+    /// How much was sent of the first of them.
+    text_sent: usize,
+}
+
+impl Pending {
+    /// Whether everything was sent.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Sends this, or as much of it as the socket takes.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        out: &Output<'_>,
+    ) -> io::Result<()> {
+        if self.is_empty() && out.texts().is_empty() {
+            return send(cx, stream, &mut self.bytes, out.bytes());
+        }
+        self.bytes.drain(..self.sent);
+        self.texts.iter_mut().for_each(|text| text.at -= self.sent);
+        self.sent = 0;
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(out.bytes());
+        self.texts.extend(out.texts().iter().map(|text| Text { at: before + text.at, ..text.clone() }));
+        self.flush(cx, stream).map(drop)
+    }
+
+    /// Sends what is pending; says whether all of it went out. The task is woken when the socket takes more.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> io::Result<bool> {
+        loop {
+            let end = self.texts.front().map_or(self.bytes.len(), |text| text.at);
+            if !write_all(cx, stream, &self.bytes[..end], &mut self.sent)? {
+                return Ok(false);
+            }
+            let Some(text) = self.texts.front() else { break };
+            if !write_all(cx, stream, &text.statement.text_and_types, &mut self.text_sent)? {
+                return Ok(false);
+            }
+            self.texts.pop_front();
+            self.text_sent = 0;
+        }
+        *self = Self::default();
+        Ok(true)
+    }
+}
+
+/// Sends the rest of these bytes; says whether the socket took all of it.
+fn write_all(cx: &mut Context<'_>, stream: &mut Stream, bytes: &[u8], sent: &mut usize) -> io::Result<bool> {
+    while *sent < bytes.len() {
+        match stream.poll_write(cx, &bytes[*sent..])? {
+            Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(n) => *sent += n,
+            Poll::Pending => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// Reads what is there; `None` when the other side has closed the connection.

@@ -18,6 +18,7 @@ pub use self::open::{ConnectError, OTHERS, move_in, open};
 pub use self::probe::Probe;
 use super::info::{SERVER_LIFETIME, ServerInfo};
 use super::pools::{Pool, Slot};
+use super::relay::Pending;
 use crate::clock::{self, Micros};
 use crate::net::stream::Stream;
 use crate::route::cluster::Purpose;
@@ -37,8 +38,8 @@ pub struct Server {
     pub stream: Stream,
     /// Replies owed, prepared statements, parameters.
     pub session: ServerSession,
-    /// Bytes the socket did not take yet.
-    pub pending: Vec<u8>,
+    /// What the socket did not take yet.
+    pub pending: Pending,
     /// The beginning of a frame whose end has not come.
     pub carry: Vec<u8>,
     /// What others may know of it.
@@ -64,7 +65,7 @@ impl Server {
         let mut server = Box::new(Self {
             stream,
             session: ServerSession::new(parameters),
-            pending: Vec::new(),
+            pending: Pending::default(),
             carry: Vec::new(),
             purpose: slot.purpose,
             used: false,

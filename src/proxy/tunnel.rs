@@ -53,7 +53,7 @@ enum End {
 impl Tunnel {
     pub(super) fn new(shared: Arc<Shared>, load: Load, login: ReplicationLogin) -> Self {
         let ReplicationLogin { stream, received, info, mut server, permits } = login;
-        server.pending = received;
+        server.pending.bytes = received;
         info.link.store(server.info.id, Relaxed);
         info.set_state(ClientState::Active);
         server.info.link.store(info.id, Relaxed);
@@ -82,7 +82,7 @@ impl Tunnel {
                 // What has been read is sent on, and nothing more is read; whether a connection is broken is found out
                 // after RESUME.
                 let mut sent = relay::flush(cx, &mut self.stream, &mut self.pending).unwrap_or(true);
-                sent &= relay::flush(cx, &mut server.stream, &mut server.pending).unwrap_or(true);
+                sent &= relay::flush(cx, &mut server.stream, &mut server.pending.bytes).unwrap_or(true);
                 self.info.suspended.store(sent, Relaxed);
                 return Poll::Pending;
             }
@@ -93,7 +93,7 @@ impl Tunnel {
             if relay::flush(cx, &mut self.stream, &mut self.pending).is_err() {
                 return Poll::Ready(End::Client("client unexpected eof"));
             }
-            if relay::flush(cx, &mut server.stream, &mut server.pending).is_err() {
+            if relay::flush(cx, &mut server.stream, &mut server.pending.bytes).is_err() {
                 return Poll::Ready(End::Server);
             }
             if self.pending.is_empty() {
@@ -114,7 +114,8 @@ impl Tunnel {
                     Poll::Ready(Ok(Some(n))) => {
                         progress = true;
                         self.stats.received.add(n as u64);
-                        if relay::send(cx, &mut server.stream, &mut server.pending, &read[..n]).is_err() {
+                        if relay::send(cx, &mut server.stream, &mut server.pending.bytes, &read[..n]).is_err()
+                        {
                             return Poll::Ready(End::Server);
                         }
                     }

@@ -1,5 +1,13 @@
 //! The result of a walk over a buffer: usually one slice of it, copied only when something was cut or put in.
 
+use std::sync::Arc;
+
+use super::prepared::Statement;
+use crate::wire::write;
+
+/// Statements longer than this are not copied.
+const LONG: usize = 64 * 1024;
+
 /// Collects what goes to the other side.
 ///
 /// As long as the kept ranges touch each other, nothing is copied: [`Output::bytes`] is a slice of the input.
@@ -10,13 +18,23 @@ pub struct Output<'a> {
     end: usize,
     scratch: &'a mut Vec<u8>,
     copied: bool,
+    texts: Vec<Text>,
+}
+
+/// A long statement that belongs between the bytes of an [`Output`]: its text and types, which all who use it share.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// How many bytes come before it.
+    pub at: usize,
+    /// The statement.
+    pub statement: Arc<Statement>,
 }
 
 impl<'a> Output<'a> {
     /// Nothing kept yet. `scratch` is emptied.
     pub fn new(input: &'a [u8], scratch: &'a mut Vec<u8>) -> Self {
         scratch.clear();
-        Self { input, start: 0, end: 0, scratch, copied: false }
+        Self { input, start: 0, end: 0, scratch, copied: false, texts: Vec::new() }
     }
 
     /// Keeps `input[from..to]`.
@@ -46,6 +64,23 @@ impl<'a> Output<'a> {
             self.scratch.extend_from_slice(&self.input[self.start..self.end]);
         }
         self.scratch
+    }
+
+    /// Puts a Parse of this statement here.
+    pub fn parse(&mut self, statement: &Arc<Statement>) {
+        let (name, text) = (&*statement.name, &*statement.text_and_types);
+        if text.len() <= LONG {
+            return write::parse(self.insert(), name, text);
+        }
+        let out = self.insert();
+        write::parse_without_text(out, name, text.len());
+        let at = out.len();
+        self.texts.push(Text { at, statement: Arc::clone(statement) });
+    }
+
+    /// Long texts that belong between the bytes, first the first one.
+    pub fn texts(&self) -> &[Text] {
+        &self.texts
     }
 
     /// What goes to the other side.

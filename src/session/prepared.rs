@@ -5,7 +5,8 @@
 //! translates its names; a server remembers which statements it has, the least recently used going first when
 //! there are more than `max_prepared_statements`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,20 +39,39 @@ impl Statement {
     }
 }
 
-/// All statements of the process by text and types.
+/// All statements of the process by text and types. A text may be long: it is held once, hashed once, and compared and copied
+/// while nobody waits for it.
 #[derive(Debug, Default)]
 pub struct Registry {
-    statements: Mutex<HashMap<Box<[u8]>, Arc<Statement>>>,
+    /// By hash, and a number that tells those apart that have the same.
+    statements: Mutex<HashMap<(u64, u32), Arc<Statement>>>,
+    hasher: hash_map::RandomState,
     last_id: AtomicU64,
 }
 
 impl Registry {
     /// The statement with this text and these types.
     pub fn intern(&self, text_and_types: &[u8]) -> Arc<Statement> {
-        let mut statements = self.statements.lock();
-        if let Some(found) = statements.get(text_and_types) {
-            return Arc::clone(found);
+        let mut key = (self.hasher.hash_one(text_and_types), 0);
+        let mut new = None;
+        loop {
+            let found = self.statements.lock().get(&key).cloned();
+            if let Some(found) = found {
+                if *found.text_and_types == *text_and_types {
+                    return found;
+                }
+                key.1 += 1;
+                continue;
+            }
+            let new = new.get_or_insert_with(|| Arc::new(self.statement(text_and_types)));
+            // Another thread may have been faster; then that is looked at.
+            if let hash_map::Entry::Vacant(place) = self.statements.lock().entry(key) {
+                return Arc::clone(place.insert(Arc::clone(new)));
+            }
         }
+    }
+
+    fn statement(&self, text_and_types: &[u8]) -> Statement {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let mut new = Statement {
             id,
@@ -62,8 +82,6 @@ impl Registry {
         };
         new.setting = sql::setting(new.text());
         new.deallocates_all = sql::deallocates_all(new.text());
-        let new = Arc::new(new);
-        statements.insert(text_and_types.into(), Arc::clone(&new));
         new
     }
 

@@ -74,8 +74,15 @@ pub fn query_with_parameter(out: &mut Vec<u8>, sql: &[u8], parameter: &[u8]) {
 pub fn parse(out: &mut Vec<u8>, name: &[u8], text_and_types: &[u8]) {
     frame(out, b'P', |out| {
         cstr(out, name);
-        out.extend(text_and_types);
+        out.extend_from_slice(text_and_types);
     });
+}
+
+/// The beginning of a Parse whose text and types, of this length, come behind it.
+pub fn parse_without_text(out: &mut Vec<u8>, name: &[u8], len: usize) {
+    out.push(b'P');
+    out.extend(u32::try_from(4 + name.len() + 1 + len).unwrap_or(u32::MAX).to_be_bytes());
+    cstr(out, name);
 }
 
 /// Close of a prepared statement.

@@ -384,3 +384,33 @@ fn a_packet_full_of_commands_for_the_console() {
         }
     });
 }
+
+/// What has to be read whole is held twice at most: as it comes, and as what all who prepare it share.
+#[test]
+fn a_long_statement_is_held_once() {
+    const LEN: usize = 32 << 20;
+    let pooler = Pooler::start("default_pool_size = 1");
+    run_for(Duration::from_secs(60), async {
+        let mut raw = pooler.raw().await;
+        raw.rows("SELECT 1").await;
+        let before = peak(&pooler);
+        let long = parse("long", &format!("SELECT length('{}')", "x".repeat(LEN)));
+        let all = [long.clone(), bind("long"), execute(), sync()].concat();
+        raw.send(&all).await;
+        let messages = raw.until_ready().await;
+        let row = messages.iter().find(|m| m.tag == 'D').unwrap_or_else(|| panic!("{messages:?}"));
+        assert_eq!(row.values()[0], LEN.to_string());
+        let taken = (peak(&pooler) - before) * 1024;
+        assert!(taken < 5 * LEN / 2, "{taken} bytes");
+        // Another client that prepares the same.
+        let mut other = pooler.raw().await;
+        other.send(&all).await;
+        assert_eq!(other.until_ready().await.iter().map(|m| m.tag).collect::<String>(), "12DCZ");
+        let taken = (peak(&pooler) - before) * 1024;
+        assert!(taken < 5 * LEN / 2, "{taken} bytes");
+        // It takes no server until all of it is there.
+        let mut half = pooler.raw().await;
+        half.send(&long[..LEN / 2]).await;
+        check_alive(&pooler).await;
+    });
+}

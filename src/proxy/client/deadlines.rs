@@ -104,7 +104,7 @@ impl Client {
         let mut sent = relay::flush_client(cx, &mut self.stream, &mut self.pending)?;
         if let Some(server) = &mut self.server {
             // Whether the connection is broken is found out after RESUME.
-            sent &= relay::flush(cx, &mut server.stream, &mut server.pending).unwrap_or(true);
+            sent &= server.pending.flush(cx, &mut server.stream).unwrap_or(true);
         }
         self.info.suspended.store(sent, Relaxed);
         Poll::Pending

@@ -95,7 +95,7 @@ impl Client {
     ) -> Poll<Result<(), End>> {
         while matches!(self.phase, Phase::Leaving(_)) {
             if let Some(server) = &mut self.server {
-                if relay::flush(cx, &mut server.stream, &mut server.pending).is_err() {
+                if server.pending.flush(cx, &mut server.stream).is_err() {
                     return Poll::Ready(self.server_lost(cx));
                 }
             }

@@ -31,7 +31,7 @@ impl Client {
         if let Some(query) = &settings.server_check_query {
             let is_due = server.used && now.since(server.idle_since) > settings.server_check_delay;
             if is_due && self.check.is_wanted() {
-                server.session.ask(query.as_bytes(), &mut server.pending);
+                server.session.ask(query.as_bytes(), &mut server.pending.bytes);
                 self.preparing = true;
             }
         }
@@ -43,8 +43,8 @@ impl Client {
         } else if server.purpose == Purpose::Write {
             self.attempt.as_mut().map(Attempt::is_on_primary);
         }
-        let at = server.pending.len();
-        if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending) {
+        let at = server.pending.bytes.len();
+        if forward::align_parameters(&mut self.session, &mut server.session, &mut server.pending.bytes) {
             self.preparing |= self.untried_parameters;
             Self::log_parameters_set(&server, at);
         }

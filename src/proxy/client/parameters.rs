@@ -8,7 +8,8 @@ impl Client {
     #[cold]
     pub(super) fn log_parameters_set(server: &Server, at: usize) {
         // A simple query: its header, the text, a NUL.
-        let sql = server.pending.get(at + 5..server.pending.len() - 1).unwrap_or_default();
+        let pending = &server.pending.bytes;
+        let sql = pending.get(at + 5..pending.len() - 1).unwrap_or_default();
         tracing::debug!("{} varcache_apply: {}", server.info, String::from_utf8_lossy(sql));
     }
 

@@ -102,9 +102,7 @@ pub fn client_to_server(
                 write_renamed(&frame, before, &statement.name, after, out.insert());
                 walk.client.rest = Rest { left: frame.len - frame.available(), keep: true };
             }
-            Step::Prepare(statement) => {
-                write::parse(out.insert(), &statement.name, &statement.text_and_types)
-            }
+            Step::Prepare(statement) => out.parse(&statement),
             Step::PrepareTwice(text_and_types) => {
                 let out = out.insert();
                 write::close_statement(out, DUPLICATE);
@@ -116,7 +114,7 @@ pub fn client_to_server(
                 walk.client.rest = Rest { left: frame.len - frame.available(), keep: false };
             }
             Step::Inject(inject) => {
-                walk.inject(inject, out.insert());
+                walk.inject(inject, out);
                 continue;
             }
             Step::Wait => break,
@@ -596,22 +594,22 @@ impl Walk<'_> {
     }
 
     /// Sends messages of our own before the frame at hand.
-    fn inject(&mut self, inject: Inject, out: &mut Vec<u8>) {
+    fn inject(&mut self, inject: Inject, out: &mut Output<'_>) {
         match inject {
             Inject::Unnamed(parse) => {
-                write::parse(out, b"", &parse);
+                write::parse(out.insert(), b"", &parse);
                 self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
                 self.server.unnamed = Unnamed::in_batch(parse.into_vec());
             }
             Inject::NoUnnamed => {
-                write::close_statement(out, b"");
+                write::close_statement(out.insert(), b"");
                 self.server.pipeline.expect(Expect::Close, Action::Skip, 0);
                 self.server.unnamed = Unnamed::in_batch(Vec::new());
             }
             Inject::Deallocated => {
-                write::close_statement(out, DEALLOCATED);
+                write::close_statement(out.insert(), DEALLOCATED);
                 self.server.pipeline.expect(Expect::Close, Action::Skip, 0);
-                write::parse(out, DEALLOCATED, EMPTY);
+                write::parse(out.insert(), DEALLOCATED, EMPTY);
                 self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
                 self.deallocating = true;
             }
@@ -619,28 +617,28 @@ impl Walk<'_> {
         }
     }
 
-    fn prepare(&mut self, statement: &Statement, ask_columns: bool, out: &mut Vec<u8>) {
+    fn prepare(&mut self, statement: &Arc<Statement>, ask_columns: bool, out: &mut Output<'_>) {
         let ServerSession { pipeline, statements, .. } = &mut *self.server;
         let copies = statements.copies_mut();
         if copies.get(&statement.id).is_some() {
-            write::close_statement(out, &statement.name);
+            write::close_statement(out.insert(), &statement.name);
             let change = pipeline.expect_change(Expect::Close, Action::Skip, 0);
             copies.set(statement.id, None, change);
         }
         while copies.len() >= self.context.max_prepared.max(1) {
             let change = pipeline.expect_change(Expect::Close, Action::Skip, 0);
             let Some(evicted) = copies.remove_oldest(change) else { break };
-            write::close_statement(out, &server_name(evicted));
+            write::close_statement(out.insert(), &server_name(evicted));
         }
-        write::parse(out, &statement.name, &statement.text_and_types);
+        out.parse(statement);
         self.sent.server_parses += 1;
         let change = pipeline.expect_change(Expect::Parse, Action::Skip, statement.id);
         let columns = if ask_columns { Columns::Asked } else { Columns::Unknown };
         copies.set(statement.id, Some(Copy { columns, stale: false }), change);
         if ask_columns {
-            write::describe_statement(out, &statement.name);
+            write::describe_statement(out.insert(), &statement.name);
             pipeline.expect_columns(Action::Skip, statement.id);
-            out.extend_from_slice(FLUSH);
+            out.insert().extend_from_slice(FLUSH);
         }
     }
 

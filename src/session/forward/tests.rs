@@ -562,3 +562,30 @@ fn chunks<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     all.push(&bytes[from..]);
     all
 }
+
+#[test]
+fn a_long_statement_is_not_copied() {
+    let text = [&vec![b'x'; 100_000][..], b"\0\0\0"].concat();
+    let registry = Registry::default();
+    let (mut client, mut server) = (ClientSession::default(), ServerSession::default());
+    let context = Context {
+        registry: &registry,
+        max_prepared: 2,
+        exclusive: false,
+        one_at_a_time: false,
+        refuse_simple: false,
+    };
+    let bytes = [message(b'P', &[&b"a\0"[..], &text].concat()), messages(&[(b'B', b"\0a\0"), SYNC])].concat();
+    let mut scratch = Vec::new();
+    let mut out = Output::new(&bytes, &mut scratch);
+    client_to_server(&bytes, &mut client, &mut server, &context, &mut out).unwrap();
+    assert!(out.bytes().len() < 100);
+    let [long] = out.texts() else { panic!("{:?}", out.texts().len()) };
+    let statement = client.statements.get(b"a").unwrap();
+    assert!(Arc::ptr_eq(&long.statement, statement) && Arc::strong_count(statement) == 3);
+    let (before, after) = out.bytes().split_at(long.at);
+    let expected =
+        [message(b'P', &[&b"PGWEIR_1\0"[..], &text].concat()), messages(&[(b'B', b"\0PGWEIR_1\0"), SYNC])];
+    assert_eq!([before, &*long.statement.text_and_types, after].concat(), expected.concat());
+    assert!(Arc::ptr_eq(&registry.intern(&text), statement));
+}
