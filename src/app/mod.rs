@@ -118,11 +118,12 @@ fn serve(config: Config, access: Access, reboot: bool) -> Result<(), Fatal> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n as usize,
     };
-    let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(|_| Worker::new()).unzip();
+    let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(Worker::new).unzip();
     let shared = Arc::new(Shared::new(config.clone(), access, workers));
     let _ = shared.serve_console.set(crate::admin::serve);
     settings::apply(&shared, config, None).map_err(|error| format!("TLS setup failed: {error}"))?;
-    let runtime = worker::runtime().map_err(|error| format!("cannot start: {error}"))?;
+    let turns = &shared.workers[0].turns;
+    let runtime = worker::runtime(turns).map_err(|error| format!("cannot start: {error}"))?;
     let result = runtime.block_on(async {
         let config = shared.config.load_full();
         let found = if reboot { takeover::find(&config.settings).await? } else { Found::Nobody };

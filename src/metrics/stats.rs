@@ -131,7 +131,8 @@ impl Totals {
 }
 
 impl HistogramTotals {
-    fn add(&mut self, histogram: &Histogram) {
+    /// Adds a histogram.
+    pub fn add(&mut self, histogram: &Histogram) {
         for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
             *sum += bucket.get();
         }

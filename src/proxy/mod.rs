@@ -27,4 +27,5 @@ pub mod statistics;
 pub mod takeover;
 pub mod tls;
 mod tunnel;
+pub mod turns;
 pub mod worker;

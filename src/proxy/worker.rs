@@ -13,6 +13,7 @@ use super::pools::{Pool, Slot};
 use super::server::{self, ConnectError, Server};
 use super::shared::Shared;
 use super::takeover::{self, MovedClient};
+use super::turns::Turns;
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Detached;
@@ -33,6 +34,8 @@ pub struct Worker {
     jobs: mpsc::UnboundedSender<Job>,
     /// Connections it serves; new ones go to whoever has fewest.
     pub load: AtomicUsize,
+    /// How long its turns take.
+    pub turns: Arc<Turns>,
 }
 
 /// One connection in a worker's [`Worker::load`], until dropped.
@@ -71,10 +74,11 @@ impl std::fmt::Debug for Job {
 }
 
 impl Worker {
-    /// A worker whose thread is yet to be started.
-    pub fn new() -> (Self, Inbox) {
+    /// The worker with this index, whose thread is yet to be started.
+    pub fn new(index: usize) -> (Self, Inbox) {
         let (jobs, inbox) = mpsc::unbounded_channel();
-        (Self { jobs, load: AtomicUsize::new(0) }, Inbox(inbox))
+        let turns = Arc::new(Turns::new(index));
+        (Self { jobs, load: AtomicUsize::new(0), turns }, Inbox(inbox))
     }
 
     /// Gives it an accepted connection.
@@ -112,9 +116,9 @@ pub fn least_loaded(shared: &Shared) -> usize {
     all.min_by_key(|(_, worker)| worker.load.load(Relaxed)).map_or(0, |(index, _)| index)
 }
 
-/// The runtime of a thread.
-pub fn runtime() -> std::io::Result<LocalRuntime> {
-    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+/// The runtime of a worker's thread.
+pub fn runtime(turns: &Arc<Turns>) -> std::io::Result<LocalRuntime> {
+    turns.watch(&mut Builder::new_current_thread()).enable_all().build_local(LocalOptions::default())
 }
 
 /// How the workers agree whether they use io_uring: a server that one of them has had may come to any other.
@@ -153,7 +157,7 @@ impl Rings {
 
 /// Runs a worker on its own thread until the process ends.
 pub fn run(shared: Arc<Shared>, index: usize, inbox: Inbox, rings: &Rings) -> std::io::Result<()> {
-    let runtime = runtime().inspect_err(|_| rings.do_without())?;
+    let runtime = runtime(&shared.workers[index].turns).inspect_err(|_| rings.do_without())?;
     runtime.block_on(async {
         rings.start(shared.config.load().settings.io_uring);
         serve(shared, index, inbox).await;
@@ -164,18 +168,19 @@ pub fn run(shared: Arc<Shared>, index: usize, inbox: Inbox, rings: &Rings) -> st
 /// Runs a worker on the thread it is called on.
 pub async fn serve(shared: Arc<Shared>, index: usize, Inbox(mut jobs): Inbox) {
     while let Some(job) = jobs.recv().await {
+        let turns = Arc::clone(&shared.workers[index].turns);
         let shared = Arc::clone(&shared);
         match job {
             Job::Client(connection, arrival) => {
                 if let Ok(stream) = connection.adopt() {
-                    tokio::task::spawn_local(login::serve(shared, arrival, stream));
+                    tokio::task::spawn_local(turns.count(login::serve(shared, arrival, stream)));
                 }
             }
             Job::MoveIn(client, load) => {
-                tokio::task::spawn_local(takeover::arrive(shared, load, client));
+                tokio::task::spawn_local(turns.count(takeover::arrive(shared, load, client)));
             }
             Job::Connect(slot) => {
-                tokio::task::spawn_local(async move { connect(&shared, index, slot).await });
+                tokio::task::spawn_local(turns.count(async move { connect(&shared, index, slot).await }));
             }
             Job::Flush(done) => {
                 uring::flush();

@@ -64,6 +64,14 @@ fn the_page_has_the_exporters_names_and_is_sound() {
     ] {
         assert!(page.contains(&format!("\n{sample}\n")), "{sample}\n{page}");
     }
+    let figure = |name: &str| {
+        let line = page.lines().find(|line| line.starts_with(&format!("{name}{{worker=\"0\"}} ")));
+        line.unwrap_or_else(|| panic!("{name}: {page}")).split(' ').nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    assert!(figure("pgweir_worker_turn_seconds_count") > 3.0);
+    assert!(figure("pgweir_worker_slow_turns_total") >= 0.0);
+    // The page is made in the course of one.
+    assert!(figure("pgweir_worker_busy_seconds") > 0.0);
     let body = page.split("\r\n\r\n").nth(1).unwrap();
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
