@@ -197,6 +197,7 @@ impl ClientSession {
         let mut at = self.rest.left.min(buf.len());
         self.rest.left -= at;
         while let Some(frame) = peek(&buf[at..]).map_err(client_fault)? {
+            self.max_packet.admit(&frame)?;
             match frame.tag {
                 b'd' | b'c' | b'f' | b'H' => {
                     at += frame.available();
@@ -204,7 +205,6 @@ impl ClientSession {
                 }
                 b'X' => return Ok((at, Some(Idle::Terminate))),
                 b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'F' if !frame.is_complete() => {
-                    self.max_packet.admit(&frame)?;
                     let is_named = reads_statements && is_named_parse(&frame);
                     if is_too_long(&frame, is_named) {
                         return Err(client_fault(FrameError::Length));
