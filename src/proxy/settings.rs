@@ -292,7 +292,7 @@ fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSetti
         },
         min_pool_size: d.min_pool_size.unwrap_or(s.min_pool_size) as usize,
         max_prepared_statements: s.max_prepared_statements as usize,
-        max_packet: MaxPacket(s.max_packet_size as usize),
+        max_packet: MaxPacket::of(s.max_packet_size),
         server_lifetime: d.server_lifetime().unwrap_or(s.server_lifetime),
         server_idle_timeout: s.server_idle_timeout,
         server_connect_timeout: s.server_connect_timeout,

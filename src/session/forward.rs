@@ -96,6 +96,11 @@ impl Default for MaxPacket {
 }
 
 impl MaxPacket {
+    /// The setting's default means no limit, as the protocol has that one itself.
+    pub fn of(setting: u32) -> Self {
+        if setting >= i32::MAX as u32 { Self::default() } else { Self(setting as usize) }
+    }
+
     /// Refuses a client's message that is too long, as soon as its length is known.
     #[inline]
     fn admit(self, frame: &Frame<'_>) -> Result<(), Refusal> {

@@ -429,6 +429,7 @@ fn of_a_long_message_a_good_part_has_to_be_there() {
 
 #[test]
 fn no_message_is_longer_than_allowed() {
+    assert_eq!((MaxPacket::of(104), MaxPacket::of(i32::MAX as u32)), (MaxPacket(104), MaxPacket::default()));
     let long = message(b'Q', &[b'x'; 100]);
     for limit in [105, 104] {
         let mut link = Link::new(10);
