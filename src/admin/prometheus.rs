@@ -334,6 +334,30 @@ async fn hosts<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result
     Ok(())
 }
 
+/// A worker that is busy for long serves nobody else meanwhile.
+fn workers(shared: &Shared, page: &mut Page) {
+    let all: Vec<_> = shared.workers.iter().enumerate().map(|(n, w)| (n.to_string(), &w.turns)).collect();
+    let name = "pgweir_worker_turn_seconds";
+    page.metric(
+        name,
+        "histogram",
+        "How long a worker took to deal with what had happened, before it looked again.",
+    );
+    for (worker, turns) in &all {
+        page.histogram(name, &[("worker", worker)], &turns.time());
+    }
+    let name = "pgweir_worker_slow_turns_total";
+    page.metric(name, "counter", "Turns of a worker that took more than 10 ms.");
+    for (worker, turns) in &all {
+        page.sample(name, &[("worker", worker)], turns.slow() as f64);
+    }
+    let (name, now) = ("pgweir_worker_busy_seconds", clock::now());
+    page.metric(name, "gauge", "How long the turn that is under way has taken so far.");
+    for (worker, turns) in &all {
+        page.sample(name, &[("worker", worker)], turns.under_way(now).as_secs_f64());
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::task::{Context, Waker};
@@ -388,29 +412,5 @@ pub(super) mod tests {
         assert_eq!(page.matches("pgweir_transaction_seconds_count{").count(), 1500);
         assert_eq!(page.matches("pgbouncer_pools_server_idle_connections{").count(), 1500);
         assert_eq!(page.matches("pgweir_stats_client_logins_total{database=\"pgbouncer\"}").count(), 1);
-    }
-}
-
-/// A worker that is busy for long serves nobody else meanwhile.
-fn workers(shared: &Shared, page: &mut Page) {
-    let all: Vec<_> = shared.workers.iter().enumerate().map(|(n, w)| (n.to_string(), &w.turns)).collect();
-    let name = "pgweir_worker_turn_seconds";
-    page.metric(
-        name,
-        "histogram",
-        "How long a worker took to deal with what had happened, before it looked again.",
-    );
-    for (worker, turns) in &all {
-        page.histogram(name, &[("worker", worker)], &turns.time());
-    }
-    let name = "pgweir_worker_slow_turns_total";
-    page.metric(name, "counter", "Turns of a worker that took more than 10 ms.");
-    for (worker, turns) in &all {
-        page.sample(name, &[("worker", worker)], turns.slow() as f64);
-    }
-    let (name, now) = ("pgweir_worker_busy_seconds", clock::now());
-    page.metric(name, "gauge", "How long the turn that is under way has taken so far.");
-    for (worker, turns) in &all {
-        page.sample(name, &[("worker", worker)], turns.under_way(now).as_secs_f64());
     }
 }
