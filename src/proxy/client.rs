@@ -93,6 +93,8 @@ pub struct Client {
     attempt: Option<Attempt>,
     /// The next batch has failed elsewhere.
     on_primary: bool,
+    /// … because its server had lost a prepared statement.
+    was_lost: bool,
     /// It has gone while it was waiting: it is not read from until it has a server.
     has_gone: bool,
     _permits: [Permit; 3],
@@ -181,6 +183,7 @@ impl Client {
             reading: None,
             attempt: None,
             on_primary: false,
+            was_lost: false,
             has_gone: false,
             _permits: login.permits,
         }
@@ -297,6 +300,7 @@ impl Client {
         self.transaction_started = now;
         self.refresh_settings();
         let mut purpose = self.purpose(scratch, &bytes, now);
+        self.keep_with_statements(scratch, &bytes);
         let server = self.checkout(purpose, now);
         if server.is_none() && purpose != Purpose::Write && self.pool.lane(purpose).is_failing(now) {
             // No connection to that replica can be had for now.
@@ -439,7 +443,7 @@ impl Client {
             registry: &self.shared.statements,
             max_prepared,
             exclusive: session_pooling,
-            one_at_a_time: only_reads,
+            one_at_a_time: only_reads || self.attempt.is_some(),
             refuse_simple: self.settings.disable_pqexec,
         };
         let part = &bytes[..shown];
@@ -503,10 +507,9 @@ impl Client {
                 return self.server_fault(cx, &fault);
             }
         };
-        let verdict = self
-            .attempt
-            .as_mut()
-            .map_or(Verdict::Deliver, |attempt| attempt.judge(out.bytes(), received.failed));
+        let verdict = self.attempt.as_mut().map_or(Verdict::Deliver, |attempt| {
+            attempt.judge(out.bytes(), received.failed, received.lost_statement)
+        });
         self.may_have_written |= received.may_have_written;
         if self.session.kept.is_changing() && (received.failed || received.queries > 0) {
             self.settle_kept(&received);
@@ -540,7 +543,7 @@ impl Client {
                 attempt.into_iter().for_each(|attempt| attempt.recycle(scratch));
             }
             Verdict::Hold => {}
-            Verdict::Drop if self.server.is_none() => _ = self.try_on_primary("it has failed"),
+            Verdict::Drop if self.server.is_none() => self.run_again(),
             Verdict::Drop => {}
         }
         if received.is_last {

@@ -439,3 +439,71 @@ fn a_failed_copy_by_the_extended_protocol_keeps_its_server() {
         raw.rows("DROP TABLE copied; DROP FUNCTION no").await;
     });
 }
+
+/// The server's word counts: what it has lost, or cannot go on with, is prepared again and the client sees nothing of it.
+#[test]
+fn a_lost_statement_is_prepared_again_unseen() {
+    let pooler = Pooler::start("default_pool_size = 1");
+    run(async {
+        let (mut a, mut b) = (pooler.raw().await, pooler.raw().await);
+        a.rows("DROP TABLE IF EXISTS lost; CREATE TABLE lost (a int)").await;
+        let prepare = [parse("s", "INSERT INTO lost VALUES (1)"), sync()].concat();
+        let use_it = [bind("s"), execute(), sync()].concat();
+        assert_eq!(a.tags(&prepare).await, "1Z");
+        for hidden in ["DO $$ begin execute 'deallocate all'; end $$", "SELECT 1; DEALLOCATE ALL"] {
+            b.send(&query(hidden)).await;
+            b.until_ready().await;
+            assert_eq!(a.tags(&use_it).await, "2CZ", "{hidden}");
+            b.send(&query(hidden)).await;
+            b.until_ready().await;
+            let all = [parse("t", "INSERT INTO lost VALUES (1)"), bind("t"), execute(), sync()].concat();
+            assert_eq!(b.tags(&all).await, "12CZ", "{hidden}");
+            assert_eq!(b.tags(&[close("t"), sync()].concat()).await, "3Z", "{hidden}");
+        }
+        // In a transaction the client has to begin again, and can.
+        a.rows("BEGIN").await;
+        a.rows("DO $$ begin execute 'deallocate all'; end $$").await;
+        assert!(refused(&mut a, &use_it).await.starts_with("26000"));
+        a.rows("ROLLBACK").await;
+        assert_eq!(a.tags(&use_it).await, "2CZ");
+        assert_eq!(a.value("SELECT count(*) FROM lost").await, "5", "nothing has run twice");
+        a.rows("DROP TABLE lost").await;
+    });
+}
+
+#[test]
+fn a_plan_that_must_change_its_result_is_made_anew() {
+    let pooler = Pooler::start("default_pool_size = 2");
+    run(async {
+        let (mut a, mut b) = (pooler.raw().await, pooler.raw().await);
+        a.rows("DROP TABLE IF EXISTS replanned; CREATE TABLE replanned (a int)").await;
+        let text = "SELECT * FROM replanned";
+        let all = |name: &str| {
+            [parse(name, text), describe(name), bind(name), execute(), close(name), sync()].concat()
+        };
+        // Both servers have it.
+        a.rows("BEGIN").await;
+        assert_eq!(b.tags(&all("s")).await, "1tT2C3Z");
+        assert_eq!(a.tags(&all("s")).await, "1tT2C3Z");
+        a.rows("COMMIT").await;
+        assert_eq!(b.tags(&[parse("old", text), describe("old"), sync()].concat()).await, "1tTZ");
+        a.rows("ALTER TABLE replanned ADD COLUMN b int").await;
+        for _ in 0..4 {
+            let mut new = pooler.raw().await;
+            assert_eq!(new.tags(&all("s")).await, "1tT2C3Z", "a new client");
+            assert_eq!(a.tags(&all("s")).await, "1tT2C3Z", "one that prepares it again");
+            new.rows("BEGIN").await;
+            assert_eq!(a.tags(&all("s")).await, "1tT2C3Z", "on the other server");
+            assert_eq!(
+                refused(&mut b, &[bind("old"), execute(), sync()].concat()).await,
+                "0A000 cached plan must not change result type"
+            );
+            new.rows("ROLLBACK").await;
+        }
+        assert_eq!(
+            b.tags(&[close("old"), parse("old", text), bind("old"), execute(), sync()].concat()).await,
+            "312CZ"
+        );
+        a.rows("DROP TABLE replanned").await;
+    });
+}

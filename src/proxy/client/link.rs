@@ -39,7 +39,7 @@ impl Client {
         server.begin_use(settings.server_lifetime);
         if !only_reads(self.access, server.purpose) {
             // More than one batch may be sent at once, and not all of them read.
-            self.attempt = None;
+            self.attempt.take_if(|attempt| !attempt.may_write());
         } else if server.purpose == Purpose::Write {
             self.attempt.as_mut().map(Attempt::is_on_primary);
         }

@@ -1,5 +1,6 @@
 //! A read that fails where it was sent is run again on the primary, and the client sees nothing of it: a standby cancels
-//! queries that are in the way of replay, lacks tables that have just been made, or goes away.
+//! queries that are in the way of replay, lacks tables that have just been made, or goes away. So is a batch that uses a
+//! prepared statement which the server has lost, or cannot go on with, without the proxy's doing.
 //!
 //! The batch is kept until something of its result goes to the client. What comes before that (ParseComplete,
 //! RowDescription) is held back. An error that only a standby has a reason for ([`is_standbys`]) is not passed on then, the
@@ -7,7 +8,7 @@
 
 use super::super::info::ClientState;
 use super::super::relay::Scratch;
-use super::{Client, Phase};
+use super::{Client, Phase, max_prepared};
 use crate::route::router::Access;
 use crate::session::forward::batch_len;
 use crate::wire::frame::peek;
@@ -25,9 +26,18 @@ pub(super) struct Attempt {
     failed: bool,
     /// An error is among what is held back.
     has_error: bool,
-    /// It might do something else elsewhere, or is on the primary: an error is its result, and only if its server goes it is
-    /// run again.
-    is_final: bool,
+    reason: Reason,
+}
+
+/// Why a batch would be run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// An error that only a standby has a reason for, or that its server goes: it reads.
+    Standby,
+    /// Its server goes. It reads here, but might do something else elsewhere, or is on the primary: an error is its result.
+    ServerGone,
+    /// Its server does not have a prepared statement as it should, and has run nothing of it yet: it may do anything.
+    LostStatement,
 }
 
 /// What to do with what the server has said.
@@ -46,29 +56,45 @@ impl Attempt {
     fn new(scratch: &mut Scratch, bytes: &[u8], access: Access) -> Option<Self> {
         let batch = &bytes[..batch_len(bytes).filter(|&len| len <= MOST)?];
         is_repeatable(batch)?;
-        let is_final = access != Access::Read;
-        Some(Self {
-            batch: scratch.vector(batch),
-            held: Vec::new(),
-            failed: false,
-            has_error: false,
-            is_final,
-        })
+        let reason = if access == Access::Read { Reason::Standby } else { Reason::ServerGone };
+        Some(Self::of(scratch.vector(batch), reason))
+    }
+
+    /// The same if `bytes` are one batch that uses prepared statements.
+    #[inline]
+    fn with_statements(scratch: &mut Scratch, bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > MOST || batch_len(bytes) != Some(bytes.len()) {
+            return None;
+        }
+        is_repeatable(bytes)?;
+        Some(Self::of(scratch.vector(bytes), Reason::LostStatement))
+    }
+
+    fn of(batch: Vec<u8>, reason: Reason) -> Self {
+        Self { batch, held: Vec::new(), failed: false, has_error: false, reason }
+    }
+
+    /// Whether it does not matter where it runs.
+    pub(super) fn may_write(&self) -> bool {
+        self.reason == Reason::LostStatement
     }
 
     /// It runs on the primary.
     pub(super) fn is_on_primary(&mut self) {
-        self.is_final = true;
+        if self.reason == Reason::Standby {
+            self.reason = Reason::ServerGone;
+        }
     }
 
-    /// Takes what the server has said; `failed`: there is an error in it.
-    pub(super) fn judge(&mut self, said: &[u8], failed: bool) -> Verdict {
+    /// Takes what the server has said. `failed`: there is an error in it; `lost_statement`: it is that of a prepared statement
+    /// that the server does not have as it should.
+    pub(super) fn judge(&mut self, said: &[u8], failed: bool, lost_statement: bool) -> Verdict {
         if self.failed {
             return Verdict::Drop;
         }
         self.has_error |= failed;
         if self.held.is_empty() {
-            let verdict = judge(said, self.is_final, self.has_error);
+            let verdict = judge(said, self.reason, self.has_error, lost_statement);
             if verdict == Verdict::Hold {
                 self.held.extend_from_slice(said);
             }
@@ -76,7 +102,7 @@ impl Attempt {
             return verdict;
         }
         self.held.extend_from_slice(said);
-        let verdict = judge(&self.held, self.is_final, self.has_error);
+        let verdict = judge(&self.held, self.reason, self.has_error, lost_statement);
         self.failed = verdict == Verdict::Drop;
         verdict
     }
@@ -98,7 +124,7 @@ impl Attempt {
     }
 }
 
-fn judge(mut said: &[u8], is_final: bool, has_error: bool) -> Verdict {
+fn judge(mut said: &[u8], reason: Reason, has_error: bool, lost_statement: bool) -> Verdict {
     if said.len() > MOST {
         return Verdict::Deliver;
     }
@@ -108,11 +134,18 @@ fn judge(mut said: &[u8], is_final: bool, has_error: bool) -> Verdict {
             b'E' if !frame.is_complete() => return Verdict::Hold,
             b'E' => {
                 let error = backend::error_fields(frame.body);
-                let again = error.sqlstate.starts_with(SERVER_GOES) || !is_final && is_standbys(&error);
+                let again = match reason {
+                    _ if lost_statement => true,
+                    Reason::LostStatement => false,
+                    _ if error.sqlstate.starts_with(SERVER_GOES) => true,
+                    Reason::ServerGone => false,
+                    Reason::Standby => is_standbys(&error),
+                };
                 return if again { Verdict::Drop } else { Verdict::Deliver };
             }
-            // Whatever came before the error has not gone to the client either.
-            b'D' | b'C' | b'I' | b's' | b'H' | b'd' | b'c' if has_error => {}
+            // Of what reads, whatever came before the error has not gone to the client either.
+            b'D' | b'C' | b'I' | b's' | b'H' | b'd' | b'c'
+                if has_error && reason != Reason::LostStatement => {}
             _ => return Verdict::Deliver,
         }
         if !frame.is_complete() {
@@ -150,16 +183,21 @@ fn is_standbys(error: &backend::ErrorFields<'_>) -> bool {
     }
 }
 
-/// Whether a batch does the same when it is sent once more. What it closes it could not use again, and an unnamed statement
-/// of an earlier batch may be gone.
+/// Whether a batch does the same when it is sent once more. What it closes it could not use again, unless it prepares that
+/// itself, and an unnamed statement of an earlier batch may be gone.
 fn is_repeatable(mut batch: &[u8]) -> Option<()> {
-    let mut has_unnamed = false;
+    let (mut has_unnamed, mut has_used, mut prepared) = (false, false, None);
     while !batch.is_empty() {
         let frame = peek(batch).ok()??;
         match frame.tag {
-            b'P' => has_unnamed |= frontend::parse_name(frame.body)?.is_empty(),
+            b'P' => {
+                prepared = frontend::parse_name(frame.body);
+                has_unnamed |= prepared?.is_empty();
+            }
             b'B' if frontend::bind(frame.body)?.name.is_empty() && !has_unnamed => return None,
-            b'Q' | b'B' | b'D' | b'E' | b'S' => {}
+            b'B' | b'D' => has_used = true,
+            b'C' if !has_used || frontend::target(frame.body).is_ok_and(|t| Some(t.name) == prepared) => {}
+            b'Q' | b'E' | b'S' => {}
             _ => return None,
         }
         batch = &batch[frame.len..];
@@ -186,21 +224,50 @@ impl Client {
         self.attempt = Attempt::new(scratch, bytes, self.access);
     }
 
-    /// Has the batch run on the primary, before whatever the client has sent since. `false`: nothing was kept.
+    /// Keeps a batch that begins with the use of a prepared statement, or with one that the server may have already. HOT.
+    #[inline]
+    pub(super) fn keep_with_statements(&mut self, scratch: &mut Scratch, bytes: &[u8]) {
+        let uses = match bytes {
+            [b'B' | b'D' | b'C', ..] => !self.session.statements.is_empty(),
+            [b'P', _, _, _, _, first, ..] => *first != 0,
+            _ => false,
+        };
+        let was_lost = std::mem::take(&mut self.was_lost);
+        if uses && !was_lost && self.attempt.is_none() && max_prepared(&self.settings) > 0 {
+            self.attempt = Attempt::with_statements(scratch, bytes);
+        }
+    }
+
+    /// Has a batch run once more of which the server had lost a prepared statement, or of which the replica has no use.
+    pub(super) fn run_again(&mut self) {
+        let Some(attempt) = self.attempt.take_if(|attempt| attempt.may_write()) else {
+            self.try_on_primary("it has failed");
+            return;
+        };
+        tracing::info!("{} a batch is run again: its server had lost a prepared statement", self.info);
+        self.was_lost = true;
+        self.repeat(attempt);
+    }
+
+    /// Has a read run on the primary, before whatever the client has sent since. `false`: nothing was kept.
     pub(super) fn try_on_primary(&mut self, why: &str) -> bool {
-        let Some(attempt) = self.attempt.take() else { return false };
+        let Some(attempt) = self.attempt.take().filter(|attempt| !attempt.may_write()) else { return false };
         tracing::info!("{} a read is run again on the primary: {why}", self.info);
+        self.on_primary = true;
+        self.repeat(attempt);
+        true
+    }
+
+    fn repeat(&mut self, attempt: Attempt) {
         prepared(&attempt.batch).for_each(|name| self.session.statements.remove(name));
         let mut bytes = attempt.batch;
         bytes.extend_from_slice(&self.carry);
         self.carry = bytes;
-        self.on_primary = true;
         (self.hold, self.preparing) = (false, false);
         self.reading = None;
         self.phase = Phase::Idle;
         self.info.set_state(ClientState::Idle);
         self.set_deadline(self.request_started);
-        true
     }
 }
 
@@ -221,19 +288,13 @@ mod tests {
     fn an_error_before_the_first_row_is_not_passed_on() {
         let error: (u8, &[u8]) = (b'E', b"SERROR\0C40001\0\0");
         let start: [(u8, &[u8]); 3] = [(b'1', b""), (b'2', b""), (b'T', b"\0\0")];
-        assert_eq!(judge(&messages(&start), false, false), Verdict::Hold);
+        assert_eq!(judge(&messages(&start), Reason::Standby, false, false), Verdict::Hold);
         let failed = messages(&[&start[..], &[error]].concat());
         for cut in 0..failed.len() {
-            let mut attempt = Attempt {
-                batch: Vec::new(),
-                held: Vec::new(),
-                failed: false,
-                has_error: false,
-                is_final: false,
-            };
-            assert_eq!(attempt.judge(&failed[..cut], true), Verdict::Hold, "{cut}");
-            assert_eq!(attempt.judge(&failed[cut..], true), Verdict::Drop, "{cut}");
-            assert_eq!(attempt.judge(&message(b'Z', b"I"), false), Verdict::Drop);
+            let mut attempt = Attempt::of(Vec::new(), Reason::Standby);
+            assert_eq!(attempt.judge(&failed[..cut], true, false), Verdict::Hold, "{cut}");
+            assert_eq!(attempt.judge(&failed[cut..], true, false), Verdict::Drop, "{cut}");
+            assert_eq!(attempt.judge(&message(b'Z', b"I"), false, false), Verdict::Drop);
         }
         let changed: (u8, &[u8]) =
             (b'E', b"SERROR\0VERROR\0C0A000\0Mcached plan\0RRevalidateCachedQuery\0\0");
@@ -247,7 +308,7 @@ mod tests {
             changed,
         ] {
             assert_eq!(
-                judge(&messages(&[start[0], result, error]), false, false),
+                judge(&messages(&[start[0], result, error]), Reason::Standby, false, false),
                 Verdict::Deliver,
                 "{result:?}"
             );
@@ -262,29 +323,41 @@ mod tests {
             ("XX000", "GetNewTransactionId"),
         ] {
             let error = format!("SERROR\0C{sqlstate}\0R{routine}\0\0");
-            assert_eq!(judge(&message(b'E', error.as_bytes()), false, true), Verdict::Drop, "{error:?}");
+            assert_eq!(
+                judge(&message(b'E', error.as_bytes()), Reason::Standby, true, false),
+                Verdict::Drop,
+                "{error:?}"
+            );
         }
         // Rows that have come with the error have not gone to the client, the end of a batch before it has.
         let row: (u8, &[u8]) = (b'D', b"\0\0");
         let ready: (u8, &[u8]) = (b'Z', b"I");
-        assert_eq!(judge(&messages(&[start[2], row, row, error]), false, true), Verdict::Drop);
-        assert_eq!(judge(&messages(&[start[2], row, ready, error]), false, true), Verdict::Deliver);
+        assert_eq!(
+            judge(&messages(&[start[2], row, row, error]), Reason::Standby, true, false),
+            Verdict::Drop
+        );
+        assert_eq!(
+            judge(&messages(&[start[2], row, ready, error]), Reason::Standby, true, false),
+            Verdict::Deliver
+        );
         // What might write elsewhere is run again only if its server goes.
         let gone = message(b'E', b"SFATAL\0C57P01\0\0");
-        assert_eq!(judge(&message(b'E', b"SERROR\0C25006\0\0"), true, true), Verdict::Deliver);
-        assert_eq!(judge(&gone, true, true), Verdict::Drop);
+        assert_eq!(
+            judge(&message(b'E', b"SERROR\0C25006\0\0"), Reason::ServerGone, true, false),
+            Verdict::Deliver
+        );
+        assert_eq!(judge(&gone, Reason::ServerGone, true, false), Verdict::Drop);
         // A row of which only the beginning has come.
-        assert_eq!(judge(&message(b'D', &[0; 100])[..20], false, false), Verdict::Deliver);
-        assert_eq!(judge(&message(b'T', &[0; 100])[..20], false, false), Verdict::Hold);
+        assert_eq!(judge(&message(b'D', &[0; 100])[..20], Reason::Standby, false, false), Verdict::Deliver);
+        assert_eq!(judge(&message(b'T', &[0; 100])[..20], Reason::Standby, false, false), Verdict::Hold);
     }
 
     #[test]
     fn what_was_held_back_comes_before_the_rest() {
         let (start, row) = (messages(&[(b'1', b""), (b'T', b"\0\0")]), message(b'D', b"\0\0"));
-        let mut attempt =
-            Attempt { batch: Vec::new(), held: Vec::new(), failed: false, has_error: false, is_final: false };
-        assert_eq!(attempt.judge(&start, false), Verdict::Hold);
-        assert_eq!(attempt.judge(&row, false), Verdict::Deliver);
+        let mut attempt = Attempt::of(Vec::new(), Reason::Standby);
+        assert_eq!(attempt.judge(&start, false, false), Verdict::Hold);
+        assert_eq!(attempt.judge(&row, false, false), Verdict::Deliver);
         assert_eq!(attempt.held(), [start, row].concat());
     }
 

@@ -162,6 +162,12 @@ fn what_cannot_be_read_may_be_anything() {
     assert!(old.state(&[query("insert into t values ('a')")]).is_empty());
     assert_eq!(old.state(&[query("insert into t values ('\\')")]), Left::Something.into());
     let mut sjis = Watched::new(&[("client_encoding", "SJIS")]);
-    assert_eq!(sjis.state(&[query("insert into t values (e'\\')")]), Left::Something.into());
+    let mut half = Vec::new();
+    write::query(&mut half, b"insert into t values (e'\x95\x5c'); set role app --'");
+    assert_eq!(sjis.state(&[half]), Left::Something.into());
+    let mut sjis = Watched::new(&[("client_encoding", "SJIS")]);
+    let mut whole = Vec::new();
+    write::query(&mut whole, b"insert into t values ('\x95\x5c'); insert into t values ('')");
+    assert!(sjis.state(&[whole, query("insert into t values (e'\\'')")]).is_empty());
     assert!(Watched::new(&[]).state(&[query("insert into t values ('")]).is_empty());
 }
