@@ -546,7 +546,7 @@ impl Client {
             Verdict::Drop if self.server.is_none() => self.run_again(),
             Verdict::Drop => {}
         }
-        if received.is_last {
+        if received.is_last && self.server.is_some() {
             return self.server_lost(cx);
         }
         if let Some(server) = &mut self.server {

@@ -121,6 +121,7 @@ fn a_check_that_does_not_end() {
             read_message(stream)?;
             stream.write_all(&end())?;
             assert_eq!(read_message(stream)?, b"SELECT 7\0");
+            stream.write_all(&message(b'T', b"\0\0"))?;
             talk(stream, &tell, word);
             Ok(())
         });

@@ -351,3 +351,109 @@ fn a_server_that_hangs_up_at_once() {
     });
     assert!(logins.load(std::sync::atomic::Ordering::Relaxed) < 5);
 }
+
+/// A server that answers queries one after the other, each with what comes behind the last answer that the client waits for.
+fn extra_server(extra: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                read_startup(&mut stream)?;
+                stream.write_all(&welcome())?;
+                let answer = [
+                    message(b'T', b"\0\x01a\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0"),
+                    message(b'D', b"\0\x01\0\0\0\x04mine"),
+                    message(b'C', b"SELECT 1\0"),
+                    message(b'Z', b"I"),
+                ]
+                .concat();
+                loop {
+                    let mut header = [0; 5];
+                    stream.read_exact(&mut header)?;
+                    let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+                    stream.read_exact(&mut vec![0; len - 4])?;
+                    if header[0] == b'Q' {
+                        stream.write_all(&[&answer[..], extra].concat())?;
+                    }
+                    if header[0] == b'X' {
+                        return std::io::Result::Ok(());
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// What a server says that nobody has asked for ends its connection, and reaches no other client.
+#[test]
+fn what_nobody_asked_for_reaches_nobody() {
+    let row = b"D\0\0\0\x10\0\x01\0\0\0\x06stray!";
+    let extras: [&[u8]; 4] = [row, b"C\0\0\0\x0dSELECT 1\0", b"T\0\0\0\x06\0\0", b"Z\0\0\0\x05I"];
+    for extra in extras {
+        let port = extra_server(extra);
+        let pooler = Pooler::with_databases(
+            &format!("hostile = host=127.0.0.1 port={port} pool_size=1\n"),
+            "auth_type = trust\nserver_tls_sslmode = disable",
+        );
+        run(async {
+            let parameters = [("user", USER), ("database", "hostile")];
+            let mut clients = Vec::new();
+            for _ in 0..2 {
+                clients.push(Raw::log_in_with(pooler.port, V3_0, &parameters, "").await.unwrap());
+            }
+            for _ in 0..5 {
+                for client in &mut clients {
+                    client.send(&query("SELECT 'mine'")).await;
+                    let messages = client.until_ready().await;
+                    let tags: String = messages.iter().map(|m| m.tag).collect();
+                    assert_eq!((tags.as_str(), &*messages[1].values()[0]), ("TDCZ", "mine"), "{extra:?}");
+                }
+            }
+        });
+        assert!(pooler.log().contains("unexpected message"), "{}", pooler.log());
+    }
+}
+
+/// A server that says FATAL has ended its connection, whether or not it closes the socket; its client learns why, or at least
+/// that.
+#[test]
+fn fatal_is_the_end_of_a_connection() {
+    for (fatal, expected) in [
+        (&b"SFATAL\0VFATAL\0C57P01\0Mgoing down\0\0"[..], "57P01 going down"),
+        (b"SFATAL\0VFATAL\0C57P01\0M\0\0", "08006 server conn crashed?"),
+        (b"SFATAL\0VFATAL\0C57P01\0\0", "08006 server conn crashed?"),
+        (b"SPANIC\0VPANIC\0CXX000\0Mbroken\0\0", "XX000 broken"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let _ = read_startup(&mut stream);
+                let _ = stream.write_all(&welcome());
+                let _ = stream.read_exact(&mut [0; 5]);
+                let _ = stream.write_all(&message(b'E', fatal));
+                // The socket stays open.
+                kept.push(stream);
+            }
+        });
+        let pooler = Pooler::with_databases(
+            &format!("hostile = host=127.0.0.1 port={port} pool_size=1\n"),
+            "auth_type = trust\nserver_tls_sslmode = disable",
+        );
+        run(async {
+            let parameters = [("user", USER), ("database", "hostile")];
+            let mut client = Raw::log_in_with(pooler.port, V3_0, &parameters, "").await.unwrap();
+            client.send(&query("SELECT 1")).await;
+            let messages = tokio::time::timeout(Duration::from_secs(5), client.until_ready()).await;
+            let messages = messages.unwrap_or_else(|_| panic!("{expected}: {}", pooler.log()));
+            assert_eq!(messages.len(), 1, "and the connection is closed");
+            let error = &messages[0];
+            assert_eq!(format!("{} {}", error.field('C'), error.field('M')), expected);
+        });
+    }
+}

@@ -19,7 +19,7 @@ const MAX_MESSAGE: usize = 1 << 20;
 /// How much a server may say during login, or in answer to a query that asks for a row at most.
 pub(super) const MAX_ANSWER: usize = 1 << 20;
 /// The same where many rows are wanted, and how many that may be.
-const MAX_TABLE: usize = 128 << 20;
+pub(super) const MAX_TABLE: usize = 128 << 20;
 const MAX_ROWS: usize = 1 << 20;
 
 /// What is wanted of an answer.

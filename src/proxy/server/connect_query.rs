@@ -2,7 +2,7 @@
 //!
 //! Whatever comes of it the connection is used, as in PgBouncer: an error is logged, rows and notices are of no interest.
 
-use super::ask::{Budget, MAX_ANSWER};
+use super::ask::{Budget, MAX_TABLE};
 use super::open::ConnectError;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
@@ -21,7 +21,7 @@ pub(super) async fn run(
     let mut message = Vec::new();
     write::query(&mut message, sql.as_bytes());
     stream.write_all(&message).await?;
-    let (mut received, mut budget) = (Received::default(), Budget::new(MAX_ANSWER));
+    let (mut received, mut budget) = (Received::default(), Budget::new(MAX_TABLE));
     let mut is_rolled_back = false;
     loop {
         let tag = budget.next(&mut received, stream, &mut message).await?;

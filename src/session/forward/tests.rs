@@ -593,3 +593,87 @@ fn a_long_statement_is_not_copied() {
     assert_eq!([before, &*long.statement.text_and_types, after].concat(), expected.concat());
     assert!(Arc::ptr_eq(&registry.intern(&text), statement));
 }
+
+/// All that one packet of many messages makes the walks do, in allocations and moves, is counted by what it leaves behind: the
+/// queue, the journal and the maps are empty when everything was answered, and each message was one entry of each.
+#[test]
+fn many_messages_behind_one_that_fails() {
+    let mut link = Link::new(100_000);
+    link.client_sends(&messages(&[(b'P', b"bad\0nonsense\0\0\0")])).unwrap();
+    let mut sent = 0;
+    for n in 0..50_000 {
+        let parse = message(b'P', format!("s{n}\0select {n}\0\0\0").as_bytes());
+        match link.client_sends(&parse).unwrap() {
+            Stop::Hold => break,
+            _ => sent += 1,
+        }
+    }
+    assert!(link.server.pipeline.is_full() && sent < 5000, "{sent} are under way, the others wait");
+    assert!(link.to_server.ends_with(&message(b'H', b"")), "and the server is asked for what it owes");
+    link.server_sends(&message(b'E', b"SERROR\0C42601\0Mx\0\0")).unwrap();
+    assert!(link.client.statements.is_empty() && link.server.statements.is_empty());
+    link.client_sends(&message(b'S', b"")).unwrap();
+    link.server_sends(&messages(&[READY])).unwrap();
+    assert!(link.server.is_settled());
+}
+
+/// A client that asks for what the proxy answers itself is not read from without an end while nothing of it can be answered.
+#[test]
+fn replies_of_our_own_are_bounded() {
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[PARSE_A, SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
+    link.client_sends(&messages(&[(b'B', b"\0a\0"), (b'E', b"\0\0\0\0\0")])).unwrap();
+    let pair = messages(&[(b'C', b"Sa\0"), PARSE_A]);
+    let taken = (0..).take_while(|_| link.client_sends(&pair).unwrap() != Stop::Hold).count();
+    assert!(taken < 5000, "{taken}");
+    link.to_client.clear();
+    link.server_sends(&messages(&[(b'2', b""), (b'C', b"SELECT 1\0")])).unwrap();
+    assert_eq!(link.client_sends(b"").unwrap(), Stop::More);
+    assert!(link.to_client.len() >= 10 * taken);
+}
+
+#[test]
+fn a_name_waits_for_what_an_earlier_batch_does_to_it() {
+    let mut link = Link::new(10);
+    let fails: (u8, &[u8]) = (b'E', b"\0\0\0\0\0");
+    // The Parse is skipped, which nobody knows when the next batch comes.
+    let stop = link.client_sends(&messages(&[fails, PARSE_A, SYNC, (b'B', b"\0a\0")])).unwrap();
+    assert_eq!(stop, Stop::Hold);
+    link.server_sends(&messages(&[(b'E', b"SERROR\0C22012\0\0"), READY])).unwrap();
+    link.to_server.clear();
+    link.client_sends(b"").unwrap();
+    assert_eq!(link.to_server, messages(&[(b'B', b"\0PGWEIR_missing\0")]));
+}
+
+#[test]
+fn columns_are_compared_where_a_statement_is_prepared_anew() {
+    let columns = |name: &[u8]| {
+        [&b"\0\x01"[..], name, &b"\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0"[..]].concat()
+    };
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[PARSE_A, (b'D', b"Sa\0"), SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'1', b""), (b't', b"\0\0"), (b'T', &columns(b"x")), READY])).unwrap();
+    for (now, same) in [(columns(b"x"), true), (columns(b"y"), false)] {
+        std::mem::take(&mut link.server).detach(&mut link.client);
+        link.server.attach(&link.client, false);
+        link.to_server.clear();
+        link.to_client.clear();
+        let bind = (b'B', &b"\0a\0x"[..]);
+        assert_eq!(link.client_sends(&messages(&[bind, SYNC])).unwrap(), Stop::Hold);
+        let asked = messages(&[(b'P', b"PGWEIR_1\0select 1\0\0\0"), (b'D', b"SPGWEIR_1\0"), (b'H', b"")]);
+        assert!(link.to_server.starts_with(&asked));
+        link.server_sends(&messages(&[(b'1', b""), (b't', b"\0\0"), (b'T', &now)])).unwrap();
+        link.to_server.clear();
+        link.client_sends(b"").unwrap();
+        if same {
+            assert_eq!(link.to_server, messages(&[(b'B', b"\0PGWEIR_1\0x"), SYNC]));
+            link.server_sends(&messages(&[(b'2', b""), READY])).unwrap();
+            assert_eq!(link.to_client, messages(&[(b'2', b""), READY]));
+        } else {
+            let refused =
+                link.server_sends(&message(b'E', b"SERROR\0C26000\0Mx\0\0")).unwrap().refused.unwrap();
+            assert_eq!(refused.sqlstate, "0A000");
+        }
+    }
+}
