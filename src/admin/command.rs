@@ -288,7 +288,9 @@ fn resume(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
     let paused = shared.pools.databases().into_iter().filter(|database| database.paused.load(Relaxed));
     let resumed = paused.map(|database| pause::resume(shared, &database)).count();
     if resumed == 0 {
-        return Err(Refusal::protocol("pooler is not paused/suspended"));
+        let is_ending = shared.shutdown().is_some();
+        let words = if is_ending { "pooler is shutting down" } else { "pooler is not paused/suspended" };
+        return Err(Refusal::protocol(words));
     }
     Ok(())
 }

@@ -280,6 +280,9 @@ async fn control(
 /// SIGUSR2, which is RESUME.
 fn go_on(shared: &Arc<Shared>) {
     let from = match shared.lifecycle() {
+        Lifecycle::Active if shared.shutdown().is_some() => {
+            return tracing::info!("got SIGUSR2 while shutting down, ignoring");
+        }
         _ if shared.shutdown() == Some(Shutdown::WaitForServers) => {
             return tracing::info!("got SIGUSR2 while shutting down, ignoring");
         }

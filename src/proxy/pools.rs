@@ -278,6 +278,12 @@ impl Pool {
         }
     }
 
+    /// Whether its server has refused a login a moment ago, and is not tried again yet (`server_login_retry`).
+    pub fn is_refused(&self, now: Micros) -> bool {
+        let retry = self.settings.load().server_login_retry;
+        self.login_error.lock().as_ref().is_some_and(|(_, at)| now.since(*at) < retry)
+    }
+
     /// Counts how often all of its servers have become obsolete.
     pub fn generation(&self) -> u64 {
         self.generation.load(SeqCst)

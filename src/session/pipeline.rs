@@ -67,6 +67,8 @@ struct Entry {
     learns: bool,
     /// It runs DEALLOCATE ALL or DISCARD ALL.
     forgets: bool,
+    /// The client has been told the columns of the statement that it binds.
+    is_told: bool,
     /// Parse, Bind, Describe: the prepared statement, 0 if it is none of ours. Others: the last change before it.
     value: u64,
 }
@@ -320,6 +322,15 @@ impl Pipeline {
         }
     }
 
+    /// A Bind of a prepared statement goes to the server. `is_told`: the client knows its columns.
+    #[inline]
+    pub(super) fn expect_bind(&mut self, statement: u64, is_told: bool) {
+        self.expect(Expect::Bind, Action::Forward, statement);
+        if let Some(entry) = self.expected.back_mut() {
+            entry.is_told = is_told;
+        }
+    }
+
     /// The message just sent runs DEALLOCATE ALL or DISCARD ALL.
     pub(super) fn expect_forgetting(&mut self) {
         if let Some(entry) = self.expected.back_mut() {
@@ -367,6 +378,7 @@ impl Pipeline {
             changes: false,
             learns: false,
             forgets: false,
+            is_told: false,
             value,
         });
     }
@@ -445,11 +457,12 @@ impl Pipeline {
         Some((entry.value, entry.action))
     }
 
-    /// The next answer is to a message about this prepared statement, which the server has under a name of the proxy's.
-    pub(super) fn next_statement(&self) -> Option<u64> {
+    /// The next answer is to a message about this prepared statement, which the server has under a name of the proxy's, and
+    /// whether that is a Bind of a client's that has been told its columns.
+    pub(super) fn next_statement(&self) -> Option<(u64, bool)> {
         let entry = self.expected.front()?;
         let names = matches!(entry.expect, Expect::Parse | Expect::Bind | Expect::Describe);
-        (names && entry.value > 0).then_some(entry.value)
+        (names && entry.value > 0).then_some((entry.value, entry.is_told))
     }
 
     /// The last change before the command that is being answered.

@@ -117,6 +117,8 @@ pub(super) struct ClientNames {
     pub(super) describing: VecDeque<(Arc<[u8]>, u64)>,
     /// What the server was made to refuse.
     pub(super) refused: Option<Refused>,
+    /// All names were forgotten by DEALLOCATE ALL or DISCARD ALL, and none was given since.
+    pub(super) are_forgotten: bool,
     /// The portal bound last runs DEALLOCATE ALL or DISCARD ALL.
     pub(super) portal_forgets: bool,
     /// … and so does the unnamed statement.
@@ -223,6 +225,7 @@ impl ClientStatements {
 impl ClientNames {
     /// Gives a statement a name, or takes it away, as change `number` of the conversation with the server.
     pub(super) fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>, number: u64) {
+        self.are_forgotten &= statement.is_none();
         let name: Arc<[u8]> = name.into();
         let named = statement.map(|statement| Named::new(Arc::clone(&name), statement));
         self.names.set(name, named, number);

@@ -17,6 +17,9 @@ pub(super) struct Refused {
 pub(super) enum RefusedFor {
     /// There is no statement of that name.
     Missing,
+    /// The same, and the client has had all its statements forgotten before. PgBouncer's code and words, which its users may
+    /// wait for: the client knows what it has done.
+    Forgotten,
     /// There is one already.
     Duplicate,
     /// It has other columns by now than those the client has been told of.
@@ -42,8 +45,13 @@ impl Refused {
                 .detail(
                     "PgBouncer: prepared statement did not exist, server closed the connection unexpectedly.",
                 )
-                .hint("This client has not prepared it, or DEALLOCATE ALL or DISCARD ALL has removed it.")
+                .hint("This client has not prepared it.")
                 .log(format!("prepared statement did not exist: {name}")),
+            ),
+            RefusedFor::Forgotten => (
+                sqlstate::UNKNOWN_STATEMENT,
+                Refusal::protocol(format!("prepared statement did not exist: {name}"))
+                    .hint("DEALLOCATE ALL or DISCARD ALL of this client has removed it."),
             ),
             RefusedFor::Duplicate => (
                 sqlstate::DUPLICATE_STATEMENT,

@@ -13,7 +13,7 @@ const RUNNING: &str = "pooler is not paused/suspended";
 
 /// Commands in their order, and the error of each without a shutdown, and with one that waits for clients and for servers.
 const COMMANDS: &[(&str, [&str; 3])] = &[
-    ("RESUME", [RUNNING, RUNNING, ENDING]),
+    ("RESUME", [RUNNING, ENDING, ENDING]),
     ("PAUSE", ["", "", PAUSED]),
     ("PAUSE", [PAUSED, PAUSED, PAUSED]),
     ("KILL", [PAUSED, PAUSED, PAUSED]),

@@ -194,7 +194,8 @@ impl Newcomer {
                 }
                 Progress::Rejected(failure) => {
                     self.log_rejected(claim, &failure);
-                    return Err(rejected(&claim.user, failure, looks_up).into());
+                    let has_database = self.shared.config.load().database(&claim.database).is_some();
+                    return Err(rejected(&claim.user, failure, looks_up, has_database).into());
                 }
             }
         }
@@ -243,7 +244,7 @@ impl Newcomer {
                 kind: exchange::FailureKind::Password,
                 log_detail: "password is empty or malformed",
             };
-            return Err(rejected(&claim.user, failure, false).into());
+            return Err(rejected(&claim.user, failure, false, true).into());
         };
         let (checked, words) = match proof {
             Proof::Ldap(options) => {
@@ -358,8 +359,8 @@ fn rejected_by_hba(claim: &Claim, line: Option<usize>) -> Refusal {
 
 /// PostgreSQL's words for the client to read, PgBouncer's in the detail and in the log. Where users are looked up the detail
 /// is the same for those who are found and those who are not.
-fn rejected(user: &str, failure: exchange::Failure, looks_up: bool) -> Refusal {
-    let is_not_found = looks_up && failure.log_detail == exchange::NO_SUCH_USER;
+fn rejected(user: &str, failure: exchange::Failure, looks_up: bool, has_database: bool) -> Refusal {
+    let is_not_found = looks_up && has_database && failure.log_detail == exchange::NO_SUCH_USER;
     let words = match failure.kind {
         exchange::FailureKind::Password => "password authentication failed",
         exchange::FailureKind::Sasl => "SASL authentication failed",

@@ -13,7 +13,7 @@ use crate::auth::exchange::Account;
 use crate::auth::secret::Secret;
 use crate::clock;
 use crate::config::{Config, DatabaseConfig};
-use crate::error::Refusal;
+use crate::error::{Refusal, sqlstate};
 use crate::proxy::lookups::{Found, Key};
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::shared::CONSOLE;
@@ -75,7 +75,7 @@ impl Newcomer {
         }
         if name == claim.database && self.shared.pools.database(name).is_none() {
             if let Some((line, true)) = config.database(name) {
-                return self.unheard_of(config, line, name, auth_user).await;
+                return self.unheard_of(config, claim, line, auth_user).await;
             }
         }
         let Some(database) = settings::database(&self.shared, name) else {
@@ -93,10 +93,11 @@ impl Newcomer {
     async fn unheard_of(
         &mut self,
         config: &Config,
+        claim: &Claim,
         line: &DatabaseConfig,
-        name: &str,
         auth_user: &str,
     ) -> Result<Arc<Database>, Failure> {
+        let name = &*claim.database;
         let maintenance = match config.database(MAINTENANCE) {
             Some((_, true)) => settings::database(&self.shared, MAINTENANCE),
             _ => None,
@@ -137,7 +138,10 @@ impl Newcomer {
         if exists {
             return settings::database(&self.shared, name).ok_or_else(|| no_such_database(name).into());
         }
-        Err(no_such_database(name).into())
+        // A server asked for a connection says so, and log parsers look for it.
+        let words = format!("database \"{name}\" does not exist");
+        self.log_warning(claim, &format!("server login failed: FATAL {words}"));
+        Err(Refusal::new(sqlstate::UNKNOWN_DATABASE, words).into())
     }
 
     /// Runs the query; `None`: it knows no such user.

@@ -29,6 +29,10 @@ impl Newcomer {
             if let Some(welcome) = if only_reads { pool.last_welcome() } else { pool.welcome() } {
                 return Ok(welcome);
             }
+            if let Some(welcome) = pool.last_welcome().filter(|_| pool.is_refused(clock::now())) {
+                // Nothing newer can be learnt for now. The first query waits for the next attempt, and reads what comes of it.
+                return Ok(welcome);
+            }
             let server = Box::pin(self.wait_for_server(pool, &user.name)).await?;
             // It was opened before all others became obsolete: its defaults may be old ones.
             let is_obsolete = server.info.is_obsolete();

@@ -116,8 +116,8 @@ pub fn server_to_client(
             b'E' => {
                 let fields = error_fields(frame.body);
                 undo_statements(server, client);
-                if let Some(id) = statement {
-                    received.lost_statement |= heal(id, fields.sqlstate, server);
+                if let Some((id, is_told)) = statement {
+                    received.lost_statement |= heal(id, is_told, fields.sqlstate, server);
                 }
                 if verdict == Verdict::Refused {
                     let refused = client.statements.any().and_then(|known| known.refused.take());
@@ -209,6 +209,7 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
         server.statements.copies_mut().forget(changes);
         if let Some(known) = client.statements.any() {
             known.names.forget(changes);
+            known.are_forgotten = known.names.len() == 0;
         }
     }
     if command == b"DISCARD ALL\0" {
@@ -257,9 +258,10 @@ fn learn_columns(
 }
 
 /// The server's word counts: what it does not have, or has although it should not, or cannot go on with, is prepared anew
-/// before it is used again. Whether that was what is wrong.
+/// before it is used again. Whether that was what is wrong, and no result: a client that was told the columns reads that they
+/// have changed.
 #[cold]
-fn heal(id: u64, sqlstate: &[u8], server: &mut ServerSession) -> bool {
+fn heal(id: u64, is_told: bool, sqlstate: &[u8], server: &mut ServerSession) -> bool {
     const NO_STATEMENT: &[u8] = b"26000";
     const EXISTS: &[u8] = b"42P05";
     /// "cached plan must not change result type"
@@ -275,5 +277,5 @@ fn heal(id: u64, sqlstate: &[u8], server: &mut ServerSession) -> bool {
         }
         _ => return false,
     }
-    true
+    !(is_told && sqlstate == CHANGED)
 }

@@ -507,7 +507,7 @@ impl Walk<'_> {
             *bound = to_learn.then(|| (Arc::clone(&known.name), statement.id));
             *portal_forgets = statement.deallocates_all;
             self.client.heed(statement.setting);
-            pipeline.expect(expect, Action::Forward, statement.id);
+            pipeline.expect_bind(statement.id, told != 0);
         } else {
             describing.push_back((Arc::clone(&known.name), statement.id));
             pipeline.expect_columns(Action::Forward, statement.id);
@@ -519,7 +519,9 @@ impl Walk<'_> {
     /// there.
     #[cold]
     fn refuse<'a>(&mut self, why: RefusedFor, named: frontend::Named<'a>, expect: Expect) -> Step<'a> {
-        self.client.statements.known().refused = Some(Refused::new(why, named.name));
+        let known = self.client.statements.known();
+        let why = if why == RefusedFor::Missing && known.are_forgotten { RefusedFor::Forgotten } else { why };
+        known.refused = Some(Refused::new(why, named.name));
         self.server.pipeline.expect_refusal(expect);
         Step::Rename { before: named.before, name: MISSING, after: named.after }
     }
