@@ -382,5 +382,10 @@ fn rejected(user: &str, failure: exchange::Failure, looks_up: bool, has_database
             }
         }
     };
-    refusal.log(if is_not_found { exchange::NO_SUCH_USER } else { words })
+    refusal.log(match is_not_found {
+        true => exchange::NO_SUCH_USER,
+        // There was nowhere to look; which method was shown means nothing then.
+        false if looks_up && !has_database => "password authentication failed",
+        false => words,
+    })
 }
