@@ -159,7 +159,7 @@ SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
 SQL
   run_unprivileged tee "$dir/report.sql" >/dev/null <<'SQL'
 \set bid random(1, :scale)
-BEGIN READ ONLY;
+/* pgweir: replica */ BEGIN READ ONLY;
 SELECT count(*), sum(tbalance) FROM pgbench_tellers WHERE bid = :bid;
 SELECT bbalance FROM pgbench_branches WHERE bid = :bid;
 COMMIT;
