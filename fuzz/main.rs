@@ -3,6 +3,8 @@
 
 #![no_main]
 
+#[path = "targets/cost.rs"]
+mod cost;
 #[allow(clippy::unwrap_used, reason = "a target that cannot go on has found something")]
 mod targets;
 
@@ -28,5 +30,5 @@ libfuzzer_sys::fuzz_target!(
             }
         }
     },
-    |data: &[u8]| (TARGET.run)(data)
+    |data: &[u8]| cost::check(TARGET.name, data.len(), cost::of(|| (TARGET.run)(data)))
 );

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../fuzz/targets/cost.rs"]
+#[allow(unsafe_code, reason = "only an allocator can count what is allocated")]
+mod cost;
 #[path = "../fuzz/targets/mod.rs"]
 mod targets;
 
@@ -79,6 +82,24 @@ fn no_input_makes_a_target_fail() {
         });
         if let Err(error) = result {
             panic!("{}: {error}", target.name);
+        }
+    }
+}
+
+/// Each seed, over and over: what is allocated may grow with the length of the input, and no faster.
+#[test]
+fn memory_follows_the_input() {
+    for target in TARGETS {
+        // That one compares all that was said with each answer.
+        let most = if target.name == "conversation" { 16.0 } else { 1.5 };
+        for seed in (target.seeds)() {
+            let input =
+                |len: usize| seed.iter().copied().cycle().take(len.max(seed.len())).collect::<Vec<_>>();
+            let (short, long) = (input(4 << 10), input(32 << 10));
+            let cost = [&short, &long].map(|input| cost::of(|| (target.run)(input)) as f64 + 65536.0);
+            let growth = cost[1] / cost[0] * short.len() as f64 / long.len() as f64;
+            assert!(growth < most, "{}: {growth} of what is in proportion", target.name);
+            cost::check(target.name, long.len(), cost[1] as usize);
         }
     }
 }

@@ -459,7 +459,9 @@ fn without_words(mut bytes: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
     while let Ok(Some(frame)) = peek(bytes) {
         if frame.tag == b'E' {
-            all.extend(message(b'E', error_fields(frame.body).sqlstate));
+            let sqlstate = error_fields(frame.body).sqlstate;
+            // PgBouncer's code for a name that DEALLOCATE ALL has removed.
+            all.extend(message(b'E', if sqlstate == b"08P01" { b"26000" } else { sqlstate }));
         } else {
             all.extend_from_slice(&bytes[..frame.available()]);
         }

@@ -208,8 +208,9 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
         // What was prepared behind the command stays.
         server.statements.copies_mut().forget(changes);
         if let Some(known) = client.statements.any() {
+            let had_any = known.names.len() > 0;
             known.names.forget(changes);
-            known.are_forgotten = known.names.len() == 0;
+            known.are_forgotten |= had_any && known.names.len() == 0;
         }
     }
     if command == b"DISCARD ALL\0" {
