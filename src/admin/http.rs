@@ -1,6 +1,6 @@
 //! The HTTP listener: `/metrics` for Prometheus, `/livez` and `/readyz` for probes.
 //!
-//! There is no queue: each connection is looked at as it comes. There are [`MOST`] of them at most, and one that has asked
+//! There is no queue: each connection is looked at as it comes. There are `MOST` of them at most, and one that has asked
 //! for nothing yet makes room for the next, so that probes are answered whatever else is connected. A page is made and sent
 //! in pieces, between which the thread does its other work.
 
