@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doors::Doors;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::admin::show::VERSION;
@@ -135,11 +135,13 @@ fn serve(config: Config, access: Access, reboot: bool) -> Result<(), Fatal> {
             Found::HandsOver(mut old) => (std::mem::take(&mut old.doors), Some(old)),
             Found::Nobody | Found::MakesRoom => (service_manager_doors()?, None),
         };
+        // Before anybody can see that the process is there, and send it one.
+        let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
         let doors = Doors::open(&config, inherited, takes_over).await?;
         // Only now: whoever does not get this far leaves the file to the old process.
         let _pidfile = process::Pidfile::write(&config.settings.pidfile)?;
         start_workers(&shared, inboxes)?;
-        control(&shared, doors, predecessor).await
+        control(&shared, doors, predecessor, signals).await
     });
     result?;
     // Workers may be in the middle of something; nobody waits for it any more.
@@ -172,21 +174,39 @@ fn start_workers(shared: &Arc<Shared>, inboxes: Vec<Inbox>) -> Result<(), Fatal>
     Ok(())
 }
 
+/// Signals that are acted on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process by themselves.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 /// Waits for signals and requests, and acts on them, until the end has come.
 async fn control(
     shared: &Arc<Shared>,
     mut doors: Doors,
     predecessor: Option<Box<Predecessor>>,
+    mut signals: Signals,
 ) -> Result<(), Fatal> {
     let (sender, mut requests) = mpsc::unbounded_channel();
     let _ = shared.requests.set(sender);
-    let listen = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut quit = listen(SignalKind::quit())?;
-    let mut hangup = listen(SignalKind::hangup())?;
-    let mut user1 = listen(SignalKind::user_defined1())?;
-    let mut user2 = listen(SignalKind::user_defined2())?;
 
     doors.follow(&shared.config.load().settings);
     doors.serve(shared);
@@ -205,15 +225,15 @@ async fn control(
 
     loop {
         let shutdown = tokio::select! {
-            _ = terminate.recv() => Some(("SIGTERM", Shutdown::WaitForClients)),
-            _ = interrupt.recv() => Some(("SIGINT", Shutdown::WaitForServers)),
-            _ = quit.recv() => Some(("SIGQUIT", Shutdown::Immediate)),
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => Some(("SIGTERM", Shutdown::WaitForClients)),
+            _ = signals.interrupt.recv() => Some(("SIGINT", Shutdown::WaitForServers)),
+            _ = signals.quit.recv() => Some(("SIGQUIT", Shutdown::Immediate)),
+            _ = signals.hangup.recv() => {
                 tracing::info!("got SIGHUP, re-reading config");
                 let _ = reload(shared, &doors);
                 None
             }
-            _ = user1.recv() => {
+            _ = signals.user1.recv() => {
                 if shared.lifecycle() == Lifecycle::Active {
                     tracing::info!("got SIGUSR1, pausing all activity");
                     shared.set_lifecycle(Lifecycle::Paused);
@@ -223,7 +243,7 @@ async fn control(
                 }
                 None
             }
-            _ = user2.recv() => {
+            _ = signals.user2.recv() => {
                 go_on(shared);
                 None
             }

@@ -71,7 +71,10 @@ fn mistakes_are_explained() {
 #[test]
 fn signals_end_it_in_their_own_way() {
     let mut pooler = Pooler::start("pidfile = pgweir.pid");
-    assert_eq!(std::fs::read_to_string(pooler.dir.join("pgweir.pid")).unwrap().trim(), pooler_pid(&pooler));
+    let pidfile = pooler.dir.join("pgweir.pid");
+    eventually("there is a pidfile", || {
+        std::fs::read_to_string(&pidfile).is_ok_and(|pid| pid.trim() == pooler_pid(&pooler))
+    });
     run(async {
         let mut raw = pooler.raw().await;
         pooler.signal(Signal::SIGTERM);
