@@ -144,8 +144,7 @@ fn judge(mut said: &[u8], reason: Reason, has_error: bool, lost_statement: bool)
                 return if again { Verdict::Drop } else { Verdict::Deliver };
             }
             // Of what reads, whatever came before the error has not gone to the client either.
-            b'D' | b'C' | b'I' | b's' | b'H' | b'd' | b'c'
-                if has_error && reason != Reason::LostStatement => {}
+            b'D' | b'C' | b'I' | b's' | b'H' | b'd' | b'c' if has_error && reason == Reason::Standby => {}
             _ => return Verdict::Deliver,
         }
         if !frame.is_complete() {
@@ -245,7 +244,7 @@ impl Client {
             return;
         };
         tracing::info!("{} a batch is run again: its server had lost a prepared statement", self.info);
-        self.was_lost = true;
+        self.on_primary = true;
         self.repeat(attempt);
     }
 
@@ -258,7 +257,9 @@ impl Client {
         true
     }
 
+    /// What comes of it then is final.
     fn repeat(&mut self, attempt: Attempt) {
+        self.was_lost = true;
         prepared(&attempt.batch).for_each(|name| self.session.statements.remove(name));
         let mut bytes = attempt.batch;
         bytes.extend_from_slice(&self.carry);

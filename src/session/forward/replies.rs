@@ -7,7 +7,7 @@ use crate::session::command::{self, Ddl};
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Pipeline, Verdict};
 use crate::session::prepared::{Columns, Copy};
-use crate::wire::backend::error_fields;
+use crate::wire::backend::{ErrorFields, error_fields};
 use crate::wire::frame::{Frame, FrameError, peek};
 use crate::wire::write;
 
@@ -117,7 +117,7 @@ pub fn server_to_client(
                 let fields = error_fields(frame.body);
                 undo_statements(server, client);
                 if let Some((id, is_told)) = statement {
-                    received.lost_statement |= heal(id, is_told, fields.sqlstate, server);
+                    received.lost_statement |= heal(id, is_told, &fields, server);
                 }
                 if verdict == Verdict::Refused {
                     let refused = client.statements.any().and_then(|known| known.refused.take());
@@ -262,21 +262,22 @@ fn learn_columns(
 /// before it is used again. Whether that was what is wrong, and no result: a client that was told the columns reads that they
 /// have changed.
 #[cold]
-fn heal(id: u64, is_told: bool, sqlstate: &[u8], server: &mut ServerSession) -> bool {
+fn heal(id: u64, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSession) -> bool {
     const NO_STATEMENT: &[u8] = b"26000";
     const EXISTS: &[u8] = b"42P05";
-    /// "cached plan must not change result type"
+    /// "cached plan must not change result type", which is not all that has this code.
     const CHANGED: &[u8] = b"0A000";
+    let is_changed = error.sqlstate == CHANGED && error.routine == b"RevalidateCachedQuery";
     let copies = server.statements.copies_mut();
-    match sqlstate {
+    match error.sqlstate {
         NO_STATEMENT => copies.set(id, None, 0),
         EXISTS => copies.set(id, Some(Copy { stale: true, ..Copy::default() }), 0),
-        CHANGED => {
+        CHANGED if is_changed => {
             if let Some((copy, _)) = copies.get_mut(&id) {
                 copy.stale = true;
             }
         }
         _ => return false,
     }
-    !(is_told && sqlstate == CHANGED)
+    !(is_told && is_changed)
 }
