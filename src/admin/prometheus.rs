@@ -334,7 +334,7 @@ async fn hosts<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result
     Ok(())
 }
 
-/// A worker that is busy for long serves nobody else meanwhile.
+/// While a worker is busy its other clients wait.
 fn workers(shared: &Shared, page: &mut Page) {
     let all: Vec<_> = shared.workers.iter().enumerate().map(|(n, w)| (n.to_string(), &w.turns)).collect();
     let name = "pgweir_worker_turn_seconds";

@@ -46,6 +46,7 @@ pub fn parse(text: &str) -> Userlist {
 /// Where a line is wrong, and in what way.
 type LineError<'a> = (&'a str, Cow<'static, str>);
 
+/// User and secret of a line.
 fn parse_line(line: &str) -> Result<(String, Option<Secret>), LineError<'_>> {
     let (user, rest) = quoted(line).map_err(|rest| (rest, "expected a user name in double quotes".into()))?;
     if user.is_empty() || user.len() > MAX_NAME {

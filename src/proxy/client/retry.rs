@@ -4,7 +4,7 @@
 //!
 //! The batch is kept until something of its result goes to the client. What comes before that (ParseComplete,
 //! RowDescription) is held back. An error that only a standby has a reason for ([`is_standbys`]) is not passed on then, the
-//! batch runs once more, and what comes of that is final. Any other error is the result.
+//! batch runs once more, and what comes of that is final. Any other error is the result, but for that of a lost statement.
 
 use super::super::info::ClientState;
 use super::super::relay::Scratch;

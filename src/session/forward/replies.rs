@@ -258,8 +258,8 @@ fn learn_columns(
     }
 }
 
-/// The server's word counts: what it does not have, or has although it should not, or cannot go on with, is prepared anew
-/// before it is used again. Whether that was what is wrong, and no result: a client that was told the columns reads that they
+/// The server's word counts: a statement that it does not have, or has although it should not, or whose plan may not change
+/// its result, is prepared anew before it is used again. Whether that was what is wrong, and no result: a client that was told the columns reads that they
 /// have changed.
 #[cold]
 fn heal(id: u64, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSession) -> bool {
