@@ -4,13 +4,15 @@
 //! the request is passed on, and the server is marked until the request has been delivered: should its client
 //! finish meanwhile, the server is parked and nobody else gets it before that. PostgreSQL has signalled the
 //! backend by the time it closes the connection that carried the request, and a backend that is idle by then
-//! ignores the signal.
+//! ignores the signal. While the server is at a query of the proxy's own, which goes in front of its client's first batch, the
+//! request waits: it is not that query that shall be stopped.
 //!
 //! Requests travel over connections of their own. There are as many at a time for a pool as the pool has places; others
 //! wait, for `cancel_wait_timeout` at most.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
@@ -117,6 +119,7 @@ async fn pass_on(shared: &Arc<Shared>, index: usize, client: &ClientInfo) -> &'s
         // Nobody has asked to cancel what the client may have come to meanwhile.
         let mark = (client.requested.get() == asked).then(|| Mark::new(shared, client, index)).flatten();
         let Some(mark) = mark else { return Ok(None) };
+        mark.server.preamble.ended().await;
         let (target, address) = (&mark.server.target, mark.server.remote.get().copied());
         let options = shared.socket_options();
         let mut stream = connect::connect_again(target, address, &options, &shared.resolver).await?;
@@ -158,7 +161,7 @@ impl<'a> Mark<'a> {
         let id = client.link.load(Relaxed);
         let server = shared.servers.get(&id).map(|entry| Arc::clone(entry.value()))?;
         let mut cancels = server.cancels.lock();
-        if client.link.load(Relaxed) != id {
+        if client.link.load(Acquire) != id {
             return None;
         }
         cancels.in_flight += 1;

@@ -507,6 +507,9 @@ impl Client {
                 return self.server_fault(cx, &fault);
             }
         };
+        if received.preamble_ended {
+            server.info.preamble.end();
+        }
         let verdict = self.attempt.as_mut().map_or(Verdict::Deliver, |attempt| {
             attempt.judge(out.bytes(), received.failed, received.lost_statement)
         });

@@ -3,11 +3,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::server::Server;
 use crate::clock::{self, AtomicMicros, Micros};
@@ -184,6 +186,8 @@ pub struct ServerInfo {
     pub close_needed: OnceLock<&'static str>,
     /// What cancels its query.
     pub key: OnceLock<CancelKey>,
+    /// What the proxy asks it in front of its client's first batch.
+    pub preamble: Preamble,
     /// Cancel requests under way.
     pub cancels: Mutex<Cancels>,
     /// application_name as last reported by the server.
@@ -198,6 +202,40 @@ pub struct Cancels {
     pub in_flight: usize,
     /// The server, if its client has finished with it meanwhile, and whether it has to be reset.
     pub parked: Option<(Box<Server>, bool)>,
+}
+
+/// Queries of the proxy's own that a server is asked in front of its client's first batch: parameters to set, a check. A
+/// cancel request would hit them, so it waits until they are answered.
+#[derive(Debug, Default)]
+pub struct Preamble {
+    is_asked: AtomicBool,
+    answered: Notify,
+}
+
+impl Preamble {
+    /// The queries are about to be sent. Call this before the client is linked to the server.
+    pub fn begin(&self) {
+        self.is_asked.store(true, Release);
+    }
+
+    /// They are answered, or never will be.
+    pub fn end(&self) {
+        if self.is_asked.swap(false, Release) {
+            self.answered.notify_waiters();
+        }
+    }
+
+    /// Waits until none is under way.
+    pub async fn ended(&self) {
+        loop {
+            // It counts from here on, not from the first poll: no end is missed.
+            let answered = self.answered.notified();
+            if !self.is_asked.load(Acquire) {
+                return;
+            }
+            answered.await;
+        }
+    }
 }
 
 /// What a server is doing, as `SHOW SERVERS` says it.

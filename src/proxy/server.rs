@@ -117,6 +117,7 @@ impl Server {
 
     /// Closes the connection and logs why.
     pub fn close(self: Box<Self>, reason: &str) {
+        self.info.preamble.end();
         self.log_close(reason);
     }
 

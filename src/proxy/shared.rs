@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::info::{Cancels, ClientInfo, ServerInfo};
+use super::info::{Cancels, ClientInfo, Preamble, ServerInfo};
 use super::login::ConsoleLogin;
 use super::lookups::Lookups;
 use super::newcomers::Newcomers;
@@ -312,6 +312,7 @@ impl Shared {
             replication: OnceLock::new(),
             tls: OnceLock::new(),
             key: OnceLock::new(),
+            preamble: Preamble::default(),
             cancels: Cancels::default().into(),
             application_name: Mutex::default(),
         }

@@ -68,6 +68,22 @@ fn a_query_that_waits_is_cancelled_without_a_server() {
     });
 }
 
+#[test]
+fn a_request_waits_while_the_server_answers_the_pooler() {
+    let check = "server_check_query = select pg_sleep(0.6)\nserver_check_delay = 0";
+    let pooler = Pooler::start(&format!("default_pool_size = 1\n{check}"));
+    run(async {
+        let mut raw = pooler.raw().await;
+        let server = raw.value("SELECT pg_backend_pid()").await;
+        raw.send(&query("SELECT pg_sleep(15)")).await;
+        // The server is at the check now, which the request must not stop.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cancel(pooler.port, &raw.key).await;
+        assert_eq!(error(&raw.until_ready().await).field('C'), "57014");
+        assert_eq!(raw.value("SELECT pg_backend_pid()").await, server, "it has failed no check");
+    });
+}
+
 /// Passes the first connection on to the cluster, and keeps all others without a word.
 async fn one_connection_only(listener: TcpListener) {
     let (mut client, _) = listener.accept().await.unwrap();

@@ -1,6 +1,6 @@
 //! How a client gets a server, gives it back, and loses it.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::task::Context;
 
 use super::super::info::{ClientState, ServerState};
@@ -20,8 +20,6 @@ impl Client {
     pub(super) fn link(&mut self, mut server: Box<Server>, now: Micros) {
         self.phase = Phase::Linked;
         self.info.set_state(ClientState::Active);
-        self.info.link.store(server.info.id, Relaxed);
-        server.info.link.store(self.info.id, Relaxed);
         server.info.set_state(ServerState::Active);
         server.info.requested.set(now);
         self.stats.assignments.add(1);
@@ -52,6 +50,12 @@ impl Client {
         if is_checked {
             self.check.begin(server.session.pipeline.len());
         }
+        if !server.session.pipeline.is_empty() {
+            server.info.preamble.begin();
+        }
+        // From here on cancel requests find the server.
+        server.info.link.store(self.info.id, Relaxed);
+        self.info.link.store(server.info.id, Release);
         self.server = Some(server);
     }
 

@@ -20,6 +20,8 @@ pub struct Received {
     pub queries: u32,
     /// … of them outside a transaction.
     pub transactions: u32,
+    /// The server has answered the proxy's own queries that went in front of the client's first batch.
+    pub preamble_ended: bool,
     /// The server has reported a parameter.
     pub reported: bool,
     /// The client gets an error.
@@ -84,6 +86,8 @@ pub fn server_to_client(
                         // The client reads why in place of this: having read it, it would send the next statement.
                         return Err(ServerFault::Transaction);
                     }
+                } else {
+                    received.preamble_ended = !server.pipeline.next_is_ours();
                 }
             }
             b'1' | b'3' => commit(server, client),
