@@ -6,6 +6,7 @@
 //! way is passed on as far as it is there, so the size of a message never matters, except for the few that must be
 //! read whole.
 
+mod deallocate;
 mod kept;
 mod replies;
 mod requests;

@@ -60,6 +60,15 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
         (!self.is_forgotten(slot)).then_some(&slot.value)
     }
 
+    /// The change that has set a key.
+    pub(super) fn set_by<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u64>
+    where
+        K: Borrow<Q>,
+    {
+        let slot = self.live.peek(key)?;
+        (!self.is_forgotten(slot)).then_some(slot.change)
+    }
+
     /// The value of a key and the change that has set it.
     pub(super) fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(&mut V, u64)>
     where
@@ -124,10 +133,7 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
                 self.removed.remove(&change.key);
             }
         }
-        if self.forgotten > 0 && self.log.is_empty() {
-            let forgotten = std::mem::take(&mut self.forgotten);
-            self.live.retain(|_, slot| slot.change > forgotten);
-        }
+        self.drop_forgotten();
     }
 
     /// The server skips the messages of all changes up to this one.
@@ -139,6 +145,15 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
                 Some(slot) => drop(self.live.insert(change.key, slot)),
                 None => drop(self.live.remove(&change.key)),
             }
+        }
+        self.drop_forgotten();
+    }
+
+    /// … as soon as no change is left that could bring one back.
+    fn drop_forgotten(&mut self) {
+        if self.forgotten > 0 && self.log.is_empty() {
+            let forgotten = std::mem::take(&mut self.forgotten);
+            self.live.retain(|_, slot| slot.change > forgotten);
         }
     }
 
@@ -163,6 +178,11 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let live = self.live.iter().filter(|(_, slot)| !self.is_forgotten(slot));
         live.map(|(key, slot)| (key, &slot.value))
+    }
+
+    /// Whether there is no key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
     }
 
     /// How many keys there are. Forgotten ones count as long as changes are under way.
@@ -226,6 +246,17 @@ mod tests {
         assert_eq!(journal.len(), 1);
         journal.forget(7);
         assert_eq!(journal.len(), 0);
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_brought_back_by_an_error() {
+        let mut journal = journal();
+        journal.set("a", Some(4), 7);
+        journal.set("b", None, 8);
+        journal.forget(6);
+        assert!(!journal.is_empty());
+        journal.undo(8);
+        assert_eq!((all(&journal), journal.len(), journal.forgotten), (vec![], 0, 0));
     }
 
     #[test]

@@ -465,6 +465,11 @@ impl Pipeline {
         (names && entry.value > 0).then_some((entry.value, entry.is_told))
     }
 
+    /// Whether a simple query is being answered that stands for a client's DEALLOCATE.
+    pub(super) fn deallocates_by_query(&self) -> bool {
+        self.expected.front().is_some_and(|entry| entry.expect == Expect::Query && entry.changes)
+    }
+
     /// The last change before the command that is being answered.
     pub(super) fn changes_before(&self) -> u64 {
         self.expected.front().map_or(self.changes.made, |entry| entry.value)
@@ -549,6 +554,12 @@ impl Pipeline {
             _ if self.next_is_ours() => return Ok(Verdict::SetupFailed),
             Expect::Query => self.fail_query(),
             Expect::Call | Expect::Sync => {}
+            Expect::Mark => {
+                // What the COPY has swallowed will not be known.
+                (self.marked, self.copy_in_doubt, self.tainted) = (false, false, true);
+                self.fail_batch();
+                return Ok(Verdict::Skip);
+            }
             _ => self.fail_batch(),
         }
         Ok(if entry.action == Action::Refuse { Verdict::Refused } else { Verdict::Forward })

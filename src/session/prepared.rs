@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::journal::Journal;
+use super::pipeline::Changes;
 use super::refused::Refused;
 use crate::sql::{self, Class, Effect, Route};
 use crate::wire::frontend;
@@ -117,12 +118,23 @@ pub(super) struct ClientNames {
     pub(super) describing: VecDeque<(Arc<[u8]>, u64)>,
     /// What the server was made to refuse.
     pub(super) refused: Option<Refused>,
-    /// All names were forgotten by DEALLOCATE ALL or DISCARD ALL, and none was given since.
+    /// DEALLOCATE ALL or DISCARD ALL has made it forget names, and none was given since.
     pub(super) are_forgotten: bool,
-    /// The portal bound last runs DEALLOCATE ALL or DISCARD ALL.
-    pub(super) portal_forgets: bool,
-    /// … and so does the unnamed statement.
-    pub(super) unnamed_forgets: bool,
+    /// What the portal bound last deallocates.
+    pub(super) portal: Deallocates,
+    /// … and the unnamed statement.
+    pub(super) unnamed: Deallocates,
+}
+
+/// Which prepared statements a command deallocates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Deallocates {
+    #[default]
+    Nothing,
+    /// It is DEALLOCATE of a statement that the client has prepared under this name by the protocol.
+    One(Arc<[u8]>),
+    /// It is DEALLOCATE ALL or DISCARD ALL.
+    All,
 }
 
 /// What a name stands for.
@@ -229,6 +241,12 @@ impl ClientNames {
         let name: Arc<[u8]> = name.into();
         let named = statement.map(|statement| Named::new(Arc::clone(&name), statement));
         self.names.set(name, named, number);
+    }
+
+    /// Whether the server has yet to say if there is a statement of that name.
+    pub(super) fn in_doubt(&self, name: &[u8], changes: &Changes) -> bool {
+        let change = self.names.set_by(name).or_else(|| self.names.removed_by(name));
+        change.is_some_and(|change| changes.is_in_doubt(change))
     }
 
     /// The server is lost: what it was told and has not answered has not happened.

@@ -341,6 +341,31 @@ fn a_statement_is_deallocated_by_name() {
         }
         raw.rows("PREPARE by_sql AS SELECT 6").await;
         raw.rows("DEALLOCATE by_sql").await;
+        assert_eq!(raw.value("SELECT count(*) FROM pg_prepared_statements WHERE from_sql").await, "0");
+        // A simple query that ends a batch is answered even if the server skips to the next Sync.
+        assert_eq!(raw.tags(&[parse("s", "SELECT 5"), sync()].concat()).await, "1Z");
+        let failed = [parse("", "SELECT 1/0"), bind(""), execute(), sync(), query("DEALLOCATE s")].concat();
+        assert_eq!(raw.tags(&failed).await, "1EZ");
+        assert_eq!(raw.tags(b"").await, "CZ");
+    });
+}
+
+#[test]
+fn a_deallocate_may_be_run_in_a_later_transaction_on_another_server() {
+    let pooler = Pooler::start("default_pool_size = 2");
+    run(async {
+        let (mut raw, mut other) = (pooler.raw().await, pooler.raw().await);
+        let prepare = [parse("a", "SELECT 5"), parse("", "DEALLOCATE a"), sync()].concat();
+        assert_eq!(raw.tags(&prepare).await, "11Z");
+        // It was not run yet.
+        assert_eq!(raw.tags(&[describe("a"), sync()].concat()).await, "tTZ");
+        other.rows("BEGIN").await;
+        assert_eq!(raw.tags(&[bind(""), execute(), sync()].concat()).await, "2CZ");
+        other.rows("COMMIT").await;
+        assert_eq!(
+            refused(&mut raw, &[bind("a"), execute(), sync()].concat()).await,
+            "26000 prepared statement \"a\" does not exist"
+        );
     });
 }
 

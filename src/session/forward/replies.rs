@@ -71,6 +71,9 @@ pub fn server_to_client(
             Verdict::Farewell => server.exclusive,
             Verdict::Refused | Verdict::Skip | Verdict::SetupFailed => false,
         };
+        if frame.tag == b'C' && frame.body == b"PREPARE\0" && server.pipeline.deallocates_by_query() {
+            keep = false;
+        }
         match frame.tag {
             b'D' | b'd' => {}
             b'Z' => {
@@ -212,9 +215,8 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
         // What was prepared behind the command stays.
         server.statements.copies_mut().forget(changes);
         if let Some(known) = client.statements.any() {
-            let had_any = known.names.len() > 0;
+            known.are_forgotten |= known.names.len() > 0;
             known.names.forget(changes);
-            known.are_forgotten |= had_any && known.names.len() == 0;
         }
     }
     if command == b"DISCARD ALL\0" {

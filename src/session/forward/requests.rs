@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::deallocate::EMPTY;
 use super::{
     ClientSession, MAX_MESSAGE, MAX_NAME, Rest, ServerSession, Unnamed, client_fault, is_enough,
     is_named_parse, is_too_long,
@@ -9,7 +10,7 @@ use super::{
 use crate::error::Refusal;
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Expect};
-use crate::session::prepared::{ClientNames, Columns, Copy, Registry, Statement, server_name};
+use crate::session::prepared::{ClientNames, Columns, Copy, Deallocates, Registry, Statement, server_name};
 use crate::session::refused::{Refused, RefusedFor};
 use crate::sql;
 use crate::wire::frame::{Frame, FrameError, peek};
@@ -18,10 +19,6 @@ use crate::wire::{frontend, write};
 /// Names of statements that are none of a client's. No server has the first one.
 const MISSING: &[u8] = b"PGWEIR_missing";
 const DUPLICATE: &[u8] = b"PGWEIR_duplicate";
-const DEALLOCATED: &[u8] = b"PGWEIR_deallocated";
-const DEALLOCATE: &[u8] = b"DEALLOCATE \"PGWEIR_deallocated\"\0";
-/// Nothing to run, no parameters: it can be prepared in a failed transaction, too.
-const EMPTY: &[u8] = b"\0\0\0";
 /// Close of a portal that does not exist, and Sync.
 const COPY_MARK: &[u8] = b"C\0\0\0\x0cPPGWEIR\0S\0\0\0\x04";
 const FLUSH: &[u8] = b"H\0\0\0\x04";
@@ -77,7 +74,7 @@ pub fn client_to_server(
     out: &mut Output<'_>,
 ) -> Result<Sent, Refusal> {
     let sent = Sent { consumed: 0, stop: Stop::More, client_parses: 0, server_parses: 0, binds: 0 };
-    let mut walk = Walk { client, server, context, sent, deallocating: false };
+    let mut walk = Walk { client, server, context, sent };
     let mut at = walk.client.rest.pass(buf, out);
     while at < buf.len() {
         let Some(frame) = peek(&buf[at..]).map_err(client_fault)? else { break };
@@ -109,7 +106,12 @@ pub fn client_to_server(
                 write::parse(out, DUPLICATE, text_and_types);
                 write::parse(out, DUPLICATE, EMPTY);
             }
-            Step::Deallocate => write_deallocate(frame.tag, out.insert()),
+            Step::KeepBehind(messages) => {
+                out.insert().extend_from_slice(&messages);
+                out.keep(at, at + frame.available());
+                walk.client.rest = Rest { left: frame.len - frame.available(), keep: true };
+            }
+            Step::Replace(message) => out.insert().extend_from_slice(&message),
             Step::Drop => {
                 walk.client.rest = Rest { left: frame.len - frame.available(), keep: false };
             }
@@ -148,23 +150,12 @@ fn write_renamed(frame: &Frame<'_>, before: &[u8], name: &[u8], after: &[u8], ou
     out.extend_from_slice(after);
 }
 
-/// A statement that exists only to be deallocated, in a simple query or to be run as the unnamed statement.
-fn write_deallocate(tag: u8, out: &mut Vec<u8>) {
-    write::frame(out, tag, |out| {
-        if tag == b'P' {
-            out.push(0);
-        }
-        out.extend_from_slice(DEALLOCATE);
-        if tag == b'P' {
-            out.extend_from_slice(&[0; 2]);
-        }
-    });
-}
-
 /// What to do with one frame from a client.
-enum Step<'a> {
+pub(super) enum Step<'a> {
     /// Send it on as it is.
     Keep,
+    /// Send these messages, and then it as it is.
+    KeepBehind(Vec<u8>),
     /// Send it on with another statement name.
     Rewrite { before: &'a [u8], statement: Arc<Statement>, after: &'a [u8] },
     /// The same with a name that is none of a statement's.
@@ -173,8 +164,8 @@ enum Step<'a> {
     Prepare(Arc<Statement>),
     /// Prepare this text twice under one name, which the server refuses as it would the client's.
     PrepareTwice(&'a [u8]),
-    /// Deallocate another statement in its place.
-    Deallocate,
+    /// Send this in its place.
+    Replace(Vec<u8>),
     /// Send nothing.
     Drop,
     /// Something must be sent before it; then look at it again.
@@ -187,24 +178,20 @@ enum Step<'a> {
     Terminate,
 }
 
-enum Inject {
+pub(super) enum Inject {
     /// Prepares a statement, and asks for its columns if the client has been told of some.
     Statement { statement: Arc<Statement>, ask_columns: bool },
     /// Prepares the unnamed statement.
     Unnamed(Box<[u8]>),
     /// Makes sure that there is no unnamed statement.
     NoUnnamed,
-    /// Prepares what [`DEALLOCATE`] deallocates.
-    Deallocated,
 }
 
-struct Walk<'w> {
-    client: &'w mut ClientSession,
-    server: &'w mut ServerSession,
-    context: &'w Context<'w>,
+pub(super) struct Walk<'w> {
+    pub(super) client: &'w mut ClientSession,
+    pub(super) server: &'w mut ServerSession,
+    pub(super) context: &'w Context<'w>,
     sent: Sent,
-    /// What is deallocated in place of a client's statement has been prepared.
-    deallocating: bool,
 }
 
 impl Walk<'_> {
@@ -238,14 +225,14 @@ impl Walk<'_> {
                     return Err(Refusal::protocol("PQexec disallowed")
                         .hint("The setting disable_pqexec allows the extended query protocol only."));
                 }
-                if let Some(step) = self.deallocate(frame, frame.body) {
+                if let Some(step) = self.simple_query_deallocates(frame) {
                     return Ok(step);
                 }
                 self.client.heed(sql::setting(frame.body));
                 self.forget_unnamed();
                 self.server.pipeline.expect(Expect::Query, Action::Forward, 0);
                 if sql::may_deallocate(frame.body) && !self.server.pipeline.is_skipping() {
-                    self.deallocate_all(frame.body);
+                    self.simple_query_may_forget(frame.body);
                 }
                 return Ok(Step::Keep);
             }
@@ -254,12 +241,10 @@ impl Walk<'_> {
                 Expect::Sync
             }
             b'E' => {
-                self.server.pipeline.expect(Expect::Execute, Action::Forward, 0);
-                let forgets = self.client.statements.any().is_some_and(|known| known.portal_forgets);
-                if forgets && !self.server.pipeline.is_skipping() {
-                    self.server.pipeline.expect_forgetting();
+                if self.client.statements.any().is_some_and(|known| known.portal != Deallocates::Nothing) {
+                    return Ok(self.execute_deallocating());
                 }
-                return Ok(Step::Keep);
+                Expect::Execute
             }
             b'P' => return self.parse(frame),
             b'B' => return self.bind(frame),
@@ -280,17 +265,13 @@ impl Walk<'_> {
 
     fn parse<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
         if frame.body.first() == Some(&0) {
-            if let Some(step) = self.deallocate(frame, &frame.body[1..]) {
+            let text = &frame.body[1..];
+            if let Some(step) = self.parse_deallocates(frame, text) {
                 return Ok(step);
             }
-            self.client.heed(sql::setting(&frame.body[1..]));
-            let text = &frame.body[1..];
-            if sql::may_deallocate(text) && sql::deallocates_all(frontend::text(text)) {
-                self.client.statements.known().unnamed_forgets = true;
-            } else if let Some(known) = self.client.statements.any() {
-                known.unnamed_forgets = false;
-            }
-            return Ok(self.parse_unnamed(frame));
+            self.client.heed(sql::setting(text));
+            self.expect_unnamed((frame.is_complete() && frame.len <= MAX_NAME).then_some(text));
+            return Ok(Step::Keep);
         }
         if self.context.max_prepared == 0 {
             self.server.pipeline.expect(Expect::Parse, Action::Forward, 0);
@@ -363,7 +344,9 @@ impl Walk<'_> {
         Step::Keep
     }
 
-    fn parse_unnamed<'a>(&mut self, frame: &Frame<'_>) -> Step<'a> {
+    /// A Parse of the unnamed statement goes to the server. `text`: what follows its name, if it is to be kept for another
+    /// server.
+    pub(super) fn expect_unnamed(&mut self, text: Option<&[u8]>) {
         self.server.pipeline.expect(Expect::Parse, Action::Forward, 0);
         if !self.context.exclusive && !self.server.pipeline.is_skipping() {
             self.client.unnamed = None;
@@ -371,11 +354,8 @@ impl Walk<'_> {
             (unnamed.valid, unnamed.bound) = (true, false);
             (unnamed.in_batch, unnamed.doubtful) = (true, false);
             unnamed.text.clear();
-            if frame.is_complete() && frame.len <= MAX_NAME {
-                unnamed.text.extend_from_slice(&frame.body[1..]);
-            }
+            unnamed.text.extend_from_slice(text.unwrap_or_default());
         }
-        Step::Keep
     }
 
     fn bind<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
@@ -441,14 +421,10 @@ impl Walk<'_> {
             return Step::Drop;
         }
         let known = self.client.statements.known();
-        let set_by = known.names.get_mut(name).map(|(_, change)| change);
-        if set_by
-            .or_else(|| known.names.removed_by(name))
-            .is_some_and(|change| pipeline.changes().is_in_doubt(change))
-        {
+        if known.in_doubt(name, pipeline.changes()) {
             return Step::Hold;
         }
-        if set_by.is_some() {
+        if known.names.get(name).is_some() {
             let change = pipeline.expect_change(Expect::Close, Action::Fake, 0);
             known.set(name, None, change);
         } else {
@@ -463,7 +439,7 @@ impl Walk<'_> {
         if named.name.is_empty() || self.context.max_prepared == 0 {
             if let Some(known) = self.client.statements.any().filter(|_| expect == Expect::Bind) {
                 known.bound = None;
-                known.portal_forgets = known.unnamed_forgets;
+                known.portal = known.unnamed.clone();
             }
             pipeline.expect(expect, Action::Forward, 0);
             return Step::Keep;
@@ -473,7 +449,7 @@ impl Walk<'_> {
             return Step::Drop;
         }
         let changes = *pipeline.changes();
-        let ClientNames { names, bound, describing, portal_forgets, .. } = self.client.statements.known();
+        let ClientNames { names, bound, describing, portal, .. } = self.client.statements.known();
         let Some((known, change)) = names.get_mut(named.name) else {
             let in_doubt = names.removed_by(named.name).is_some_and(|change| changes.is_in_doubt(change));
             return if in_doubt { Step::Hold } else { self.refuse(RefusedFor::Missing, named, expect) };
@@ -505,7 +481,7 @@ impl Walk<'_> {
             self.sent.binds += 1;
             let to_learn = told == 0 && named.before == b"\0";
             *bound = to_learn.then(|| (Arc::clone(&known.name), statement.id));
-            *portal_forgets = statement.deallocates_all;
+            *portal = if statement.deallocates_all { Deallocates::All } else { Deallocates::Nothing };
             self.client.heed(statement.setting);
             pipeline.expect_bind(statement.id, told != 0);
         } else {
@@ -520,53 +496,11 @@ impl Walk<'_> {
     #[cold]
     fn refuse<'a>(&mut self, why: RefusedFor, named: frontend::Named<'a>, expect: Expect) -> Step<'a> {
         let known = self.client.statements.known();
-        let why = if why == RefusedFor::Missing && known.are_forgotten { RefusedFor::Forgotten } else { why };
+        let are_forgotten = known.are_forgotten && known.names.is_empty();
+        let why = if why == RefusedFor::Missing && are_forgotten { RefusedFor::Forgotten } else { why };
         known.refused = Some(Refused::new(why, named.name));
         self.server.pipeline.expect_refusal(expect);
         Step::Rename { before: named.before, name: MISSING, after: named.after }
-    }
-
-    /// `DEALLOCATE name` of a statement that the client has prepared by the protocol.
-    #[inline]
-    fn deallocate<'a>(&mut self, frame: &Frame<'_>, text: &[u8]) -> Option<Step<'a>> {
-        if self.client.statements.is_empty() || !sql::may_deallocate(text) {
-            return None;
-        }
-        self.deallocate_named(frame, text)
-    }
-
-    #[cold]
-    fn deallocate_all(&mut self, text: &[u8]) {
-        if sql::deallocates_all(frontend::text(text)) {
-            self.server.pipeline.expect_forgetting();
-        }
-    }
-
-    #[cold]
-    fn deallocate_named<'a>(&mut self, frame: &Frame<'_>, text: &[u8]) -> Option<Step<'a>> {
-        if !frame.is_complete() || self.context.max_prepared == 0 || self.server.pipeline.is_skipping() {
-            return None;
-        }
-        let name = sql::deallocated(frontend::text(text))?;
-        let (_, change) = self.client.statements.any()?.names.get_mut(&*name)?;
-        if self.server.pipeline.changes().is_in_doubt(change) {
-            return Some(Step::Hold);
-        }
-        if !std::mem::take(&mut self.deallocating) {
-            return Some(Step::Inject(Inject::Deallocated));
-        }
-        let change = if frame.tag == b'Q' {
-            self.forget_unnamed();
-            self.server.pipeline.expect_change(Expect::Query, Action::Forward, 0)
-        } else {
-            let unnamed = &mut self.server.unnamed;
-            (unnamed.valid, unnamed.bound, unnamed.in_batch, unnamed.doubtful) = (true, false, true, false);
-            unnamed.text.clear();
-            self.client.unnamed = None;
-            self.server.pipeline.expect_change(Expect::Parse, Action::Forward, 0)
-        };
-        self.client.statements.known().set(&name, None, change);
-        Some(Step::Deallocate)
     }
 
     /// The unnamed statement is about to be used: is it this client's?
@@ -588,7 +522,7 @@ impl Walk<'_> {
 
     /// A simple query or a Close ends the unnamed statement, wherever it was.
     #[inline]
-    fn forget_unnamed(&mut self) {
+    pub(super) fn forget_unnamed(&mut self) {
         if !self.server.pipeline.is_skipping() {
             self.server.unnamed.valid = false;
             self.client.unnamed = None;
@@ -607,13 +541,6 @@ impl Walk<'_> {
                 write::close_statement(out.insert(), b"");
                 self.server.pipeline.expect(Expect::Close, Action::Skip, 0);
                 self.server.unnamed = Unnamed::in_batch(Vec::new());
-            }
-            Inject::Deallocated => {
-                write::close_statement(out.insert(), DEALLOCATED);
-                self.server.pipeline.expect(Expect::Close, Action::Skip, 0);
-                write::parse(out.insert(), DEALLOCATED, EMPTY);
-                self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
-                self.deallocating = true;
             }
             Inject::Statement { statement, ask_columns } => self.prepare(&statement, ask_columns, out),
         }

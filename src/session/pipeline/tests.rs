@@ -334,3 +334,16 @@ fn a_client_that_leaves_is_owed_its_last_whole_batch() {
     receive(&mut p, &["G"]);
     assert!(p.awaits_copy_data());
 }
+
+#[test]
+fn a_copy_whose_mark_fails_costs_the_connection_and_nothing_else() {
+    let mut p = Pipeline::default();
+    send(&mut p, &[Execute, Sync]);
+    receive(&mut p, &["G"]);
+    send(&mut p, &[CopyEnd, Sync]);
+    assert!(p.mark_copy());
+    receive(&mut p, &["E", "ZI"]);
+    assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Skip), "it belongs to no message of the client's");
+    assert_eq!(p.on_backend(b'Z', b"I"), Ok(Verdict::Skip));
+    assert!(p.is_spent() && !p.marked && p.only_ours());
+}
