@@ -91,10 +91,8 @@ pub struct Client {
     reading: Option<Reading>,
     /// The read under way, as long as it can be run again.
     attempt: Option<Attempt>,
-    /// The next batch has failed elsewhere.
-    on_primary: bool,
-    /// … because its server had lost a prepared statement.
-    was_lost: bool,
+    /// The batch that begins was run before: now it runs on the primary, and what comes of it is final.
+    is_second_run: bool,
     /// It has gone while it was waiting: it is not read from until it has a server.
     has_gone: bool,
     _permits: [Permit; 3],
@@ -182,8 +180,7 @@ impl Client {
             may_have_written: false,
             reading: None,
             attempt: None,
-            on_primary: false,
-            was_lost: false,
+            is_second_run: false,
             has_gone: false,
             _permits: login.permits,
         }
@@ -546,8 +543,17 @@ impl Client {
                 attempt.into_iter().for_each(|attempt| attempt.recycle(scratch));
             }
             Verdict::Hold => {}
-            Verdict::Drop if self.server.is_none() => self.run_again(),
-            Verdict::Drop => {}
+            Verdict::Drop => {
+                if let Some(server) = &self.server {
+                    if server.session.pipeline.is_empty() && received.queries > 0 {
+                        // It has left a transaction open, of which the client has seen nothing.
+                        self.unlink().close("its batch is run again");
+                    }
+                }
+                if self.server.is_none() {
+                    self.run_again();
+                }
+            }
         }
         if received.is_last && self.server.is_some() {
             return self.server_lost(cx);

@@ -174,6 +174,11 @@ impl ClientSession {
         Self { parameters, route, initial_route: route, ..Self::default() }
     }
 
+    /// The number of the last change to what it has prepared. Later ones have higher numbers. For clients without a server.
+    pub fn last_change(&self) -> u64 {
+        self.last_change
+    }
+
     /// What it does is what it has chosen at login (RESET).
     fn reset_route(&mut self) {
         self.route = self.initial_route;

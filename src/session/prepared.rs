@@ -207,10 +207,12 @@ impl ClientStatements {
         self.known().set(name, Some(statement), 0);
     }
 
-    /// Forgets a name.
-    pub fn remove(&mut self, name: &[u8]) {
+    /// Takes a name away that a later change than this one has given.
+    pub fn remove_set_after(&mut self, name: &[u8], change: u64) {
         if let Some(known) = &mut self.known {
-            known.set(name, None, 0);
+            if known.names.set_by(name).is_some_and(|set_by| set_by > change) {
+                known.set(name, None, 0);
+            }
         }
     }
 

@@ -492,6 +492,11 @@ fn a_lost_statement_is_prepared_again_unseen() {
         a.rows("ROLLBACK").await;
         assert_eq!(a.tags(&use_it).await, "2CZ");
         assert_eq!(a.value("SELECT count(*) FROM lost").await, "5", "nothing has run twice");
+        // The client has given a name before that the batch gives once more.
+        assert_eq!(a.tags(&[parse("given", "SELECT 1"), sync()].concat()).await, "1Z");
+        a.rows("DO $$ begin execute 'deallocate all'; end $$").await;
+        let again = [bind("s"), execute(), parse("given", "SELECT 2"), sync()].concat();
+        assert!(refused(&mut a, &again).await.starts_with("42P05"));
         a.rows("DROP TABLE lost").await;
     });
 }

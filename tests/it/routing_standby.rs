@@ -93,6 +93,23 @@ fn what_only_a_standby_says_is_not_passed_on() {
         assert_eq!(run(async { eventual.raw().await.value(sql).await }), value, "{sql}");
         assert_eq!(retries(&eventual), before + 1, "{sql}");
     }
+    run(async {
+        let mut raw = eventual.raw().await;
+        // The error leaves a failed transaction on the replica.
+        assert_eq!(raw.value("BEGIN READ ONLY; SELECT n FROM fresh; COMMIT").await, "4");
+        assert!(eventual.log().contains("closing because: its batch is run again"), "{}", eventual.log());
+        // What the primary says is final, whatever it is.
+        let before = retries(&eventual);
+        assert_eq!(raw.error("SELECT n FROM missing").await.field('C'), "42P01");
+        assert_eq!(retries(&eventual), before + 1);
+        for (sql, sqlstate) in
+            [("SELECT count(DISTINCT n) OVER () FROM noted", "0A000"), ("SELECT n FROM missing", "42P01")]
+        {
+            raw.send(&[parse("wrong", sql), sync()].concat()).await;
+            assert_eq!(error(&raw.until_ready().await).field('C'), sqlstate, "{sql}");
+        }
+        assert!(!eventual.log().contains("a batch is run again"));
+    });
     // The replica has not seen what was written in the end.
     run(async {
         let mut raw = session.raw().await;

@@ -21,7 +21,7 @@ impl Client {
             return Purpose::Write;
         }
         let replica = self.route(scratch, bytes, now);
-        if std::mem::take(&mut self.on_primary) {
+        if self.is_second_run {
             self.reading = None;
             // It may be what was called a read and is none: the standby has refused it, or would have.
             self.access = Access::Write;

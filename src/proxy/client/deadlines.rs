@@ -217,6 +217,7 @@ impl Client {
         // Somebody may be about to grant it something.
         self.waiter = None;
         self.begin_anew();
+        self.is_second_run = false;
         self.info.waiting_since.set(Micros(0));
         self.set_deadline(clock::now());
         self.carry.drain(..end);

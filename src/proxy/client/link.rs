@@ -19,6 +19,7 @@ impl Client {
     /// Takes a server. Whatever it must be told before the client's first message waits in its `pending`.
     pub(super) fn link(&mut self, mut server: Box<Server>, now: Micros) {
         self.phase = Phase::Linked;
+        self.is_second_run = false;
         self.info.set_state(ClientState::Active);
         server.info.set_state(ServerState::Active);
         server.info.requested.set(now);

@@ -22,6 +22,8 @@ const SERVER_GOES: &[u8] = b"57P0";
 /// A batch that can be run again.
 pub(super) struct Attempt {
     batch: Vec<u8>,
+    /// The last change to what the client has prepared before it.
+    last_change: u64,
     held: Vec<u8>,
     failed: bool,
     /// An error is among what is held back.
@@ -53,25 +55,25 @@ pub(super) enum Verdict {
 
 impl Attempt {
     /// `None`: the batch at the start of `bytes` cannot be repeated.
-    fn new(scratch: &mut Scratch, bytes: &[u8], access: Access) -> Option<Self> {
+    fn new(scratch: &mut Scratch, bytes: &[u8], access: Access, last_change: u64) -> Option<Self> {
         let batch = &bytes[..batch_len(bytes).filter(|&len| len <= MOST)?];
         is_repeatable(batch)?;
         let reason = if access == Access::Read { Reason::Standby } else { Reason::ServerGone };
-        Some(Self::of(scratch.vector(batch), reason))
+        Some(Self::of(scratch.vector(batch), reason, last_change))
     }
 
     /// The same if `bytes` are one batch that uses prepared statements.
     #[inline]
-    fn with_statements(scratch: &mut Scratch, bytes: &[u8]) -> Option<Self> {
+    fn with_statements(scratch: &mut Scratch, bytes: &[u8], last_change: u64) -> Option<Self> {
         if bytes.len() > MOST || batch_len(bytes) != Some(bytes.len()) {
             return None;
         }
         is_repeatable(bytes)?;
-        Some(Self::of(scratch.vector(bytes), Reason::LostStatement))
+        Some(Self::of(scratch.vector(bytes), Reason::LostStatement, last_change))
     }
 
-    fn of(batch: Vec<u8>, reason: Reason) -> Self {
-        Self { batch, held: Vec::new(), failed: false, has_error: false, reason }
+    fn of(batch: Vec<u8>, reason: Reason, last_change: u64) -> Self {
+        Self { batch, last_change, held: Vec::new(), failed: false, has_error: false, reason }
     }
 
     /// Whether it does not matter where it runs.
@@ -220,7 +222,7 @@ fn prepared(mut batch: &[u8]) -> impl Iterator<Item = &[u8]> {
 impl Client {
     /// Keeps a batch that reads, so that it can be run again.
     pub(super) fn keep(&mut self, scratch: &mut Scratch, bytes: &[u8]) {
-        self.attempt = Attempt::new(scratch, bytes, self.access);
+        self.attempt = Attempt::new(scratch, bytes, self.access, self.session.last_change());
     }
 
     /// Keeps a batch that begins with the use of a prepared statement, or with one that the server may have already. HOT.
@@ -231,9 +233,8 @@ impl Client {
             [b'P', _, _, _, _, first, ..] => *first != 0,
             _ => false,
         };
-        let was_lost = std::mem::take(&mut self.was_lost);
-        if uses && !was_lost && self.attempt.is_none() && max_prepared(&self.settings) > 0 {
-            self.attempt = Attempt::with_statements(scratch, bytes);
+        if uses && !self.is_second_run && self.attempt.is_none() && max_prepared(&self.settings) > 0 {
+            self.attempt = Attempt::with_statements(scratch, bytes, self.session.last_change());
         }
     }
 
@@ -244,7 +245,6 @@ impl Client {
             return;
         };
         tracing::info!("{} a batch is run again: its server had lost a prepared statement", self.info);
-        self.on_primary = true;
         self.repeat(attempt);
     }
 
@@ -252,15 +252,16 @@ impl Client {
     pub(super) fn try_on_primary(&mut self, why: &str) -> bool {
         let Some(attempt) = self.attempt.take().filter(|attempt| !attempt.may_write()) else { return false };
         tracing::info!("{} a read is run again on the primary: {why}", self.info);
-        self.on_primary = true;
         self.repeat(attempt);
         true
     }
 
     /// What comes of it then is final.
     fn repeat(&mut self, attempt: Attempt) {
-        self.was_lost = true;
-        prepared(&attempt.batch).for_each(|name| self.session.statements.remove(name));
+        self.is_second_run = true;
+        for name in prepared(&attempt.batch) {
+            self.session.statements.remove_set_after(name, attempt.last_change);
+        }
         let mut bytes = attempt.batch;
         bytes.extend_from_slice(&self.carry);
         self.carry = bytes;
@@ -292,7 +293,7 @@ mod tests {
         assert_eq!(judge(&messages(&start), Reason::Standby, false, false), Verdict::Hold);
         let failed = messages(&[&start[..], &[error]].concat());
         for cut in 0..failed.len() {
-            let mut attempt = Attempt::of(Vec::new(), Reason::Standby);
+            let mut attempt = Attempt::of(Vec::new(), Reason::Standby, 0);
             assert_eq!(attempt.judge(&failed[..cut], true, false), Verdict::Hold, "{cut}");
             assert_eq!(attempt.judge(&failed[cut..], true, false), Verdict::Drop, "{cut}");
             assert_eq!(attempt.judge(&message(b'Z', b"I"), false, false), Verdict::Drop);
@@ -356,7 +357,7 @@ mod tests {
     #[test]
     fn what_was_held_back_comes_before_the_rest() {
         let (start, row) = (messages(&[(b'1', b""), (b'T', b"\0\0")]), message(b'D', b"\0\0"));
-        let mut attempt = Attempt::of(Vec::new(), Reason::Standby);
+        let mut attempt = Attempt::of(Vec::new(), Reason::Standby, 0);
         assert_eq!(attempt.judge(&start, false, false), Verdict::Hold);
         assert_eq!(attempt.judge(&row, false, false), Verdict::Deliver);
         assert_eq!(attempt.held(), [start, row].concat());
