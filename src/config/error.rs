@@ -39,7 +39,9 @@ impl fmt::Display for Problem {
             Some(origin) if origin.line > 0 => {
                 writeln!(f, "{}:{}:{}: {}", origin.file, origin.line, origin.column, self.message)?;
                 writeln!(f, "  | {}", origin.excerpt)?;
-                write!(f, "  | {:>width$}", '^', width = origin.column.max(1))?;
+                // A line that hides a secret is shown in part. The width of a format has 16 bits.
+                let most = (origin.excerpt.len() + 1).min(usize::from(u16::MAX));
+                write!(f, "  | {:>width$}", '^', width = origin.column.clamp(1, most))?;
             }
             Some(origin) => write!(f, "{} variable {}: {}", origin.file, origin.excerpt, self.message)?,
             None => f.write_str(&self.message)?,
@@ -75,3 +77,21 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_mark_stays_under_the_line() {
+        let problem = |column, text: &str| {
+            let origin = Origin::new(Path::new("x.ini"), 1, column, text);
+            Problem::at(&origin, "wrong").to_string()
+        };
+        assert_eq!(problem(3, "a = b"), "x.ini:1:3: wrong\n  | a = b\n  |   ^");
+        assert_eq!(problem(70_000, "a=***"), "x.ini:1:70000: wrong\n  | a=***\n  |      ^");
+        assert!(problem(70_000, &"x".repeat(80_000)).ends_with(" ^"));
+    }
+}

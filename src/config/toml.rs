@@ -19,7 +19,7 @@ pub fn read(path: &Path) -> Result<Vec<Item>, ConfigError> {
 
 /// Reads a text; `path` is named in errors.
 pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
-    let source = Source { text, path };
+    let source = Source::new(text, path);
     let table = DeTable::parse(text).map_err(|error| {
         let origin = source.origin(error.span().map_or(0, |span| span.start));
         ConfigError::one(Problem::at(&origin, error.message()))
@@ -48,16 +48,27 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
 }
 
 struct Source<'a> {
-    text: &'a str,
     path: &'a Path,
+    /// Each line and where it begins.
+    lines: Vec<(usize, &'a str)>,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(text: &'a str, path: &'a Path) -> Self {
+        let mut next = 0;
+        let lines = text.split('\n').map(|line| {
+            let start = next;
+            next += line.len() + 1;
+            (start, line.trim_end_matches('\r'))
+        });
+        Self { path, lines: lines.collect() }
+    }
+
     fn origin(&self, at: usize) -> Origin {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let start = before.rfind('\n').map_or(0, |n| n + 1);
-        let line = self.text[start..].lines().next().unwrap_or_default();
-        Origin::new(self.path, before.matches('\n').count() + 1, before.len() - start + 1, &mask::line(line))
+        // The first line begins at 0.
+        let number = self.lines.partition_point(|(start, _)| *start <= at);
+        let (start, line) = self.lines[number - 1];
+        Origin::new(self.path, number, at - start + 1, &mask::line(line))
     }
 
     fn item(&self, section: Section, key: &str, at: usize, value: &DeValue<'_>) -> Result<Item, ConfigError> {
