@@ -5,6 +5,7 @@
 
 #[path = "targets/cost.rs"]
 mod cost;
+mod steps;
 #[allow(clippy::unwrap_used, reason = "a target that cannot go on has found something")]
 mod targets;
 
@@ -25,10 +26,10 @@ libfuzzer_sys::fuzz_target!(
     init: {
         // The folder that libFuzzer has been told to begin with.
         if let Some(corpus) = std::env::var_os("FUZZ_CORPUS") {
-            for (number, seed) in (TARGET.seeds)().iter().enumerate() {
+            for (number, seed) in (TARGET.seeds)().into_iter().chain(TARGET.long_inputs()).enumerate() {
                 std::fs::write(Path::new(&corpus).join(format!("seed-{number}")), seed).unwrap();
             }
         }
     },
-    |data: &[u8]| cost::check(TARGET.name, data.len(), cost::of(|| (TARGET.run)(data)))
+    |data: &[u8]| cost::run(&TARGET, data)
 );

@@ -74,10 +74,10 @@ fn no_input_makes_a_target_fail() {
     for target in TARGETS {
         let seeds = (target.seeds)();
         assert!(!seeds.is_empty(), "{}", target.name);
-        seeds.iter().for_each(|seed| (target.run)(seed));
+        seeds.iter().for_each(|seed| cost::run(target, seed));
         let config = Config { failure_persistence: None, ..Config::default() };
         let result = TestRunner::new(config).run(&input(target), |input| {
-            (target.run)(&input);
+            cost::run(target, &input);
             Ok(())
         });
         if let Err(error) = result {
@@ -86,20 +86,10 @@ fn no_input_makes_a_target_fail() {
     }
 }
 
-/// Each seed, over and over: what is allocated may grow with the length of the input, and no faster.
+/// … and no faster than it.
 #[test]
 fn memory_follows_the_input() {
     for target in TARGETS {
-        // That one compares all that was said with each answer.
-        let most = if target.name == "conversation" { 16.0 } else { 1.5 };
-        for seed in (target.seeds)() {
-            let input =
-                |len: usize| seed.iter().copied().cycle().take(len.max(seed.len())).collect::<Vec<_>>();
-            let (short, long) = (input(4 << 10), input(32 << 10));
-            let cost = [&short, &long].map(|input| cost::of(|| (target.run)(input)) as f64 + 65536.0);
-            let growth = cost[1] / cost[0] * short.len() as f64 / long.len() as f64;
-            assert!(growth < most, "{}: {growth} of what is in proportion", target.name);
-            cost::check(target.name, long.len(), cost[1] as usize);
-        }
+        target.long_inputs().for_each(|input| cost::run(target, &input));
     }
 }

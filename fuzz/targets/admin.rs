@@ -35,8 +35,9 @@ pub(super) fn session_state(input: &[u8]) {
     let known = [Some(&catalog), None];
     for catalog in known {
         let effect = |parts: &[&[u8]]| effect(&parts.concat(), catalog, &|_| true);
-        let alone = effect(&[input]);
-        assert_eq!(alone.is_ok(), effect(&[input, b"\n;"]).is_ok());
+        // A text that ends in the middle of something cannot end with a semicolon, either. Whether it does is not looked at
+        // if it leaves nothing in any case.
+        assert!(effect(&[input]).is_ok() || effect(&[input, b"\n;"]).is_err());
         // Whatever comes before or behind it, SET ROLE is seen, and what takes something back is the only statement.
         for parts in [[input, b"\n;set role x"], [b"set role x;", input]] {
             if let Ok(effect) = effect(&parts) {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use pgweir::wire::backend::error_fields;
-use pgweir::wire::frame::peek;
+use pgweir::wire::frame::{Frame, peek};
 
 use super::bytes::{Bytes, message, messages};
 use super::session::Link;
@@ -22,6 +22,8 @@ struct Postgres {
     /// After an error in the extended protocol.
     skips: bool,
     copy: Option<Copy>,
+    /// DEALLOCATE ALL has removed a statement, and none was prepared since.
+    has_forgotten: bool,
     output: Vec<u8>,
 }
 
@@ -39,12 +41,14 @@ enum Copy {
     Extended,
 }
 
-/// An error, by its SQLSTATE.
-struct Failed(&'static str);
+/// An error, by its SQLSTATE and its message.
+struct Failed(&'static str, &'static str);
 
-const SOME_ERROR: Failed = Failed("22000");
-const UNKNOWN: Failed = Failed("26000");
-const EXISTS: Failed = Failed("42P05");
+const SOME_ERROR: Failed = Failed("22000", "failed");
+const UNKNOWN: Failed = Failed("26000", "unknown");
+/// The same after DEALLOCATE ALL.
+const FORGOTTEN: Failed = Failed("26000", "forgotten");
+const EXISTS: Failed = Failed("42P05", "exists");
 
 impl Postgres {
     /// Deals with all that has come; an incomplete message waits.
@@ -70,8 +74,8 @@ impl Postgres {
         self.say(b'Z', &[self.status as u8]);
     }
 
-    fn fail(&mut self, Failed(sqlstate): Failed) {
-        self.say(b'E', format!("SERROR\0VERROR\0C{sqlstate}\0Mfailed\0\0").as_bytes());
+    fn fail(&mut self, Failed(sqlstate, message): Failed) {
+        self.say(b'E', format!("SERROR\0VERROR\0C{sqlstate}\0M{message}\0\0").as_bytes());
         if self.status == Status::Transaction {
             self.status = Status::Failed;
         }
@@ -145,11 +149,12 @@ impl Postgres {
                     return Err(EXISTS);
                 }
                 self.statements.insert(name.to_vec(), text.to_vec());
+                self.has_forgotten &= name.is_empty();
                 self.say(b'1', b"");
             }
             b'B' => {
                 let (_, name, parameter) = (string(), string(), string());
-                let text = self.statements.get(name).ok_or(UNKNOWN)?;
+                let text = self.statement(name)?;
                 let bound = [text, &b" "[..], parameter].concat();
                 self.refuse_if_failed(&bound)?;
                 self.portal = Some(bound);
@@ -158,13 +163,15 @@ impl Postgres {
             b'D' if body[0] == b'P' => {
                 let text = self.portal.clone().ok_or(SOME_ERROR)?;
                 self.refuse_if_failed(&text)?;
-                self.say(b'T', &text);
+                // What it is bound to makes no difference to its columns.
+                let statement = text.iter().rposition(|&byte| byte == b' ').unwrap();
+                self.columns(&text[..statement]);
             }
             b'D' => {
-                let text = self.statements.get(&body[1..body.len() - 1]).ok_or(UNKNOWN)?.clone();
+                let text = self.statement(&body[1..body.len() - 1])?.clone();
                 self.refuse_if_failed(&text)?;
                 self.say(b't', &text);
-                self.say(if text.starts_with(b"begin") { b'n' } else { b'T' }, b"");
+                self.columns(&text);
             }
             b'E' => {
                 let text = self.portal.clone().ok_or(SOME_ERROR)?;
@@ -181,6 +188,18 @@ impl Postgres {
             other => panic!("message {other}"),
         }
         Ok(())
+    }
+
+    fn columns(&mut self, statement: &[u8]) {
+        if statement.starts_with(b"begin") {
+            self.say(b'n', b"");
+        } else {
+            self.say(b'T', statement);
+        }
+    }
+
+    fn statement(&self, name: &[u8]) -> Result<&Vec<u8>, Failed> {
+        self.statements.get(name).ok_or(if self.has_forgotten { FORGOTTEN } else { UNKNOWN })
     }
 
     /// In a failed transaction there is nothing to do but to end it.
@@ -212,7 +231,9 @@ impl Postgres {
                 self.say(b'C', b"SET\0");
             }
             b"DEALLOCATE ALL" => {
+                let before = self.statements.len();
                 self.statements.retain(|name, _| name.is_empty());
+                self.has_forgotten |= self.statements.len() < before;
                 self.say(b'C', b"DEALLOCATE ALL\0");
             }
             [b'w', b'r', ..] => return Err(SOME_ERROR),
@@ -235,7 +256,10 @@ impl Postgres {
 struct Session {
     link: Link,
     direct: Postgres,
+    /// All that the client should be told.
     expected: Vec<u8>,
+    /// How much of that it has been told, and in how many bytes.
+    told: (usize, usize),
     server: Postgres,
     /// Answers on their way.
     answers: VecDeque<u8>,
@@ -255,7 +279,7 @@ struct Ended;
 impl Session {
     fn send(&mut self, bytes: &[u8]) -> Result<(), Ended> {
         self.direct.input.extend_from_slice(bytes);
-        self.expected.extend(without_words(&self.direct.work()));
+        self.expected.extend(self.direct.work());
         let sent = self.link.client_sends(bytes);
         self.pass_on(bytes.first() == Some(&b'C'));
         if self.has_lost_unnamed { Err(Ended) } else { sent.map(drop).map_err(|_| Ended) }
@@ -290,8 +314,18 @@ impl Session {
         // What was held back may go now.
         _ = self.link.client_sends(b"");
         self.pass_on(false);
-        let is_right = self.expected.starts_with(&without_words(&self.link.to_client));
-        assert!(is_right || self.has_lost_unnamed, "{}", self.difference());
+        self.compare();
+    }
+
+    /// Compares what the client has been told since the last time.
+    fn compare(&mut self) {
+        while !self.has_lost_unnamed {
+            let (expected, got) = (&self.expected[self.told.0..], &self.link.to_client[self.told.1..]);
+            let Some(got) = peek(got).unwrap().filter(Frame::is_complete) else { return };
+            let expected = peek(expected).unwrap().filter(|expected| is_same(expected, &got));
+            let expected = expected.unwrap_or_else(|| panic!("{}", self.difference()));
+            self.told = (self.told.0 + expected.len, self.told.1 + got.len);
+        }
     }
 
     fn settle(&mut self) {
@@ -330,8 +364,13 @@ impl Session {
 
     fn difference(&self) -> String {
         let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
-        let got = without_words(&self.link.to_client);
-        format!("\nexpected {}\n     got {}", shown(&self.expected), shown(&got))
+        let (expected, got) = self.told;
+        format!(
+            "\n   after {}\nexpected {}\n     got {}",
+            shown(&self.link.to_client[..got]),
+            shown(&self.expected[expected..]),
+            shown(&self.link.to_client[got..])
+        )
     }
 
     /// One step; the input chooses.
@@ -454,21 +493,15 @@ impl Session {
     }
 }
 
-/// Errors reduced to their SQLSTATE: the proxy has its own words for some.
-fn without_words(mut bytes: &[u8]) -> Vec<u8> {
-    let mut all = Vec::new();
-    while let Ok(Some(frame)) = peek(bytes) {
-        if frame.tag == b'E' {
-            let sqlstate = error_fields(frame.body).sqlstate;
-            // PgBouncer's code for a name that DEALLOCATE ALL has removed.
-            all.extend(message(b'E', if sqlstate == b"08P01" { b"26000" } else { sqlstate }));
-        } else {
-            all.extend_from_slice(&bytes[..frame.available()]);
-        }
-        bytes = &bytes[frame.available()..];
+/// Whether two messages are the same; errors, if they have the same SQLSTATE: the proxy has its own words for some, and
+/// PgBouncer's SQLSTATE for a name that DEALLOCATE ALL has removed.
+fn is_same(expected: &Frame<'_>, got: &Frame<'_>) -> bool {
+    if (expected.tag, got.tag) != (b'E', b'E') {
+        return (expected.tag, expected.body) == (got.tag, got.body);
     }
-    all.extend_from_slice(bytes);
-    all
+    let (expected, got) = (error_fields(expected.body), error_fields(got.body));
+    let is_forgotten = expected.message == FORGOTTEN.1.as_bytes();
+    expected.sqlstate == got.sqlstate || is_forgotten && got.sqlstate == b"08P01"
 }
 
 pub(super) fn conversation(input: &[u8]) {
@@ -477,6 +510,7 @@ pub(super) fn conversation(input: &[u8]) {
         link: Link::new(),
         direct: Postgres::default(),
         expected: Vec::new(),
+        told: (0, 0),
         server: Postgres::default(),
         answers: VecDeque::new(),
         serial: 0,
@@ -496,7 +530,8 @@ pub(super) fn conversation(input: &[u8]) {
         if session.has_lost_unnamed {
             return;
         }
-        assert_eq!(without_words(&session.link.to_client), session.expected, "{}", session.difference());
+        let all = (session.expected.len(), session.link.to_client.len());
+        assert_eq!(session.told, all, "{}", session.difference());
         let is_copying = session.direct.copy.is_some();
         assert!(session.link.is_quiet() && (is_copying || session.link.server.pipeline.is_empty()));
     }

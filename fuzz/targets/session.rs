@@ -25,6 +25,9 @@ pub(super) struct Link {
     from_server: Vec<u8>,
     pub(super) to_server: Vec<u8>,
     pub(super) to_client: Vec<u8>,
+    /// So many replies were owed that no more was sent for a while. When that is depends on how much comes at once, for the
+    /// proxy's own replies count until they are given.
+    was_full: bool,
 }
 
 impl Link {
@@ -43,6 +46,7 @@ impl Link {
             from_server: Vec::new(),
             to_server: Vec::new(),
             to_client: Vec::new(),
+            was_full: false,
         }
     }
 
@@ -68,6 +72,7 @@ impl Link {
         let sent = walked?;
         assert!(sent.consumed <= self.from_client.len());
         self.from_client.drain(..sent.consumed);
+        self.was_full |= self.server.pipeline.is_full();
         let mut fakes = Output::new(&[], &mut scratch);
         forward::fake_replies_due(&mut self.server, &mut self.client, &mut fakes);
         self.to_client.extend_from_slice(fakes.bytes());
@@ -136,18 +141,30 @@ pub(super) fn frontend(input: &[u8]) {
         link.exclusive = choice & 4 > 0;
         link.one_at_a_time = choice & 8 > 0;
         link.refuse_simple = choice & 48 == 48;
+        let mut stop = Stop::More;
         for piece in all {
-            match link.client_sends(piece) {
-                Ok(Stop::More | Stop::Hold) => {}
+            if stop == Stop::Hold {
+                // It is shown again when the server says something, which it does not do here.
+                link.from_client.extend_from_slice(piece);
+                continue;
+            }
+            stop = match link.client_sends(piece) {
                 // Nothing more is looked at, however much of it has come.
                 Ok(Stop::Terminate) => return (Ok(Stop::Terminate), link),
+                Ok(stop) => stop,
                 Err(refusal) => return (Err((refusal.sqlstate, refusal.message)), link),
             }
         }
-        (Ok(Stop::More), link)
+        (Ok(stop), link)
     };
     let (whole, mut link) = run(&[bytes.0]);
     let (split, mut cut) = run(&pieces(bytes.0, seed));
+    assert!(is_stream(&link.to_server) && is_stream(&link.to_client));
+    assert!(link.server.statements.len() <= link.max_prepared.max(1));
+    idle_client(bytes.0, seed);
+    if link.was_full {
+        return;
+    }
     assert_eq!(whole, split);
     // Refused, the client is gone, and with it what was to be sent.
     if let Ok(stop) = whole {
@@ -157,9 +174,6 @@ pub(super) fn frontend(input: &[u8]) {
         }
         assert_eq!(link.state(), cut.state());
     }
-    assert!(is_stream(&link.to_server) && is_stream(&link.to_client));
-    assert!(link.server.statements.len() <= link.max_prepared.max(1));
-    idle_client(bytes.0, seed);
 }
 
 /// The same while it has no server.

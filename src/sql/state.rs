@@ -110,7 +110,8 @@ impl Effect {
 
 /// What the text of a simple query or a Parse message does to the state of its session. `catalog`: what was last known to be
 /// in the database; without one every function that is not PostgreSQL's may leave something. `is_followed`: whether a
-/// setting follows the client. `Err`: the text ends in the middle of something, with what was found so far.
+/// setting follows the client. `Err`: the text ends in the middle of something, with what was found so far; a text that leaves
+/// nothing in any case may end so, too.
 pub fn effect(
     text: &[u8],
     catalog: Option<&Catalog>,
