@@ -133,8 +133,12 @@ struct Unnamed {
     bound: bool,
     /// Its Parse belongs to the batch at hand: if that was skipped after an error, so is what uses it.
     in_batch: bool,
-    /// An error has come since: it may not have been prepared.
-    doubtful: bool,
+    /// The Parse, or a Close in its place, is the proxy's.
+    is_ours: bool,
+    /// An error has skipped the client's Parse: the server has what an earlier one has left there, or nothing.
+    lost: bool,
+    /// The change that its Parse is.
+    change: u64,
     /// Its Parse, while that may be needed on another server. Kept for its capacity.
     text: Vec<u8>,
 }
@@ -309,8 +313,9 @@ impl ServerSession {
         if !Arc::ptr_eq(&client.parameters, &self.parameters) {
             client.parameters = Arc::clone(&self.parameters);
         }
-        if self.unnamed.valid && !self.unnamed.bound && !self.unnamed.text.is_empty() {
-            client.unnamed = Some(self.unnamed.text.as_slice().into());
+        let Unnamed { valid, bound, lost, text, .. } = &self.unnamed;
+        if *valid && !bound && !lost && !text.is_empty() {
+            client.unnamed = Some(text.as_slice().into());
         }
         self.unnamed.valid = false;
         client.last_change = self.pipeline.changes().made;
@@ -401,9 +406,24 @@ pub fn align_parameters(client: &mut ClientSession, server: &mut ServerSession, 
 }
 
 impl Unnamed {
-    /// It has just been prepared for the client.
-    fn in_batch(text: Vec<u8>) -> Self {
-        Self { valid: true, bound: false, in_batch: true, doubtful: false, text }
+    /// It is being prepared for the client. `text`: what follows its name, if it is to be kept.
+    fn prepare(&mut self, text: Option<&[u8]>, is_ours: bool, change: u64) {
+        (self.valid, self.bound, self.in_batch) = (true, false, true);
+        (self.is_ours, self.lost, self.change) = (is_ours, false, change);
+        self.text.clear();
+        self.text.extend_from_slice(text.unwrap_or_default());
+    }
+
+    /// An error has come: the last change that does not happen is `last_skipped`. `was_answered`: the Parse had been by then.
+    /// Returns the statement if the proxy has to prepare it once more.
+    #[cold]
+    fn undo(&mut self, was_answered: bool, last_skipped: u64) -> Option<Box<[u8]>> {
+        if was_answered || self.change > last_skipped || !self.valid {
+            return None;
+        }
+        self.valid = !self.is_ours;
+        self.lost = true;
+        (self.is_ours && !self.text.is_empty()).then(|| self.text.as_slice().into())
     }
 }
 

@@ -11,6 +11,9 @@ use crate::wire::backend::{ErrorFields, error_fields};
 use crate::wire::frame::{Frame, FrameError, peek};
 use crate::wire::write;
 
+/// How much of an ErrorResponse longer than [`MAX_NAME`] is looked at: severity and code stand in front.
+const LONG_ERROR: usize = 1024;
+
 /// Result of a walk over a server's bytes.
 #[derive(Debug, Default)]
 pub struct Received {
@@ -65,6 +68,7 @@ pub fn server_to_client(
         let learns = if matches!(frame.tag, b'T' | b'n') { server.pipeline.learns() } else { None };
         let statement = if frame.tag == b'E' { server.pipeline.next_statement() } else { None };
         let changes = server.pipeline.changes_before();
+        let unnamed_is_answered = server.pipeline.changes().done >= server.unnamed.change;
         let verdict = server.pipeline.on_backend(frame.tag, frame.body)?;
         let mut keep = match verdict {
             Verdict::Forward => true,
@@ -113,16 +117,17 @@ pub fn server_to_client(
                 }
             }
             b'E' if verdict == Verdict::SetupFailed => {
-                let text = error_fields(frame.body).text();
-                return Err(if is_fatal(frame.body) {
+                let fields = error_fields(judged_part(&frame));
+                let text = fields.text();
+                return Err(if is_fatal(&fields) {
                     ServerFault::Leaving(text)
                 } else {
                     ServerFault::Setup(text)
                 });
             }
             b'E' => {
-                let fields = error_fields(frame.body);
-                undo_statements(server, client);
+                let fields = error_fields(judged_part(&frame));
+                undo_statements(server, client, unnamed_is_answered);
                 if let Some((id, is_told)) = statement {
                     received.lost_statement |= heal(id, is_told, &fields, server);
                 }
@@ -135,7 +140,7 @@ pub fn server_to_client(
                     }
                     received.failed = true;
                 }
-                if is_fatal(frame.body) {
+                if is_fatal(&fields) {
                     server.has_ended = true;
                     keep &= !fields.message.is_empty();
                     server.has_said_why |= keep;
@@ -174,8 +179,7 @@ fn must_be_whole(frame: &Frame<'_>, pipeline: &Pipeline) -> Result<bool, FrameEr
         b'Z' | b'S' | b'C' if frame.len > MAX_NAME => Err(FrameError::Length),
         b'Z' | b'S' | b'C' => Ok(true),
         b'T' => Ok(frame.len <= MAX_NAME && pipeline.learns().is_some()),
-        // Of a longer one severity and code are enough, which stand in front.
-        b'E' => Ok(frame.len <= MAX_NAME || frame.body.len() < 1024),
+        b'E' => Ok(frame.len <= MAX_NAME || frame.body.len() < LONG_ERROR),
         _ => Ok(false),
     }
 }
@@ -206,8 +210,13 @@ fn commit(server: &mut ServerSession, client: &mut ClientSession) {
     }
 }
 
-fn is_fatal(error: &[u8]) -> bool {
-    matches!(error_fields(error).severity, b"FATAL" | b"PANIC")
+fn is_fatal(error: &ErrorFields<'_>) -> bool {
+    matches!(error.severity, b"FATAL" | b"PANIC")
+}
+
+/// The part of an ErrorResponse that is looked at: of a long one the beginning, however much of it has come.
+fn judged_part<'a>(error: &Frame<'a>) -> &'a [u8] {
+    if error.len > MAX_NAME { &error.body[..LONG_ERROR.min(error.body.len())] } else { error.body }
 }
 
 fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, client: &mut ClientSession) {
@@ -215,7 +224,7 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
         // What was prepared behind the command stays.
         server.statements.copies_mut().forget(changes);
         if let Some(known) = client.statements.any() {
-            known.are_forgotten |= known.names.len() > 0;
+            known.are_forgotten |= !known.names.is_empty();
             known.names.forget(changes);
         }
     }
@@ -225,9 +234,11 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
 }
 
 #[cold]
-fn undo_statements(server: &mut ServerSession, client: &mut ClientSession) {
-    server.unnamed.doubtful = true;
+fn undo_statements(server: &mut ServerSession, client: &mut ClientSession, unnamed_is_answered: bool) {
     let skipped = server.pipeline.take_skipped();
+    if let Some(unnamed) = server.unnamed.undo(unnamed_is_answered, skipped.last_change) {
+        client.unnamed = Some(unnamed);
+    }
     server.statements.copies_mut().undo(skipped.last_change);
     if let Some(known) = client.statements.any() {
         known.names.undo(skipped.last_change);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::deallocate::EMPTY;
 use super::{
-    ClientSession, MAX_MESSAGE, MAX_NAME, Rest, ServerSession, Unnamed, client_fault, is_enough,
-    is_named_parse, is_too_long,
+    ClientSession, MAX_MESSAGE, MAX_NAME, Rest, ServerSession, client_fault, is_enough, is_named_parse,
+    is_too_long,
 };
 use crate::error::Refusal;
 use crate::session::output::Output;
@@ -347,14 +347,12 @@ impl Walk<'_> {
     /// A Parse of the unnamed statement goes to the server. `text`: what follows its name, if it is to be kept for another
     /// server.
     pub(super) fn expect_unnamed(&mut self, text: Option<&[u8]>) {
-        self.server.pipeline.expect(Expect::Parse, Action::Forward, 0);
-        if !self.context.exclusive && !self.server.pipeline.is_skipping() {
+        if self.context.exclusive || self.server.pipeline.is_skipping() {
+            self.server.pipeline.expect(Expect::Parse, Action::Forward, 0);
+        } else {
             self.client.unnamed = None;
-            let unnamed = &mut self.server.unnamed;
-            (unnamed.valid, unnamed.bound) = (true, false);
-            (unnamed.in_batch, unnamed.doubtful) = (true, false);
-            unnamed.text.clear();
-            unnamed.text.extend_from_slice(text.unwrap_or_default());
+            let change = self.server.pipeline.expect_change(Expect::Parse, Action::Forward, 0);
+            self.server.unnamed.prepare(text, false, change);
         }
     }
 
@@ -509,15 +507,16 @@ impl Walk<'_> {
             return None;
         }
         let unnamed = &self.server.unnamed;
-        let again = if !unnamed.valid {
-            self.client.unnamed.take()
-        } else if unnamed.in_batch || self.server.pipeline.is_empty() && !unnamed.doubtful {
+        if !unnamed.valid {
+            return Some(Step::Inject(self.client.unnamed.take().map_or(Inject::NoUnnamed, Inject::Unnamed)));
+        }
+        if unnamed.in_batch {
             return None;
-        } else {
-            // If its batch has failed, or will, the server still has somebody else's.
-            (!unnamed.text.is_empty()).then(|| unnamed.text.as_slice().into())
-        };
-        Some(Step::Inject(again.map_or(Inject::NoUnnamed, Inject::Unnamed)))
+        }
+        if self.server.pipeline.changes().is_in_doubt(unnamed.change) {
+            return Some(Step::Hold);
+        }
+        unnamed.lost.then_some(Step::Inject(Inject::NoUnnamed))
     }
 
     /// A simple query or a Close ends the unnamed statement, wherever it was.
@@ -534,13 +533,13 @@ impl Walk<'_> {
         match inject {
             Inject::Unnamed(parse) => {
                 write::parse(out.insert(), b"", &parse);
-                self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
-                self.server.unnamed = Unnamed::in_batch(parse.into_vec());
+                let change = self.server.pipeline.expect_change(Expect::Parse, Action::Skip, 0);
+                self.server.unnamed.prepare(Some(&parse), true, change);
             }
             Inject::NoUnnamed => {
                 write::close_statement(out.insert(), b"");
-                self.server.pipeline.expect(Expect::Close, Action::Skip, 0);
-                self.server.unnamed = Unnamed::in_batch(Vec::new());
+                let change = self.server.pipeline.expect_change(Expect::Close, Action::Skip, 0);
+                self.server.unnamed.prepare(None, true, change);
             }
             Inject::Statement { statement, ask_columns } => self.prepare(&statement, ask_columns, out),
         }

@@ -252,12 +252,14 @@ fn the_unnamed_statement_follows_its_client_however_it_was_cut() {
 #[test]
 fn nobody_runs_another_clients_unnamed_statement_after_an_error() {
     let (parse, bind) = ((b'P', &b"\0select 1\0\0\0"[..]), (b'B', &b"\0\0x"[..]));
-    // The error is not known yet: what is bound in another batch is prepared there.
+    // The error is not known yet: what is bound in another batch waits for it.
     let mut link = Link::new(10);
-    link.client_sends(&messages(&[(b'E', b"\0"), parse, SYNC, bind, SYNC])).unwrap();
-    assert_eq!(link.to_server, messages(&[(b'E', b"\0"), parse, SYNC, parse, bind, SYNC]));
-    link.server_sends(&messages(&[(b'E', b"\0"), READY, (b'1', b""), (b'2', b""), READY])).unwrap();
-    assert_eq!(link.to_client, messages(&[(b'E', b"\0"), READY, (b'2', b""), READY]));
+    let stop = link.client_sends(&messages(&[(b'E', b"\0"), parse, SYNC, bind, SYNC])).unwrap();
+    assert_eq!((stop, &link.to_server), (Stop::Hold, &messages(&[(b'E', b"\0"), parse, SYNC])));
+    link.server_sends(&messages(&[(b'E', b"\0"), READY])).unwrap();
+    link.to_server.clear();
+    link.client_sends(b"").unwrap();
+    assert_eq!(link.to_server, messages(&[(b'C', b"S\0"), bind, SYNC]));
     // It is known, and the server skips the Parse.
     let mut link = Link::new(10);
     link.client_sends(&messages(&[(b'E', b"\0")])).unwrap();
@@ -273,7 +275,17 @@ fn nobody_runs_another_clients_unnamed_statement_after_an_error() {
     link.server_sends(&messages(&[READY])).unwrap();
     link.to_server.clear();
     link.client_sends(&messages(&[bind, (b'D', b"S\0")])).unwrap();
-    assert_eq!(link.to_server, messages(&[parse, bind, (b'D', b"S\0")]));
+    assert_eq!(link.to_server, messages(&[(b'C', b"S\0"), bind, (b'D', b"S\0")]));
+    // So does an error the pooler's own Parse, which is sent again.
+    let mut link = Link::new(10);
+    link.client_sends(&messages(&[parse, SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'1', b""), READY])).unwrap();
+    std::mem::take(&mut link.server).detach(&mut link.client);
+    link.client_sends(&messages(&[(b'E', b"\0"), bind, SYNC])).unwrap();
+    link.server_sends(&messages(&[(b'E', b"\0"), READY])).unwrap();
+    link.to_server.clear();
+    link.client_sends(&messages(&[bind, SYNC])).unwrap();
+    assert_eq!(link.to_server, messages(&[parse, bind, SYNC]));
 }
 
 #[test]
@@ -676,4 +688,36 @@ fn columns_are_compared_where_a_statement_is_prepared_anew() {
             assert_eq!(refused.sqlstate, "0A000");
         }
     }
+}
+
+/// A Parse that an error skips leaves the unnamed statement of an earlier batch, which is not known any more: none is run
+/// rather than a wrong one.
+#[test]
+fn an_unnamed_statement_that_was_skipped_is_not_run() {
+    let mut link = Link::new(10);
+    let parse = |text: &[u8]| message(b'P', &[b"\0", text, b"\0\0\0"].concat());
+    let (bind, sync) = (message(b'B', b"\0\0\0\0\0\0\0\0"), message(b'S', b""));
+    link.client_sends(&[parse(b"select 1"), sync.clone()].concat()).unwrap();
+    link.server_sends(&messages(&[(b'1', b""), (b'Z', b"I")])).unwrap();
+    let wrong = message(b'E', b"\0\0\0\0\0");
+    link.client_sends(&[wrong, parse(b"delete"), sync.clone()].concat()).unwrap();
+    link.server_sends(&messages(&[(b'E', b"SERROR\0C34000\0\0"), (b'Z', b"I")])).unwrap();
+    link.to_server.clear();
+    link.client_sends(&[bind, sync].concat()).unwrap();
+    let sent = String::from_utf8_lossy(&link.to_server).into_owned();
+    assert!(sent.starts_with('C') && !sent.contains("delete"), "{sent:?}");
+}
+
+/// However much of a long error has come, it is read the same.
+#[test]
+fn of_a_long_error_the_beginning_counts() {
+    let error = [&b"SFATAL\0VFATAL\0C57P01\0D"[..], &[b'x'; 70_000], b"\0Mwhy\0\0"].concat();
+    let said = message(b'E', &error);
+    let last = |cut: usize| {
+        let mut link = Link::new(10);
+        link.client_sends(&message(b'Q', b"select 1\0")).unwrap();
+        let first = link.server_sends(&said[..cut]).unwrap();
+        (first.is_last || link.server_sends(&said[cut..]).unwrap().is_last, link.to_client.len())
+    };
+    assert_eq!(last(2000), last(said.len()));
 }
