@@ -265,10 +265,6 @@ struct Session {
     answers: VecDeque<u8>,
     /// What makes texts different.
     serial: u8,
-    /// The unnamed statement as the client knows it.
-    unnamed: Option<Vec<u8>>,
-    /// It has been used.
-    unnamed_is_bound: bool,
     /// The proxy has lost it, and says so.
     has_lost_unnamed: bool,
 }
@@ -292,13 +288,6 @@ impl Session {
         let is_lost = !closes && sent.windows(close_unnamed.len()).any(|part| part == close_unnamed);
         self.has_lost_unnamed |= is_lost && self.direct.statements.contains_key(&b""[..]);
         self.server.input.append(sent);
-    }
-
-    /// Whether a server has the unnamed statement that it was last told to prepare. If that has failed, the proxy tries once
-    /// more, and the client has no use for it.
-    fn may_use_unnamed(&self) -> bool {
-        let known = self.direct.statements.get(&b""[..]);
-        self.direct.skips || self.unnamed.as_ref().is_none_or(|unnamed| known == Some(unnamed))
     }
 
     /// The server does what it has been told so far.
@@ -353,10 +342,6 @@ impl Session {
             return;
         }
         self.link.change_server();
-        if self.unnamed_is_bound {
-            // It follows its client only until it is used.
-            self.unnamed = Some(b"left behind".to_vec());
-        }
         // Somebody else has been there and has left a statement without a name.
         self.server = Postgres::default();
         self.server.statements.insert(Vec::new(), b"somebody else's".to_vec());
@@ -385,12 +370,8 @@ impl Session {
                 [(b'd', &b"2\n"[..]), (b'H', b""), (b'c', b""), (b'f', b"no\0")][usize::from(choice & 3)];
             return self.send(&messages(&[sent]));
         }
-        if matches!(kind % 16, 3..=5) && name == b"\0" && !self.may_use_unnamed() {
-            return Ok(());
-        }
         match kind % 16 {
             0 => {
-                self.forget_unnamed();
                 let texts: [&[u8]; 6] = [b"select ", b"begin", b"end", b"wrong", b"set", b""];
                 let text = [texts[usize::from(choice) % 6], &fresh].concat();
                 self.send(&message(b'Q', if choice % 6 == 5 { b"\0" } else { &text }))
@@ -400,26 +381,18 @@ impl Session {
                 let texts: [&[u8]; 6] = [b"select ", b"begin ", b"end ", b"fails ", b"set ", b"wrong "];
                 let text = texts[usize::from(choice >> 2) % 6];
                 let text = [text, if text == b"wrong " { &fresh } else { name }].concat();
-                // The proxy may not know yet that the server will not look at it.
-                if name == b"\0" && !(self.direct.skips && self.link.server.pipeline.is_skipping()) {
-                    self.unnamed = text.strip_suffix(b"\0").map(<[u8]>::to_vec);
-                    self.unnamed_is_bound = false;
-                }
                 self.send(&message(b'P', &[name, text.strip_suffix(b"\0").unwrap(), b"\0\0\0"].concat()))
             }
-            3 | 4 => {
-                self.unnamed_is_bound |= name == b"\0";
-                self.send(&message(b'B', &[b"\0", name, &fresh].concat()))
-            }
+            3 | 4 => self.send(&message(b'B', &[b"\0", name, &fresh].concat())),
             5 => self.send(&message(b'D', &[b"S", name].concat())),
             6 => self.send(&message(b'D', b"P\0")),
             7 | 8 => self.send(&message(b'E', b"\0\0\0\0\0")),
-            9 => self.close(name),
+            9 => self.send(&message(b'C', &[b"S", name].concat())),
             10 if choice < 64 => self.send(&message(b'C', b"P\0")),
             10 if choice < 128 => self.send(&message(b'H', b"")),
             10 if choice < 192 => self.send(&message(b'F', b"\0\0\0\0")),
-            10 => self.deallocate(),
-            11 => self.sync(),
+            10 => self.send(&message(b'Q', b"DEALLOCATE ALL\0")),
+            11 => self.send(&message(b'S', b"")),
             12 => self.copy(choice),
             13 => {
                 self.work();
@@ -436,44 +409,12 @@ impl Session {
         }
     }
 
-    /// A simple query ends it, unless it is not even looked at.
-    fn forget_unnamed(&mut self) {
-        if !self.direct.skips {
-            self.unnamed = None;
-        }
-    }
-
-    /// The end of a batch. One that fails is answered before the client goes on: what it has prepared in it without a name
-    /// may be there later.
-    fn sync(&mut self) -> Result<(), Ended> {
-        let failed = self.direct.skips && self.unnamed.is_some();
-        self.send(&message(b'S', b""))?;
-        if failed {
-            self.settle();
-        }
-        Ok(())
-    }
-
-    fn close(&mut self, name: &[u8]) -> Result<(), Ended> {
-        if name == b"\0" && !self.direct.skips {
-            self.unnamed = None;
-        }
-        self.send(&message(b'C', &[b"S", name].concat()))
-    }
-
-    fn deallocate(&mut self) -> Result<(), Ended> {
-        self.forget_unnamed();
-        self.send(&message(b'Q', b"DEALLOCATE ALL\0"))
-    }
-
     fn copy(&mut self, choice: u8) -> Result<(), Ended> {
         let text = if choice & 1 > 0 { "copy" } else { "wrong copy" };
         let end: (u8, &[u8]) = if choice & 2 > 0 { (b'c', b"") } else { (b'f', b"no\0") };
         // Before it nothing is under way: a client that copies waits for what comes before.
-        self.sync()?;
+        self.send(&message(b'S', b""))?;
         self.settle();
-        self.unnamed = (choice & 4 == 0).then(|| text.as_bytes().to_vec());
-        self.unnamed_is_bound = true;
         if choice & 4 > 0 {
             self.send(&messages(&[(b'Q', format!("{text}\0").as_bytes())]))?;
         } else {
@@ -514,8 +455,6 @@ pub(super) fn conversation(input: &[u8]) {
         server: Postgres::default(),
         answers: VecDeque::new(),
         serial: 0,
-        unnamed: None,
-        unnamed_is_bound: false,
         has_lost_unnamed: false,
     };
     session.link.max_prepared = [1, 2, 100][usize::from(bytes.choice()) % 3];
