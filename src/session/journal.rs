@@ -157,13 +157,16 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
         }
     }
 
-    /// Forgets all that was set by change `last` or an earlier one: the server has done so.
-    pub(super) fn forget(&mut self, last: u64) {
+    /// Forgets all that was set by change `last` or an earlier one: the server has done so. Says whether there was anything;
+    /// what has been forgotten a moment ago may count.
+    pub(super) fn forget(&mut self, last: u64) -> bool {
+        let had_any = !self.live.is_empty();
         if self.log.back().is_none_or(|change| change.number <= last) {
             self.live.clear();
         } else {
             self.forgotten = last;
         }
+        had_any
     }
 
     /// Removes the key that was not used for longest.

@@ -224,8 +224,7 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
         // What was prepared behind the command stays.
         server.statements.copies_mut().forget(changes);
         if let Some(known) = client.statements.any() {
-            known.are_forgotten |= !known.names.is_empty();
-            known.names.forget(changes);
+            known.are_forgotten |= known.names.forget(changes);
         }
     }
     if command == b"DISCARD ALL\0" {
