@@ -217,8 +217,8 @@ impl Console {
 
     /// Whether a cancel request has come; the error if somebody wants the session closed.
     fn was_cancelled(&self, cx: &Context<'_>) -> Result<bool, End> {
-        self.info.waker.get_or_init(|| cx.waker().clone());
-        if !self.info.attention.swap(false, Relaxed) {
+        self.info.attention.begin(cx);
+        if !self.info.attention.take() {
             return Ok(false);
         }
         match self.info.kill.lock().take() {

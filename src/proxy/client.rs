@@ -200,14 +200,11 @@ impl Future for Client {
 
 impl Client {
     fn drive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
-        if self.info.waker.get().is_none() {
-            let _ = self.info.waker.set(cx.waker().clone());
-            // It may have come in while everything is suspended.
-            self.info.attention.store(true, Relaxed);
+        if self.info.attention.begin(cx) {
             self.set_deadline(clock::now());
         }
         loop {
-            if self.info.attention.load(Relaxed) {
+            if self.info.attention.take() {
                 if let Err(end) = ready!(self.attend(cx)) {
                     if let Some(end) = self.depart(end) {
                         return Poll::Ready(end);

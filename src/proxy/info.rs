@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::attention::Attention;
 use super::server::Server;
 use crate::clock::{self, AtomicMicros, Micros};
 use crate::net::connect::Target;
@@ -53,8 +53,8 @@ pub struct ClientInfo {
     pub link: AtomicU64,
     /// Its application_name at login.
     pub application_name: Mutex<Box<str>>,
-    /// The task has to look at `kill` or at its deadlines.
-    pub attention: AtomicBool,
+    /// Makes the task look at `kill`, `cancelled` and its deadlines.
+    pub attention: Attention,
     /// A cancel request came while it was waiting.
     pub cancelled: AtomicBool,
     /// During SUSPEND: everything read from it and its server has been sent on.
@@ -63,8 +63,6 @@ pub struct ClientInfo {
     pub kill: Mutex<Option<crate::error::Refusal>>,
     /// The task wants attention when this is over; 0: never.
     pub deadline: AtomicMicros,
-    /// Wakes the task.
-    pub waker: OnceLock<Waker>,
 }
 
 /// What a client is doing, as `SHOW CLIENTS` says it.
@@ -100,12 +98,11 @@ impl ClientInfo {
             admin: false,
             link: 0.into(),
             application_name: Mutex::default(),
-            attention: false.into(),
+            attention: Attention::default(),
             cancelled: false.into(),
             suspended: false.into(),
             kill: Mutex::new(None),
             deadline: AtomicMicros::default(),
-            waker: OnceLock::new(),
         }
     }
 
@@ -126,10 +123,7 @@ impl ClientInfo {
 
     /// Makes the task look at what has changed.
     pub fn wake(&self) {
-        self.attention.store(true, Relaxed);
-        if let Some(waker) = self.waker.get() {
-            waker.wake_by_ref();
-        }
+        self.attention.call();
     }
 
     /// Closes the client at its next opportunity.

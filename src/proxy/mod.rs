@@ -5,6 +5,7 @@
 //! connections are opened by [`worker`]s on behalf of [`pools`] and live in [`server::Server`].
 
 pub mod accept;
+pub mod attention;
 pub mod cancel;
 pub mod catalog;
 pub mod client;

@@ -74,7 +74,7 @@ impl Tunnel {
     /// Moves bytes both ways until one side is gone.
     fn exchange(&mut self, cx: &mut Context<'_>, read: &mut [u8]) -> Poll<End> {
         let Some(server) = &mut self.server else { return Poll::Ready(End::Server) };
-        if self.info.attention.load(Relaxed) {
+        if self.info.attention.take() {
             if let Some(refusal) = self.info.kill.lock().take() {
                 return Poll::Ready(End::Killed(refusal));
             }
@@ -84,9 +84,9 @@ impl Tunnel {
                 let mut sent = relay::flush(cx, &mut self.stream, &mut self.pending).unwrap_or(true);
                 sent &= relay::flush(cx, &mut server.stream, &mut server.pending.bytes).unwrap_or(true);
                 self.info.suspended.store(sent, Relaxed);
+                self.info.attention.call_again();
                 return Poll::Pending;
             }
-            self.info.attention.store(false, Relaxed);
         }
         loop {
             let mut progress = false;
@@ -152,11 +152,7 @@ impl Future for Tunnel {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.info.waker.get().is_none() {
-            let _ = this.info.waker.set(cx.waker().clone());
-            // It may have come in while everything is suspended.
-            this.info.attention.store(true, Relaxed);
-        }
+        this.info.attention.begin(cx);
         if this.server.is_some() {
             let end = ready!(Scratch::with(|scratch| {
                 let mut read = std::mem::take(&mut scratch.read);

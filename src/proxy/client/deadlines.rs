@@ -79,8 +79,6 @@ impl Client {
     /// The tick or somebody else wants something. Pending: there is nothing to do but to wait.
     #[cold]
     pub(super) fn attend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        // Before anything is looked at: what comes afterwards sets it again.
-        self.info.attention.store(false, Relaxed);
         if let Some(reason) = self.info.kill.lock().take() {
             return Poll::Ready(Err(reason.into()));
         }
@@ -92,15 +90,14 @@ impl Client {
         }
         if self.shared.successor().is_some() {
             // What is under way may end before the task is woken the next time.
-            self.info.attention.store(true, Relaxed);
+            self.info.attention.call_again();
         }
         Poll::Ready(self.look_at_limits(cx))
     }
 
-    /// SUSPEND: what has been read is sent on, and nothing more is read. `attention` stays, so that whatever wakes the
-    /// task ends here again.
+    /// SUSPEND: what has been read is sent on, and nothing more is read. Whatever wakes the task ends here again.
     fn hold_still(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        self.info.attention.store(true, Relaxed);
+        self.info.attention.call_again();
         let mut sent = relay::flush_client(cx, &mut self.stream, &mut self.pending)?;
         if let Some(server) = &mut self.server {
             // Whether the connection is broken is found out after RESUME.
