@@ -12,6 +12,7 @@ use super::show;
 use super::table::{Row, cell, text};
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
+use crate::proxy::close::Retirement;
 use crate::proxy::info::ClientInfo;
 use crate::proxy::pools::Database;
 use crate::proxy::shared::{CONSOLE, Lifecycle, Request, Shared, Shutdown};
@@ -117,7 +118,7 @@ pub(super) async fn execute(
         Command::Reconnect(name) => {
             log("RECONNECT", name.as_deref());
             for database in databases(shared, name.as_deref(), "reconnect")? {
-                settings::renew_servers(shared, &database.name, "obsolete connection");
+                settings::renew_servers(shared, &database.name, Retirement::Obsolete);
             }
             "RECONNECT"
         }
@@ -337,7 +338,9 @@ async fn kill(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
     for pool in shared.pools.all().into_iter().filter(|pool| is_killed(&pool.database.name)) {
         pool.lanes().for_each(|(_, lane)| _ = lane.refuse_all(&reason));
     }
-    killed.iter().for_each(|database| settings::close_servers(shared, &database.name, "database removed"));
+    killed
+        .iter()
+        .for_each(|database| settings::close_servers(shared, &database.name, Retirement::DatabaseRemoved));
     // They go by themselves, at once; whoever looks after this command must not see them any more.
     for _ in 0..50 {
         if !shared.clients.iter().any(|client| is_meant(&client)) {

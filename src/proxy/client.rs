@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
+use super::close::CloseReason;
 use super::info::ClientInfo;
 use super::pools::{Pool, PoolSettings};
 use super::relay::{self, Scratch};
@@ -108,17 +109,39 @@ enum Phase {
 
 /// Why the task ends.
 enum End {
-    /// The client closed the connection, in one way or another.
-    Gone(&'static str),
+    /// One side has closed the connection.
+    Gone(Gone),
     /// It goes to the process that has taken over from this one.
     Moved,
     /// It is told why. Boxed, because results travel up the stack on every transaction and this one never.
     Refused(Box<Refusal>),
 }
 
+/// Who has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// The client has sent Terminate.
+    Goodbye,
+    /// The client's connection has ended without.
+    Eof,
+    /// The server, which has told the client why.
+    ServerCrashed,
+}
+
+impl Gone {
+    /// PgBouncer's words for the log.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Goodbye => "client close request",
+            Self::Eof => "client unexpected eof",
+            Self::ServerCrashed => CloseReason::Crashed.words(),
+        }
+    }
+}
+
 impl From<io::Error> for End {
     fn from(_: io::Error) -> Self {
-        Self::Gone(leaving::EOF)
+        Self::Gone(Gone::Eof)
     }
 }
 
@@ -255,7 +278,7 @@ impl Client {
     ) -> Poll<Result<(), End>> {
         loop {
             let Some(n) = ready!(relay::receive(cx, &mut self.stream, read))? else {
-                return Poll::Ready(Err(End::Gone(leaving::GOODBYE)));
+                return Poll::Ready(Err(End::Gone(Gone::Goodbye)));
             };
             self.stats.received.add(n as u64);
             let bytes = relay::join(&mut self.carry, &read[..n]);
@@ -279,7 +302,7 @@ impl Client {
                 self.carry = scratch.rest(bytes, 0);
                 return Ok(false);
             }
-            Some(Idle::Terminate) => return Err(End::Gone(leaving::GOODBYE)),
+            Some(Idle::Terminate) => return Err(End::Gone(Gone::Goodbye)),
             Some(Idle::Request) => {}
         }
         if self.request_started != Micros(0) {
@@ -389,7 +412,7 @@ impl Client {
                         self.stats.received.add(n as u64);
                         self.on_client_bytes(cx, scratch, &read[..n])?;
                     }
-                    Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Gone(leaving::EOF))),
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Gone(Gone::Eof))),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Pending => {}
                 }
@@ -460,7 +483,7 @@ impl Client {
             self.set_deadline(self.request_started);
         }
         if sent.stop == Stop::Terminate {
-            return Err(End::Gone(leaving::GOODBYE));
+            return Err(End::Gone(Gone::Goodbye));
         }
         told?;
         if broken { self.server_lost(cx) } else { Ok(()) }
@@ -544,7 +567,7 @@ impl Client {
                 if let Some(server) = &self.server {
                     if server.session.pipeline.is_empty() && received.queries > 0 {
                         // It has left a transaction open, of which the client has seen nothing.
-                        self.unlink().close("its batch is run again");
+                        self.unlink().close(CloseReason::BatchRunsAgain);
                     }
                 }
                 if self.server.is_none() {
@@ -613,7 +636,7 @@ impl Client {
     fn finish(&mut self, cx: &mut Context<'_>, end: End) {
         let (reason, refusal) = match &end {
             End::Moved => return self.move_out(),
-            End::Gone(reason) => (*reason, None),
+            End::Gone(gone) => (gone.words(), None),
             End::Refused(refusal) => (refusal.reason(), Some(refusal)),
         };
         if let Phase::Waiting(purpose) = self.phase {
@@ -625,7 +648,7 @@ impl Client {
             if server.session.is_settled() && server.pending.is_empty() && server.carry.is_empty() && quiet {
                 self.give_back(server);
             } else {
-                server.close(reason);
+                server.close(CloseReason::ClientEnds(reason.to_owned().into()));
             }
         }
         self.shared.log_client_close(&self.info, reason);

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::attention::Attention;
+use super::close::Retirement;
 use super::server::Server;
 use crate::clock::{self, AtomicMicros, Micros};
 use crate::net::connect::Target;
@@ -140,9 +141,6 @@ impl fmt::Display for ClientInfo {
     }
 }
 
-/// Why a server that has lived for `server_lifetime` is closed.
-pub const SERVER_LIFETIME: &str = "server_lifetime";
-
 /// A server connection, from the moment it is opened.
 #[derive(Debug)]
 pub struct ServerInfo {
@@ -177,7 +175,7 @@ pub struct ServerInfo {
     /// Version and cipher of its TLS; not set without.
     pub tls: OnceLock<Box<str>>,
     /// Why it is to be closed as soon as nobody uses it.
-    pub close_needed: OnceLock<&'static str>,
+    pub close_needed: OnceLock<Retirement>,
     /// What cancels its query.
     pub key: OnceLock<CancelKey>,
     /// What the proxy asks it in front of its client's first batch.
@@ -282,7 +280,7 @@ impl ServerInfo {
 
     /// Whether it is to be closed because it is no longer what the configuration asks for, and not for its age.
     pub fn is_obsolete(&self) -> bool {
-        self.close_needed.get().is_some_and(|&reason| reason != SERVER_LIFETIME)
+        self.close_needed.get().is_some_and(|why| why.is_obsolete())
     }
 
     /// Notes what it is doing.

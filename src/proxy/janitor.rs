@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::info::SERVER_LIFETIME;
+use super::close::{CloseReason, Retirement};
 use super::names;
 use super::pools::Pool;
 use super::settings;
@@ -101,7 +101,7 @@ fn end_lifetimes(shared: &Shared, pools: &[Arc<Pool>], now: Micros) {
     for server in shared.servers.iter() {
         let lifetime = lifetimes.get(&key(&server.database, &server.user));
         if lifetime.is_some_and(|lifetime| now.since(server.connected) >= *lifetime) {
-            let _ = server.close_needed.set(SERVER_LIFETIME);
+            let _ = server.close_needed.set(Retirement::Lifetime);
         }
     }
 }
@@ -128,19 +128,19 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
         let mut reasons = Vec::new();
         let taken = lane.take_idle(|server| {
             let reason = if let Some(reason) = server.must_go() {
-                reason.to_owned()
+                reason
             } else if let Err(reason) = server.drain_idle(now, &mut scrap) {
                 reason
             } else if server.used && settings.server_lifetime.is_zero() {
                 // It was zero only after the last use.
-                SERVER_LIFETIME.to_owned()
+                Retirement::Lifetime.into()
             } else if !settings.server_idle_timeout.is_zero()
                 && now.since(server.idle_since) >= settings.server_idle_timeout
                 && open > settings.min_pool_size
             {
-                "server_idle_timeout".to_owned()
+                CloseReason::IdleTimeout
             } else if open > most {
-                "too many servers in the pool".to_owned()
+                CloseReason::TooMany
             } else {
                 return false;
             };
@@ -149,7 +149,7 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
             true
         });
         for (server, reason) in taken.into_iter().zip(reasons) {
-            server.close(&reason);
+            server.close(reason);
         }
         if !pool.database.paused.load(Relaxed) {
             pool.grow(shared, purpose, 0, now);

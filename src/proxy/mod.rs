@@ -9,6 +9,7 @@ pub mod attention;
 pub mod cancel;
 pub mod catalog;
 pub mod client;
+pub mod close;
 mod hashing;
 pub mod info;
 pub mod janitor;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::catalog;
+use super::close::{CloseReason, Retirement};
 use super::pools::{Database, Pool};
 use super::server::{OTHERS, Probe, Wanted};
 use super::shared::Shared;
@@ -192,7 +193,7 @@ impl Watcher {
         let servers = self.shared.servers.iter();
         for server in servers.filter(|s| s.database == self.pool.database.name && s.host == self.index) {
             if server.instance.load(Relaxed) == before {
-                let _ = server.close_needed.set("host is another server now");
+                let _ = server.close_needed.set(Retirement::OtherServer);
             }
         }
         follow_roles(&self.shared, &self.pool.database);
@@ -341,7 +342,7 @@ fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
         for (purpose, lane) in pool.lanes() {
             let idle = lane.take_idle(|server| server.must_go().is_some());
             for server in idle {
-                let reason = server.must_go().unwrap_or("host has changed");
+                let reason = server.must_go().unwrap_or(CloseReason::WrongRole);
                 server.close(reason);
             }
             match purpose {

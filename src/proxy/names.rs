@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::close::Retirement;
 use super::shared::Shared;
 use crate::clock;
 
@@ -44,7 +45,7 @@ pub fn leave_old_addresses(shared: &Shared) {
         let has_lost =
             |address: &std::net::SocketAddr| shared.resolver.has_lost(&server.target.host, address.ip());
         if server.remote.get().is_some_and(has_lost) {
-            let _ = server.close_needed.set("obsolete connection");
+            let _ = server.close_needed.set(Retirement::Obsolete);
         }
     }
 }

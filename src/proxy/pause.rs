@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::close::CloseReason;
 use super::pools::Database;
 use super::shared::Shared;
 use crate::clock;
@@ -45,7 +46,7 @@ fn tell_lanes(shared: &Arc<Shared>) {
         for (purpose, lane) in pool.lanes() {
             lane.set_paused(paused);
             if paused {
-                lane.take_idle(|_| true).into_iter().for_each(|server| server.close("paused"));
+                lane.take_idle(|_| true).into_iter().for_each(|server| server.close(CloseReason::Paused));
             } else {
                 lane.retry_now();
                 lane.serve_waiters(0);

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::cancel;
 use super::catalog::Catalogs;
+use super::close::CloseReason;
 use super::info::ServerInfo;
 use super::server::Server;
 use super::shared::Shared;
@@ -368,7 +369,7 @@ impl Pool {
         if !lane.launch_spare(size, now) {
             let mut found = false;
             let evicted = lane.take_idle(|_| !std::mem::replace(&mut found, true));
-            evicted.into_iter().for_each(|server| server.close("evicted"));
+            evicted.into_iter().for_each(|server| server.close(CloseReason::Evicted));
             if !found || !lane.launch_spare(size, now) {
                 return None;
             }
@@ -706,7 +707,7 @@ impl Pools {
             found |= is_it;
             is_it
         };
-        lane.take_idle(is_it).into_iter().for_each(|server| server.close("evicted"));
+        lane.take_idle(is_it).into_iter().for_each(|server| server.close(CloseReason::Evicted));
         // Whoever took it meanwhile will give it back.
         found
     }

@@ -16,7 +16,8 @@ pub use self::ask::{Row, Rows, Wanted};
 pub(super) use self::login::{encrypt, encrypt_to};
 pub use self::open::{ConnectError, OTHERS, move_in, open};
 pub use self::probe::Probe;
-use super::info::{SERVER_LIFETIME, ServerInfo};
+use super::close::{CloseReason, Retirement};
+use super::info::ServerInfo;
 use super::pools::{Pool, Slot};
 use super::relay::Pending;
 use crate::clock::{self, Micros};
@@ -80,17 +81,17 @@ impl Server {
 
     /// Why it must not be used again; `None`: it may.
     #[inline]
-    pub fn must_go(&self) -> Option<&'static str> {
-        if let Some(&reason) = self.info.close_needed.get() {
-            return Some(reason);
+    pub fn must_go(&self) -> Option<CloseReason> {
+        if let Some(&why) = self.info.close_needed.get() {
+            return Some(why.into());
         }
         let (cluster, host) = self.slot.host()?;
         if cluster.suits(host, self.purpose) {
             None
         } else if cluster.hosts[host].is_closing() {
-            Some("host takes no connections now")
+            Some(CloseReason::HostCloses)
         } else {
-            Some("host has another role now")
+            Some(CloseReason::WrongRole)
         }
     }
 
@@ -111,18 +112,22 @@ impl Server {
     pub fn begin_use(&mut self, server_lifetime: Duration) {
         self.used = true;
         if server_lifetime.is_zero() {
-            let _ = self.info.close_needed.set(SERVER_LIFETIME);
+            let _ = self.info.close_needed.set(Retirement::Lifetime);
         }
     }
 
-    /// Closes the connection and logs why.
-    pub fn close(self: Box<Self>, reason: &str) {
+    /// Closes the connection and logs why. If that casts doubt on its host, the host is asked.
+    pub fn close(self: Box<Self>, reason: impl Into<CloseReason>) {
+        let reason = reason.into();
         self.info.preamble.end();
-        self.log_close(reason);
+        self.log_close(reason.words());
+        if reason.casts_doubt_on_host() {
+            self.pool().database.suspect();
+        }
     }
 
     /// Logs why it is being closed.
-    pub fn log_close(&self, reason: &str) {
+    fn log_close(&self, reason: &str) {
         let age = clock::now().since(self.info.connected).as_secs();
         tracing::info!("{} closing because: {reason} (age={age}s)", self.info);
     }
@@ -135,26 +140,33 @@ impl Server {
 
     /// Takes what the server has said while nobody had it; `Err` says why it must be closed. Costs no system call if nothing
     /// came, or if it was given back a moment ago: from then on, it might as well say it to the next client.
-    pub fn drain_idle(&mut self, now: Micros, buf: &mut [u8]) -> Result<(), String> {
+    pub fn drain_idle(&mut self, now: Micros, buf: &mut [u8]) -> Result<(), CloseReason> {
         if now.since(self.idle_since) < MOMENT && self.stream.must_be_asked() {
             return Ok(());
         }
         let mut said = 0;
         loop {
             match self.stream.try_read(buf) {
-                Ok(0) => return Err("server conn crashed?".into()),
-                Ok(_) if said > MAX_IDLE => return Err("server says too much while idle".into()),
+                Ok(0) => return Err(CloseReason::Crashed),
+                Ok(_) if said > MAX_IDLE => {
+                    return Err(CloseReason::Lost("server says too much while idle".into()));
+                }
                 Ok(n) => {
                     said += n;
                     self.carry.extend_from_slice(&buf[..n]);
-                    let used = self.session.on_idle_bytes(&self.carry).map_err(|fault| fault.to_string())?;
+                    let used = self.session.on_idle_bytes(&self.carry);
+                    let used = used.map_err(|fault| CloseReason::Lost(fault.to_string()))?;
                     self.carry.drain(..used);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e.to_string()),
+                Err(e) => return Err(CloseReason::Lost(e.to_string())),
             }
         }
-        if self.carry.is_empty() { Ok(()) } else { Err("incomplete message while idle".into()) }
+        if self.carry.is_empty() {
+            Ok(())
+        } else {
+            Err(CloseReason::Lost("incomplete message while idle".into()))
+        }
     }
 
     /// Runs a query of the proxy's own on a settled server.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::close::Retirement;
 use super::peers;
 use super::pools::{Database, Pool, PoolSettings, User};
 use super::shared::Shared;
@@ -70,7 +71,7 @@ pub fn refresh_tls(shared: &Arc<Shared>, config: &Config) -> Result<(), TlsError
     })?;
     if changed {
         for database in shared.pools.databases() {
-            close_servers(shared, &database.name, HOSTS_CHANGED);
+            close_servers(shared, &database.name, Retirement::HostsChanged);
         }
     }
     Ok(())
@@ -88,9 +89,6 @@ fn add_database(
     set_database_limits(config, &added, database);
     added
 }
-
-/// Why connections are closed that were opened by another configuration.
-pub const HOSTS_CHANGED: &str = "database configuration changed";
 
 fn update_database(
     shared: &Arc<Shared>,
@@ -110,7 +108,7 @@ fn update_database(
         }
         database.set_cluster(new);
         // Nobody watches the old hosts any more.
-        renew_servers(shared, &database.name, HOSTS_CHANGED);
+        renew_servers(shared, &database.name, Retirement::HostsChanged);
     } else {
         old.hosts.iter().zip(current.weights()).for_each(|(host, weight)| host.set_weight(weight));
     }
@@ -126,7 +124,7 @@ fn update_database(
         };
         if login(&before) != login(current) {
             tracing::info!("database {} has changed, its server connections are obsolete", database.name);
-            renew_servers(shared, &database.name, HOSTS_CHANGED);
+            renew_servers(shared, &database.name, Retirement::HostsChanged);
         }
     }
 }
@@ -136,11 +134,11 @@ fn remove_database(shared: &Arc<Shared>, database: &Arc<Database>) {
     let reason = || Refusal::new(sqlstate::ADMIN_SHUTDOWN, "database removed");
     let clients = shared.clients.iter().filter(|client| !client.admin && client.database == database.name);
     clients.for_each(|client| client.kill(reason()));
-    close_servers(shared, &database.name, "database removed");
+    close_servers(shared, &database.name, Retirement::DatabaseRemoved);
     for pool in shared.pools.remove_database(&database.name) {
         for (_, lane) in pool.lanes() {
             lane.refuse_all(&reason());
-            lane.take_idle(|_| true).into_iter().for_each(|server| server.close("database removed"));
+            lane.take_idle(|_| true).into_iter().for_each(|server| server.close(Retirement::DatabaseRemoved));
         }
     }
 }
@@ -162,24 +160,24 @@ fn update_pool(shared: &Arc<Shared>, config: &Config, pool: &Arc<Pool>) {
 }
 
 /// Has each server connection of a database closed as soon as nobody uses it: idle ones now.
-pub fn close_servers(shared: &Arc<Shared>, database: &str, reason: &'static str) {
+pub fn close_servers(shared: &Arc<Shared>, database: &str, why: Retirement) {
     for server in shared.servers.iter().filter(|server| &*server.database == database) {
-        let _ = server.close_needed.set(reason);
+        let _ = server.close_needed.set(why);
     }
     for pool in shared.pools.all().into_iter().filter(|pool| &*pool.database.name == database) {
         for (_, lane) in pool.lanes() {
             let idle = lane.take_idle(|server| server.info.close_needed.get().is_some());
-            idle.into_iter().for_each(|server| server.close(reason));
+            idle.into_iter().for_each(|server| server.close(why));
         }
     }
 }
 
 /// The same, because what servers have said so far, and were told, may not hold any more: new ones are asked again.
-pub fn renew_servers(shared: &Arc<Shared>, database: &str, reason: &'static str) {
+pub fn renew_servers(shared: &Arc<Shared>, database: &str, why: Retirement) {
     let pools = shared.pools.all().into_iter().filter(|pool| &*pool.database.name == database);
     // First, so that a connection that is being opened is either found below or finds this.
     pools.for_each(|pool| pool.begin_generation());
-    close_servers(shared, database, reason);
+    close_servers(shared, database, why);
 }
 
 /// A database by the name a client gave; made if only `*` covers it.

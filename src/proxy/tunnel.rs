@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
+use super::close::CloseReason;
 use super::info::{ClientInfo, ClientState, ServerState};
 use super::relay::{self, Scratch};
 use super::server::Server;
@@ -137,7 +138,10 @@ impl Tunnel {
         };
         self.info.link.store(0, Relaxed);
         if let Some(server) = self.server.take() {
-            server.close(if matches!(end, End::Server) { reason } else { "client disconnected" });
+            server.close(match end {
+                End::Server => CloseReason::Crashed,
+                _ => CloseReason::ClientEnds("client disconnected".into()),
+            });
         }
         self.shared.log_client_close(&self.info, reason);
         self.shared.clients.remove(&self.info.key.id());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 
+use super::close::CloseReason;
 use super::info::ServerState;
 use super::login::{self, Arrival};
 use super::pools::{Pool, Slot};
@@ -202,7 +203,7 @@ async fn connect(shared: &Arc<Shared>, worker: usize, slot: Slot) {
             pool.set_welcome(&server.session.parameters, generation);
             lane.connected();
             if let Some(unwanted) = lane.put_back(worker, server) {
-                unwanted.close("paused");
+                unwanted.close(CloseReason::Paused);
             }
             // Now that one is in, others can follow.
             pool.grow(shared, purpose, worker, clock::now());
@@ -275,7 +276,7 @@ pub fn give_back(
     reset: bool,
 ) {
     if !server.stream.rest() {
-        return server.close("something is on its way to it");
+        return server.close(CloseReason::InFlight);
     }
     let being_canceled = server.info.cancels.lock().in_flight > 0;
     if being_canceled {
@@ -311,7 +312,7 @@ fn put_back(pool: &Pool, server: Box<Server>, worker: usize) {
     }
     server.info.set_state(ServerState::Idle);
     if let Some(unwanted) = pool.lane(server.purpose).put_back(worker, server) {
-        unwanted.close("paused");
+        unwanted.close(CloseReason::Paused);
     }
 }
 
@@ -324,7 +325,9 @@ async fn reset(shared: &Arc<Shared>, mut server: Box<Server>, worker: usize) {
             let pool = Arc::clone(server.pool());
             give_back(shared, &pool, server, worker, false);
         }
-        Err(error) => server.close(&format!("server_reset_query failed: {error}")),
+        Err(error) => {
+            server.close(CloseReason::QueryFailed(format!("server_reset_query failed: {error}")));
+        }
     }
 }
 

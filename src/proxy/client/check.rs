@@ -1,5 +1,6 @@
 //! `server_check_query`: a server that fails it is closed, and the client gets another one without noticing.
 
+use super::super::close::CloseReason;
 use super::Client;
 use crate::session::forward::ServerFault;
 
@@ -43,7 +44,7 @@ impl Client {
         let is_checked = std::mem::take(&mut self.check.owed) > 0;
         let is_open = self.server.as_ref().is_some_and(|s| s.session.pipeline.status() != b'I');
         if is_checked && is_open {
-            self.failed_check("server_check_query leaves a transaction open");
+            self.failed_check("server_check_query leaves a transaction open".into());
             return false;
         }
         self.check.failed = 0;
@@ -58,16 +59,16 @@ impl Client {
         let owed = self.server.as_ref().map_or(0, |server| server.session.pipeline.len());
         let is_check = self.preparing && owed > 0 && owed == with_check;
         if is_check {
-            self.failed_check(&format!("server_check_query failed: {why}"));
+            self.failed_check(format!("server_check_query failed: {why}"));
         }
         is_check
     }
 
-    fn failed_check(&mut self, why: &str) {
+    fn failed_check(&mut self, why: String) {
         self.check.failed += 1;
         if let Some(server) = self.server.take() {
             self.info.link.store(0, std::sync::atomic::Ordering::Relaxed);
-            server.close(why);
+            server.close(CloseReason::QueryFailed(why));
         }
         self.begin_anew();
     }

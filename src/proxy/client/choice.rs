@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::super::close::CloseReason;
 use super::super::relay::Scratch;
 use super::super::server::Server;
 use super::Client;
@@ -64,8 +65,7 @@ impl Client {
         loop {
             let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
             if let Err(reason) = server.drain_idle(now, &mut scrap) {
-                server.close(&reason);
-                self.pool.database.suspect();
+                server.close(reason);
             } else if let Some(reason) = self.must_go(&server) {
                 server.close(reason);
             } else {
@@ -76,10 +76,10 @@ impl Client {
 
     /// Why a server must not be used for this client's transaction; `None`: it may.
     #[inline]
-    pub(super) fn must_go(&self, server: &Server) -> Option<&'static str> {
+    pub(super) fn must_go(&self, server: &Server) -> Option<CloseReason> {
         let needs_watched = self.settings.read_consistency != Consistency::Eventual;
         let unwatched = needs_watched && server.is_unwatched();
-        server.must_go().or(unwatched.then_some("not the server that is watched"))
+        server.must_go().or(unwatched.then_some(CloseReason::NotWatched))
     }
 
     /// Whether the replica that was chosen is still known to have all that must not be missed. Its name may have come to mean

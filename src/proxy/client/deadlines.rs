@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::super::close::Retirement;
 use super::super::pools::PoolSettings;
 use super::super::shared::Lifecycle;
 use super::super::{relay, settings};
@@ -199,9 +200,8 @@ impl Client {
         {
             return Ok(());
         }
-        let reason = settings::HOSTS_CHANGED;
-        self.unlink().close(reason);
-        Err(Refusal::new(sqlstate::ADMIN_SHUTDOWN, reason).into())
+        self.unlink().close(Retirement::HostsChanged);
+        Err(Refusal::new(sqlstate::ADMIN_SHUTDOWN, Retirement::HostsChanged.words()).into())
     }
 
     /// A cancel request came while the client was in the queue: its request ends there. Anything it has sent behind

@@ -9,14 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::super::relay::{self, Scratch};
-use super::{Client, End, Phase};
+use super::{Client, End, Gone, Phase};
 use crate::clock;
 use crate::session::forward;
-
-/// Why a client's connection is closed that has sent Terminate.
-pub(super) const GOODBYE: &str = "client close request";
-/// … that has ended without.
-pub(super) const EOF: &str = "client unexpected eof";
 
 /// How long a server is waited for that says nothing. Then its connection is closed: it still runs to the end what it is at, but
 /// its place goes to others, who would otherwise wait for queries that nobody waits for.
@@ -35,7 +30,7 @@ pub(super) struct Departure {
 impl Departure {
     /// Why it is over.
     pub(super) fn end(self) -> End {
-        End::Gone(if self.has_said_goodbye { GOODBYE } else { EOF })
+        End::Gone(if self.has_said_goodbye { Gone::Goodbye } else { Gone::Eof })
     }
 }
 
@@ -43,7 +38,7 @@ impl Client {
     /// The task would end here. `None`: it does not, for the client has left something to be done.
     #[cold]
     pub(super) fn depart(&mut self, end: End) -> Option<End> {
-        let End::Gone(reason) = end else { return Some(end) };
+        let End::Gone(gone) = end else { return Some(end) };
         match self.phase {
             // What it has sent of a batch without an end would be rolled back.
             Phase::Waiting(_) if !self.has_gone && forward::batch_len(&self.carry).is_some() => {
@@ -51,7 +46,7 @@ impl Client {
                 None
             }
             Phase::Linked => {
-                let departure = self.departure(reason);
+                let departure = self.departure(gone);
                 if let Some(departure) = departure {
                     self.phase = Phase::Leaving(departure);
                     // It may have to run on another server, and must still be over then.
@@ -64,11 +59,11 @@ impl Client {
         }
     }
 
-    fn departure(&self, reason: &str) -> Option<Departure> {
+    fn departure(&self, gone: Gone) -> Option<Departure> {
         let pipeline = &self.server.as_ref()?.session.pipeline;
         let unfinished = pipeline.behind_last_batch(self.session.is_mid_frame())?;
         Some(Departure {
-            has_said_goodbye: reason == GOODBYE,
+            has_said_goodbye: gone == Gone::Goodbye,
             unfinished: u32::try_from(unfinished).unwrap_or(u32::MAX),
         })
     }

@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::task::Context;
 
+use super::super::close::CloseReason;
 use super::super::info::{ClientState, ServerState};
 use super::super::server::Server;
 use super::super::{relay, worker};
 use super::choice::only_reads;
 use super::retry::Attempt;
-use super::{Client, End, Phase};
+use super::{Client, End, Gone, Phase};
 use crate::clock::Micros;
 use crate::config::PoolMode;
 use crate::error::{Refusal, sqlstate};
@@ -72,10 +73,9 @@ impl Client {
             return;
         }
         if pipeline.is_leaving() {
-            self.unlink().close("server ends the connection");
-            self.pool.database.suspect();
+            self.unlink().close(CloseReason::Ended);
         } else if pipeline.is_spent() {
-            self.unlink().close("reply of a failed COPY is uncertain");
+            self.unlink().close(CloseReason::CopyUncertain);
         } else if server.session.is_settled() {
             let server = self.unlink();
             self.give_back(server);
@@ -110,19 +110,17 @@ impl Client {
             server.session.lose(&mut self.session);
             self.info.link.store(0, Relaxed);
             if self.preparing && server.session.pipeline.only_ours() {
-                server.close("server conn crashed?");
-                self.pool.database.suspect();
+                server.close(CloseReason::Crashed);
                 self.begin_anew();
                 return Ok(());
             }
             let has_said_why = server.session.has_said_why();
-            server.close("server conn crashed?");
-            self.pool.database.suspect();
+            server.close(CloseReason::Crashed);
             if self.try_on_primary("its server has gone") {
                 return Ok(());
             }
             if has_said_why {
-                return Err(End::Gone("server conn crashed?"));
+                return Err(End::Gone(Gone::ServerCrashed));
             }
         }
         Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())
@@ -136,7 +134,7 @@ impl Client {
             server.session.lose(&mut self.session);
             self.info.link.store(0, Relaxed);
             let owed_nothing = server.session.is_settled() && self.settings.pool_mode != PoolMode::Session;
-            server.close(&fault.to_string());
+            server.close(fault);
             if owed_nothing && self.attempt.is_none() {
                 // The client has all its answers.
                 self.begin_anew();
@@ -147,7 +145,6 @@ impl Client {
                 self.pool.trials.lock().clear();
             }
             if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
-                self.pool.database.suspect();
                 self.begin_anew();
                 return Ok(());
             }

@@ -9,8 +9,7 @@ use super::super::relay::{self, Scratch};
 use super::super::server::Server;
 use super::super::shared::Shutdown;
 use super::super::worker;
-use super::leaving::EOF;
-use super::{Client, End, Phase};
+use super::{Client, End, Gone, Phase};
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::pool::{Outcome, Waiter};
@@ -45,7 +44,7 @@ impl Client {
 
     /// Takes the server that was granted, if one was.
     pub(super) fn waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), End>> {
-        let Some(waiter) = &self.waiter else { return Poll::Ready(Err(End::Gone("not waiting"))) };
+        let Some(waiter) = &self.waiter else { return Poll::Ready(Err(End::Gone(Gone::Eof))) };
         let outcome = waiter.poll(cx);
         let server = match outcome {
             Poll::Ready(Outcome::Granted(server)) => server,
@@ -62,14 +61,13 @@ impl Client {
         let mut scrap = [0; 64];
         let mut server = server;
         let drained = server.drain_idle(now, &mut scrap);
-        let must_go = drained.as_ref().err().map(String::as_str).or_else(|| self.must_go(&server));
-        if let Some(reason) = must_go {
-            let was_new = !server.used;
+        if let Some(reason) = drained.err().or_else(|| self.must_go(&server)) {
+            // It let us in and went away at once, and so may the next one, without end.
+            let refusal = (!server.used && reason.casts_doubt_on_host())
+                .then(|| Refusal::new(sqlstate::CONNECTION_FAILURE, reason.words().to_owned()));
             server.close(reason);
-            self.pool.database.suspect();
-            if let Some(reason) = drained.err().filter(|_| was_new) {
-                // It let us in and went away at once, and so may the next one, without end.
-                return Poll::Ready(Err(Refusal::new(sqlstate::CONNECTION_FAILURE, reason).into()));
+            if let Some(refusal) = refusal {
+                return Poll::Ready(Err(refusal.into()));
             }
             self.begin_anew();
             return Poll::Ready(Ok(()));
@@ -107,7 +105,7 @@ impl Client {
                     self.stats.received.add(n as u64);
                     self.carry.extend_from_slice(&read[..n]);
                 }
-                Ok(None) => return Poll::Ready(End::Gone(EOF)),
+                Ok(None) => return Poll::Ready(End::Gone(Gone::Eof)),
                 Err(error) => return Poll::Ready(error.into()),
             }
         }

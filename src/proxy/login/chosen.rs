@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Failure, Newcomer};
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
+use crate::proxy::close::CloseReason;
 use crate::proxy::pools::{Pool, User};
 use crate::proxy::worker;
 use crate::session::parameters::{self, Parameters};
@@ -79,8 +80,7 @@ impl Newcomer {
                     return Err(refusal.into());
                 }
             };
-            server.close(&failure);
-            pool.database.suspect();
+            server.close(CloseReason::Lost(failure));
         }
         Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())
     }

@@ -14,6 +14,7 @@ use crate::auth::secret::Secret;
 use crate::clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::error::{Refusal, sqlstate};
+use crate::proxy::close::CloseReason;
 use crate::proxy::lookups::{Found, Key};
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::shared::CONSOLE;
@@ -118,7 +119,8 @@ impl Newcomer {
                 }
                 Err(error) => {
                     tracing::error!("{} cannot ask for databases: {error}", server.info);
-                    server.close("error response to a question for databases");
+                    server
+                        .close(CloseReason::QueryFailed("error response to a question for databases".into()));
                     return Err(config_error("auth_query failed.").into());
                 }
             },
@@ -151,7 +153,7 @@ impl Newcomer {
             Ok(row) => row,
             Err(error) => {
                 tracing::error!("{} error in auth_query: {error}", server.info);
-                server.close("error response from auth_query");
+                server.close(CloseReason::QueryFailed("error response from auth_query".into()));
                 return Err(config_error("auth_query failed.").into());
             }
         };

@@ -15,9 +15,9 @@ use crate::config::Consistency;
 use crate::error::Refusal;
 use crate::net::connect::{self, Target};
 use crate::net::stream::Stream;
+use crate::proxy::close::Retirement;
 use crate::proxy::info::{ServerInfo, ServerState};
 use crate::proxy::pools::{Pool, Slot};
-use crate::proxy::settings;
 use crate::proxy::shared::Shared;
 use crate::proxy::takeover::MovedServer;
 use crate::route::cluster::{Cluster, Purpose};
@@ -27,8 +27,6 @@ use crate::wire::startup::Parameter;
 
 /// How often another of the servers is met that a name means before we give up, for now.
 pub const OTHERS: usize = 8;
-/// Why a connection is closed that was being opened when all others became obsolete.
-const OBSOLETE: &str = "obsolete connection";
 /// The server did not let us in within `server_connect_timeout`.
 const LOGIN_TIMEOUT: &str = "connect timeout";
 
@@ -89,11 +87,11 @@ pub async fn open(
                 info.set_state(ServerState::Idle);
                 cluster.connected(host);
                 if !Arc::ptr_eq(&cluster, &slot.pool.database.cluster()) {
-                    let _ = info.close_needed.set(settings::HOSTS_CHANGED);
+                    let _ = info.close_needed.set(Retirement::HostsChanged);
                 }
                 let slot = slot.occupied(shared, Arc::clone(&info), cluster);
                 if slot.pool.generation() != generation {
-                    let _ = info.close_needed.set(OBSOLETE);
+                    let _ = info.close_needed.set(Retirement::Obsolete);
                 }
                 return Ok(Server::new(stream, parameters, slot, info));
             }
@@ -221,7 +219,7 @@ pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io
         let _ = info.key.set(key);
     }
     if host.is_none() {
-        let _ = info.close_needed.set(settings::HOSTS_CHANGED);
+        let _ = info.close_needed.set(Retirement::HostsChanged);
     }
     let parameters = Arc::unwrap_or_clone(moved.parameters);
     let slot = pool.slot_regardless(shared).occupied(shared, Arc::clone(&info), cluster);

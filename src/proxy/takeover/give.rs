@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::cancel;
+use super::super::close::CloseReason;
 use super::super::shared::{Lifecycle, Request, Shared};
 use super::super::worker;
 use super::{CANCEL, CLIENT, DOOR, GO, HELLO, MovedClient, READY, REFUSED, VERSION, parcel};
@@ -157,6 +158,6 @@ fn wake_all(shared: &Shared) {
     }
     for pool in shared.pools.all().into_iter().filter(|pool| pool.clients.load(Relaxed) == 0) {
         let idle = pool.lanes().flat_map(|(_, lane)| lane.take_idle(|_| true));
-        idle.for_each(|server| server.close("another process has taken over"));
+        idle.for_each(|server| server.close(CloseReason::TakenOver));
     }
 }
