@@ -13,8 +13,8 @@ use crate::config::{Config, Settings};
 use crate::net::connect::SocketOptions;
 use crate::net::listener::{self, Listener, SocketFile};
 use crate::proxy::accept;
+use crate::proxy::handover::{Door, DoorKind};
 use crate::proxy::shared::Shared;
-use crate::proxy::takeover::{Door, DoorKind};
 
 /// All of them.
 #[derive(Default)]

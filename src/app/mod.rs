@@ -26,9 +26,12 @@ use crate::config::{Config, Loaded, Source};
 use crate::error::{Refusal, sqlstate};
 use crate::logging;
 use crate::net::descriptors;
+use crate::net::uring;
+use crate::proxy::handover::{Door, DoorKind};
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
-use crate::proxy::takeover::{Door, DoorKind, Found, Predecessor};
-use crate::proxy::worker::{self, Inbox, Rings, Worker};
+use crate::proxy::takeover::{Found, Predecessor};
+use crate::proxy::threads::{self, Rings};
+use crate::proxy::worker::{Inbox, Worker};
 use crate::proxy::{janitor, monitor, names, pause, settings, statistics, tls};
 
 /// How often a shutdown under way looks whether it is done.
@@ -123,7 +126,7 @@ fn serve(config: Config, access: Access, reboot: bool) -> Result<(), Fatal> {
     let _ = shared.serve_console.set(crate::admin::serve);
     settings::apply(&shared, config, None).map_err(|error| format!("TLS setup failed: {error}"))?;
     let turns = &shared.workers[0].turns;
-    let runtime = worker::runtime(turns).map_err(|error| format!("cannot start: {error}"))?;
+    let runtime = threads::runtime(turns).map_err(|error| format!("cannot start: {error}"))?;
     let result = runtime.block_on(async {
         let config = shared.config.load_full();
         let found = if reboot { takeover::find(&config.settings).await? } else { Found::Nobody };
@@ -164,12 +167,16 @@ fn start_workers(shared: &Arc<Shared>, inboxes: Vec<Inbox>) -> Result<(), Fatal>
         let (shared, rings) = (Arc::clone(shared), Arc::clone(&rings));
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || worker::run(shared, index, inbox, &rings))
+            .spawn(move || {
+                let wants_ring = shared.config.load().settings.io_uring;
+                threads::run(&shared.workers[index].turns, inbox, &rings, wants_ring)
+            })
             .map_err(|error| format!("cannot start a worker: {error}"))?;
     }
     if let Some((index, inbox)) = first {
         rings.start(shared.config.load().settings.io_uring);
-        tokio::task::spawn_local(worker::serve(Arc::clone(shared), index, inbox));
+        let turns = Arc::clone(&shared.workers[index].turns);
+        tokio::task::spawn_local(async move { inbox.serve(&turns).await });
     }
     Ok(())
 }
@@ -290,7 +297,7 @@ async fn control(
     doors.close();
     let flushed = async {
         for worker in &shared.workers {
-            worker.flush().await;
+            worker.finish(uring::flush).await;
         }
     };
     let _ = tokio::time::timeout(LAST_WORDS, flushed).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::login::{self, Arrival};
 use super::newcomers;
 use super::shared::Shared;
-use super::worker::{self, Load};
+use super::worker;
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::{Detached, Listener, Peer};
 use crate::net::stream::Stream;
@@ -26,14 +26,16 @@ pub async fn run(shared: Arc<Shared>, listener: Listener, are_heirs: bool) {
                     turn_away(&peer, id, stream).await;
                     continue;
                 };
-                let index = worker::least_loaded(&shared);
-                let (local, load) = (listener.tcp_address(), Load::new(&shared, index));
+                let (local, load) = (listener.tcp_address(), worker::least_loaded(&shared.workers));
+                let index = load.worker;
                 let arrival = Arrival { id, peer, local, load, place };
                 // This is the first worker's thread.
                 if index == 0 {
                     tokio::task::spawn_local(login::serve(Arc::clone(&shared), arrival, stream));
                 } else if let Ok(detached) = Detached::from(stream) {
-                    shared.workers[index].accept(detached, arrival);
+                    let own = Arc::clone(&shared);
+                    shared.workers[index]
+                        .spawn(move || Some(login::serve(own, arrival, detached.adopt().ok()?)));
                 }
             }
             Err(error) => {

@@ -18,11 +18,11 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
+use super::give_back::give_back;
 use super::info::{ClientInfo, ServerInfo};
 use super::peers;
 use super::server::encrypt;
-use super::shared::Shared;
-use super::worker;
+use super::shared::{Parked, Shared};
 use crate::net::connect;
 use crate::net::stream::Stream;
 use crate::pool::limits::{Limit, Permit};
@@ -164,7 +164,7 @@ impl<'a> Mark<'a> {
         if client.link.load(Acquire) != id {
             return None;
         }
-        cancels.in_flight += 1;
+        *cancels += 1;
         drop(cancels);
         Some(Self { shared, server, worker })
     }
@@ -173,13 +173,12 @@ impl<'a> Mark<'a> {
 impl Drop for Mark<'_> {
     fn drop(&mut self) {
         let mut cancels = self.server.cancels.lock();
-        cancels.in_flight -= 1;
-        if cancels.in_flight == 0 {
-            let parked = cancels.parked.take();
+        *cancels -= 1;
+        if *cancels == 0 {
+            let parked = self.shared.parked.remove(&self.server.id);
             drop(cancels);
-            if let Some((server, reset)) = parked {
-                let pool = Arc::clone(server.pool());
-                worker::give_back(self.shared, &pool, server, self.worker, reset);
+            if let Some((_, Parked { server, pool, reset })) = parked {
+                give_back(self.shared, &pool, server, self.worker, reset);
             }
         }
     }

@@ -596,7 +596,7 @@ impl Client {
             self.stats.transactions.add(received.transactions.into());
             self.stats.transaction_time.record(now - self.transaction_started);
             self.transaction_started = now;
-            if let Some((cluster, host)) = server.slot.host() {
+            if let Some((cluster, host)) = server.lease.host() {
                 let host = &cluster.hosts[host];
                 let counter = if only_reads { &host.reads } else { &host.writes };
                 counter.fetch_add(received.transactions.into(), Relaxed);

@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 
 use super::attention::Attention;
 use super::close::Retirement;
-use super::server::Server;
 use crate::clock::{self, AtomicMicros, Micros};
 use crate::net::connect::Target;
 use crate::net::listener::Peer;
@@ -180,20 +179,11 @@ pub struct ServerInfo {
     pub key: OnceLock<CancelKey>,
     /// What the proxy asks it in front of its client's first batch.
     pub preamble: Preamble,
-    /// Cancel requests under way.
-    pub cancels: Mutex<Cancels>,
+    /// How many cancel requests are on their way to it. While there are any, no other client gets it: they would hit the wrong
+    /// query.
+    pub cancels: Mutex<usize>,
     /// application_name as last reported by the server.
     pub application_name: Mutex<Box<str>>,
-}
-
-/// Cancel requests on their way to a server. While there are any, nobody else gets it: they would hit the wrong
-/// query.
-#[derive(Debug, Default)]
-pub struct Cancels {
-    /// How many.
-    pub in_flight: usize,
-    /// The server, if its client has finished with it meanwhile, and whether it has to be reset.
-    pub parked: Option<(Box<Server>, bool)>,
 }
 
 /// Queries of the proxy's own that a server is asked in front of its client's first batch: parameters to set, a check. A

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::close::{CloseReason, Retirement};
+use super::grow;
 use super::names;
 use super::pools::Pool;
 use super::settings;
@@ -152,13 +153,13 @@ fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
             server.close(reason);
         }
         if !pool.database.paused.load(Relaxed) {
-            pool.grow(shared, purpose, 0, now);
+            grow::grow(shared, pool, purpose, 0, now);
         }
     }
     end_hold(shared, pool, now);
     let is_needed = pool.database.config.load().user.is_some() && shared.successor.get().is_none();
     let in_use = pool.clients.load(Relaxed) > 0 || is_needed;
     if in_use && settings.min_pool_size > 0 && !pool.database.paused.load(Relaxed) {
-        pool.warm(shared, now);
+        grow::warm(shared, pool, now);
     }
 }

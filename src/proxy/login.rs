@@ -36,6 +36,7 @@ use super::worker::Load;
 use crate::auth::scram::ChannelBinding;
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
+use crate::metrics::stats::Stats;
 use crate::net::descriptors::Channel;
 use crate::net::listener::Peer;
 use crate::net::received::Received;
@@ -299,7 +300,7 @@ impl Newcomer {
         let claim = &*claim;
         let mut out = Vec::new();
         let is_own_user = claim.database == CONSOLE && claim.user == CONSOLE && self.is_own_process();
-        let known = |option: &[u8]| is_own_user && option == takeover::OPTION.as_bytes();
+        let known = |option: &[u8]| is_own_user && option == takeover::message::OPTION.as_bytes();
         let takes_over = session.options().any(known);
         let unknown: Vec<_> = session.options().filter(|option| !known(option)).collect();
         if session.protocol > PROTOCOL_3_2 || !unknown.is_empty() || session.protocol == PROTOCOL_3_0 + 1 {
@@ -356,12 +357,13 @@ impl Newcomer {
                     permits,
                 }))
             }
-            Prepared::Replication { info, server, permits } => {
+            Prepared::Replication { info, server, stats, permits } => {
                 Entry::Replication(Box::new(ReplicationLogin {
                     stream: self.stream,
                     received: self.received.into_rest(),
                     info,
                     server,
+                    stats,
                     permits,
                 }))
             }
@@ -402,6 +404,7 @@ enum Prepared {
     Replication {
         info: Arc<ClientInfo>,
         server: Box<Server>,
+        stats: Arc<Stats>,
         permits: [Permit; 3],
     },
     Console {

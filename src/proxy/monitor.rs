@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::catalog;
 use super::close::{CloseReason, Retirement};
+use super::grow;
 use super::pools::{Database, Pool};
 use super::server::{OTHERS, Probe, Wanted};
 use super::shared::Shared;
@@ -346,11 +347,13 @@ fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
                 server.close(reason);
             }
             match purpose {
-                Purpose::Read(host) if !cluster.can_read_from(host) => pool.leave_replica(shared, host, 0),
+                Purpose::Read(host) if !cluster.can_read_from(host) => {
+                    grow::leave_replica(shared, &pool, host, 0)
+                }
                 Purpose::Write if cluster.primary().is_none() => {}
                 _ => {
                     lane.retry_now();
-                    pool.grow(shared, purpose, 0, now);
+                    grow::grow(shared, &pool, purpose, 0, now);
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::close::CloseReason;
+use super::grow;
 use super::pools::Database;
 use super::shared::Shared;
 use crate::clock;
@@ -50,7 +51,7 @@ fn tell_lanes(shared: &Arc<Shared>) {
             } else {
                 lane.retry_now();
                 lane.serve_waiters(0);
-                pool.grow(shared, purpose, 0, now);
+                grow::grow(shared, &pool, purpose, 0, now);
             }
         }
     }

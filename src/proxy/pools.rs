@@ -11,18 +11,15 @@ use tokio::sync::{Notify, watch};
 
 use super::cancel;
 use super::catalog::Catalogs;
-use super::close::CloseReason;
-use super::info::ServerInfo;
 use super::server::Server;
-use super::shared::Shared;
 use crate::auth::require::RequireAuth;
 use crate::auth::server_login::Credential;
 use crate::clock::{self, AtomicMicros, Micros};
 use crate::config::{Consistency, DatabaseConfig, PoolMode};
 use crate::error::Refusal;
 use crate::metrics::stats::{Stats, Totals};
-use crate::pool::limits::{Limit, Permit};
-use crate::pool::{Lane, Place, Sizes};
+use crate::pool::limits::Limit;
+use crate::pool::{Lane, Sizes};
 use crate::route::cluster::{Cluster, Purpose, ReplicaRules};
 use crate::session::forward::MaxPacket;
 use crate::session::parameters::Parameters;
@@ -302,178 +299,9 @@ impl Pool {
         totals
     }
 
-    /// Opens the connections that those who wait need and limits allow.
-    pub fn grow(self: &Arc<Self>, shared: &Arc<Shared>, purpose: Purpose, worker: usize, now: Micros) {
-        let sizes = self.settings.load().sizes;
-        let lane = self.lane(purpose);
-        while let Some(launch) = lane.launch(&sizes, now) {
-            if launch == crate::pool::state::Launch::Reserve {
-                tracing::info!(
-                    "{}/{} taking connection from reserve_pool",
-                    self.database.name,
-                    self.user.name
-                );
-            }
-            match self.slot(shared, purpose) {
-                Ok(slot) => shared.workers[worker].connect(slot),
-                Err(full) => {
-                    lane.launch_denied();
-                    // A limit that several pools share is reached: an idle server of one of them has to go.
-                    if !shared.pools.evict_idle(self, full) {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends those who wait for a replica to the primary, which can serve reads, too: the replica may not come back.
-    pub fn leave_replica(self: &Arc<Self>, shared: &Arc<Shared>, host: usize, worker: usize) {
-        let primary = self.lane(Purpose::Write);
-        if self.lane(Purpose::Read(host)).move_waiters_to(primary) > 0 {
-            primary.serve_waiters(worker);
-            self.grow(shared, Purpose::Write, worker, clock::now());
-        }
-    }
-
     /// Whether it is kept at `min_pool_size` even without clients: its database's line names the user.
     fn is_kept_open(&self) -> bool {
         self.settings.load().min_pool_size > 0 && self.database.config.load().user.is_some()
-    }
-
-    /// Opens connections until there are `min_pool_size`.
-    pub fn warm(self: &Arc<Self>, shared: &Arc<Shared>, now: Micros) {
-        let settings = self.settings.load();
-        let most = if settings.sizes.pool == 0 { usize::MAX } else { settings.sizes.pool };
-        let min = settings.min_pool_size.min(most);
-        let lane = self.lane(Purpose::Write);
-        let mut worker = 0;
-        while lane.may_launch_spare(now) && lane.launch_spare(min, now) {
-            let Ok(slot) = self.slot(shared, Purpose::Write) else {
-                lane.launch_denied();
-                break;
-            };
-            shared.workers[worker % shared.workers.len()].connect(slot);
-            worker += 1;
-        }
-    }
-
-    /// A place for a connection that one client keeps for itself, if there is one now; an idle server may have to go for
-    /// it. It is counted as one being opened.
-    pub fn claim(self: &Arc<Self>, shared: &Arc<Shared>, now: Micros) -> Option<Slot> {
-        let lane = self.lane(Purpose::Write);
-        let size = match self.settings.load().sizes.pool {
-            0 => usize::MAX,
-            size => size,
-        };
-        if !lane.launch_spare(size, now) {
-            let mut found = false;
-            let evicted = lane.take_idle(|_| !std::mem::replace(&mut found, true));
-            evicted.into_iter().for_each(|server| server.close(CloseReason::Evicted));
-            if !found || !lane.launch_spare(size, now) {
-                return None;
-            }
-        }
-        let slot = self.slot(shared, Purpose::Write);
-        if let Err(full) = slot {
-            lane.launch_denied();
-            shared.pools.evict_idle(self, full);
-        }
-        slot.ok()
-    }
-
-    /// A place for a connection that exists already, however many there may be.
-    pub fn slot_regardless(self: &Arc<Self>, shared: &Arc<Shared>) -> Slot {
-        self.lane(Purpose::Write).count_opened();
-        let permits = [self.database.servers.acquire_regardless(), self.user.servers.acquire_regardless()];
-        self.slot_with(permits, shared, Purpose::Write)
-    }
-
-    fn slot(self: &Arc<Self>, shared: &Arc<Shared>, purpose: Purpose) -> Result<Slot, Full> {
-        let permits = [
-            self.database.servers.acquire().ok_or(Full::Database)?,
-            self.user.servers.acquire().ok_or(Full::User)?,
-        ];
-        Ok(self.slot_with(permits, shared, purpose))
-    }
-
-    fn slot_with(self: &Arc<Self>, permits: [Permit; 2], shared: &Arc<Shared>, purpose: Purpose) -> Slot {
-        Slot {
-            occupied: None,
-            _permits: permits,
-            _place: Place::new(Arc::clone(self.lane(purpose))),
-            pool: Arc::clone(self),
-            purpose,
-            _regrow: Regrow { shared: Arc::clone(shared), pool: Arc::clone(self), purpose },
-        }
-    }
-}
-
-/// A limit that several pools share and that is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Full {
-    /// `max_db_connections`.
-    Database,
-    /// `max_user_connections`.
-    User,
-}
-
-/// A server connection's place: in its lane, and in whatever else counts connections. Dropping it gives all of
-/// that back.
-#[derive(Debug)]
-pub struct Slot {
-    occupied: Option<Occupied>,
-    _permits: [Permit; 2],
-    _place: Place<Box<Server>>,
-    /// The pool.
-    pub pool: Arc<Pool>,
-    /// The lane.
-    pub purpose: Purpose,
-    // Fields are dropped in this order: when the last one goes, the place is free.
-    _regrow: Regrow,
-}
-
-/// Lets somebody else use the place that has become free.
-#[derive(Debug)]
-struct Regrow {
-    shared: Arc<Shared>,
-    pool: Arc<Pool>,
-    purpose: Purpose,
-}
-
-impl Drop for Regrow {
-    fn drop(&mut self) {
-        self.pool.grow(&self.shared, self.purpose, 0, clock::now());
-    }
-}
-
-/// A connection that exists, and is counted at its host.
-#[derive(Debug)]
-struct Occupied {
-    info: Arc<ServerInfo>,
-    cluster: Arc<Cluster>,
-    servers: Arc<dashmap::DashMap<u64, Arc<ServerInfo>>>,
-}
-
-impl Slot {
-    /// The connection is there.
-    pub fn occupied(mut self, shared: &Shared, info: Arc<ServerInfo>, cluster: Arc<Cluster>) -> Self {
-        cluster.hosts[info.host].servers.fetch_add(1, Relaxed);
-        shared.servers.insert(info.id, Arc::clone(&info));
-        self.occupied = Some(Occupied { info, cluster, servers: Arc::clone(&shared.servers) });
-        self
-    }
-
-    /// The hosts as they were when the connection was opened, and which of them it is.
-    pub fn host(&self) -> Option<(&Arc<Cluster>, usize)> {
-        self.occupied.as_ref().map(|o| (&o.cluster, o.info.host))
-    }
-}
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.cluster.hosts[self.info.host].servers.fetch_sub(1, Relaxed);
-        self.servers.remove(&self.info.id);
     }
 }
 
@@ -688,27 +516,5 @@ impl Pools {
             pools.retain(|_, pool| !forgotten.iter().any(|database| Arc::ptr_eq(database, &pool.database)));
         }
         forgotten
-    }
-
-    /// Closes the server that has been idle for the longest time among the pools that count against the same limit;
-    /// says whether there was one.
-    fn evict_idle(&self, wanting: &Pool, full: Full) -> bool {
-        let counts = |pool: &Arc<Pool>| match full {
-            Full::Database => Arc::ptr_eq(&pool.database, &wanting.database),
-            Full::User => Arc::ptr_eq(&pool.user, &wanting.user),
-        };
-        let pools: Vec<_> = self.all().into_iter().filter(counts).collect();
-        let lanes = pools.iter().flat_map(|pool| pool.lanes()).map(|(_, lane)| lane);
-        let longest = lanes.filter_map(|lane| Some((lane.least_idle_by(|server| server.idle_since)?, lane)));
-        let Some((since, lane)) = longest.min_by_key(|(since, _)| *since) else { return false };
-        let mut found = false;
-        let is_it = |server: &mut Box<Server>| {
-            let is_it = !found && server.idle_since == since;
-            found |= is_it;
-            is_it
-        };
-        lane.take_idle(is_it).into_iter().for_each(|server| server.close(CloseReason::Evicted));
-        // Whoever took it meanwhile will give it back.
-        found
     }
 }

@@ -18,7 +18,7 @@ pub use self::open::{ConnectError, OTHERS, move_in, open};
 pub use self::probe::Probe;
 use super::close::{CloseReason, Retirement};
 use super::info::ServerInfo;
-use super::pools::{Pool, Slot};
+use super::lease::Lease;
 use super::relay::Pending;
 use crate::clock::{self, Micros};
 use crate::net::stream::Stream;
@@ -52,26 +52,26 @@ pub struct Server {
     /// When it was last given back.
     pub idle_since: Micros,
     /// Its place in the pool.
-    pub slot: Slot,
+    pub lease: Lease<Box<Server>>,
 }
 
 impl Server {
-    /// The pool it belongs to.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.slot.pool
-    }
-
     /// A connection that is in order and at rest.
-    fn new(stream: Stream, parameters: Parameters, slot: Slot, info: Arc<ServerInfo>) -> Box<Self> {
+    fn new(
+        stream: Stream,
+        parameters: Parameters,
+        lease: Lease<Box<Server>>,
+        info: Arc<ServerInfo>,
+    ) -> Box<Self> {
         let mut server = Box::new(Self {
             stream,
             session: ServerSession::new(parameters),
             pending: Pending::default(),
             carry: Vec::new(),
-            purpose: slot.purpose,
+            purpose: lease.purpose(),
             used: false,
             idle_since: clock::now(),
-            slot,
+            lease,
             info,
         });
         server.stream.use_uring();
@@ -85,7 +85,7 @@ impl Server {
         if let Some(&why) = self.info.close_needed.get() {
             return Some(why.into());
         }
-        let (cluster, host) = self.slot.host()?;
+        let (cluster, host) = self.lease.host()?;
         if cluster.suits(host, self.purpose) {
             None
         } else if cluster.hosts[host].is_closing() {
@@ -97,13 +97,13 @@ impl Server {
 
     /// Whether nothing will come from it any more, for its host is silent and another one has taken its place.
     pub fn is_lost(&self) -> bool {
-        self.slot.host().is_some_and(|(cluster, host)| cluster.is_lost(host))
+        self.lease.host().is_some_and(|(cluster, host)| cluster.is_lost(host))
     }
 
     /// Whether it leads to another server than the one of which it is known what it has replayed.
     #[inline]
     pub fn is_unwatched(&self) -> bool {
-        let watched = self.slot.host().map_or(0, |(cluster, host)| cluster.hosts[host].instance());
+        let watched = self.lease.host().map_or(0, |(cluster, host)| cluster.hosts[host].instance());
         self.purpose != Purpose::Write && watched != 0 && self.info.instance.load(Relaxed) != watched
     }
 
@@ -122,7 +122,7 @@ impl Server {
         self.info.preamble.end();
         self.log_close(reason.words());
         if reason.casts_doubt_on_host() {
-            self.pool().database.suspect();
+            self.lease.recheck_hosts();
         }
     }
 

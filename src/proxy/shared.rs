@@ -13,13 +13,15 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::info::{Cancels, ClientInfo, Preamble, ServerInfo};
+use super::handover::{Door, Successor};
+use super::info::{ClientInfo, Preamble, ServerInfo};
+use super::lease::Registry as Servers;
 use super::login::ConsoleLogin;
 use super::lookups::Lookups;
 use super::newcomers::Newcomers;
 use super::peers::Peers;
 use super::pools::{Pool, Pools};
-use super::takeover::{Door, Successor};
+use super::server::Server;
 use super::tls::Tls;
 use super::worker::Worker;
 use crate::clock;
@@ -46,7 +48,9 @@ pub struct Shared {
     /// Other processes that share the clients' address with this one.
     pub peers: ArcSwap<Peers>,
     /// Servers by their ID.
-    pub servers: Arc<DashMap<u64, Arc<ServerInfo>>>,
+    pub servers: Arc<Servers>,
+    /// Servers that no client has and that a cancel request is on its way to, by their ID.
+    pub parked: DashMap<u64, Parked>,
     /// Connections that have not logged in.
     pub newcomers: Newcomers,
     /// What `auth_query` has found lately.
@@ -84,6 +88,17 @@ pub struct Shared {
     pub successor: OnceLock<Successor>,
     /// Tells the process this one has taken over from of cancel requests, which may be for clients it still has.
     pub predecessor: OnceLock<tokio::sync::mpsc::UnboundedSender<CancelKey>>,
+}
+
+/// A server that is given back as soon as no cancel request is on its way to it any more.
+#[derive(Debug)]
+pub struct Parked {
+    /// It.
+    pub server: Box<Server>,
+    /// Where it belongs.
+    pub pool: Arc<Pool>,
+    /// It has to be reset first.
+    pub reset: bool,
 }
 
 /// Name of the console's database.
@@ -161,6 +176,7 @@ impl Shared {
             clients: DashMap::new(),
             peers: ArcSwap::default(),
             servers: Arc::default(),
+            parked: DashMap::new(),
             newcomers: Newcomers::default(),
             lookups: Lookups::default(),
             tls: Tls::default(),
@@ -313,7 +329,7 @@ impl Shared {
             tls: OnceLock::new(),
             key: OnceLock::new(),
             preamble: Preamble::default(),
-            cancels: Cancels::default().into(),
+            cancels: Mutex::default(),
             application_name: Mutex::default(),
         }
     }

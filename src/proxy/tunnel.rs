@@ -41,6 +41,7 @@ pub(super) struct ReplicationLogin {
     pub(super) received: Vec<u8>,
     pub(super) info: Arc<ClientInfo>,
     pub(super) server: Box<Server>,
+    pub(super) stats: Arc<Stats>,
     pub(super) permits: [Permit; 3],
 }
 
@@ -53,13 +54,12 @@ enum End {
 
 impl Tunnel {
     pub(super) fn new(shared: Arc<Shared>, load: Load, login: ReplicationLogin) -> Self {
-        let ReplicationLogin { stream, received, info, mut server, permits } = login;
+        let ReplicationLogin { stream, received, info, mut server, stats, permits } = login;
         server.pending.bytes = received;
         info.link.store(server.info.id, Relaxed);
         info.set_state(ClientState::Active);
         server.info.link.store(info.id, Relaxed);
         server.info.set_state(ServerState::Active);
-        let stats = Arc::clone(&server.pool().stats[load.worker]);
         Self {
             shared,
             _load: load,

@@ -200,7 +200,7 @@ pub(in crate::admin) struct ServerCounts(HashMap<(Arc<str>, Arc<str>), PoolLoad>
 impl ServerCounts {
     pub(in crate::admin) fn add(&mut self, server: &ServerInfo) {
         let load = self.0.entry((Arc::clone(&server.database), Arc::clone(&server.user))).or_default();
-        load.cancel_requests += server.cancels.lock().in_flight;
+        load.cancel_requests += *server.cancels.lock();
         match server.state() {
             ServerState::Active => load.servers_active += 1,
             ServerState::Idle => load.servers_idle += 1,

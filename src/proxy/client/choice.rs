@@ -115,7 +115,7 @@ impl Reading {
             Arc::ptr_eq(cluster, &self.cluster) && host == self.host
         };
         let replica = &self.cluster.hosts[self.host];
-        server.slot.host().is_some_and(is_same)
+        server.lease.host().is_some_and(is_same)
             && !replica.has_diverged()
             && (self.after == Micros(0) || replica.caught_up() > self.after)
     }

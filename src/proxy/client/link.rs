@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::task::Context;
 
 use super::super::close::CloseReason;
+use super::super::give_back::give_back;
 use super::super::info::{ClientState, ServerState};
+use super::super::relay;
 use super::super::server::Server;
-use super::super::{relay, worker};
 use super::choice::only_reads;
 use super::retry::Attempt;
 use super::{Client, End, Gone, Phase};
@@ -99,7 +100,7 @@ impl Client {
         server.idle_since = self.request_started;
         let reset = self.settings.pool_mode == PoolMode::Session || self.settings.server_reset_query_always;
         let reset = reset && !self.settings.server_reset_query.is_empty();
-        worker::give_back(&self.shared, &self.pool, server, self.load.worker, reset);
+        give_back(&self.shared, &self.pool, server, self.load.worker, reset);
     }
 
     /// The connection to the server broke.

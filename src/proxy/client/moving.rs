@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::super::handover::{MovedClient, MovedServer};
 use super::super::info::{ClientState, ServerState};
 use super::super::server::Server;
-use super::super::takeover::{self, MovedClient, MovedServer};
 use super::{Client, Phase};
 use crate::auth::server_login::Credential;
 use crate::clock;
@@ -51,7 +51,7 @@ impl Client {
     /// No cancel request finds the server any more; `false` if one is on its way to it.
     fn let_go_of(&self, server: &Server) -> bool {
         self.info.link.store(0, Relaxed);
-        let is_free = server.info.cancels.lock().in_flight == 0;
+        let is_free = *server.info.cancels.lock() == 0;
         if !is_free {
             self.info.link.store(server.info.id, Relaxed);
         }
@@ -63,7 +63,9 @@ impl Client {
         match self.pack() {
             Ok(client) => {
                 tracing::debug!("{} goes to the new process", self.info);
-                takeover::send(&self.shared, Box::new(client));
+                if let Some(successor) = self.shared.successor.get() {
+                    successor.send(Box::new(client));
+                }
             }
             Err(error) => {
                 self.shared.clients.remove(&self.info.key.id());

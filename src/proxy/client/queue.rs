@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::super::give_back::give_back;
+use super::super::grow;
 use super::super::info::ClientState;
 use super::super::relay::{self, Scratch};
 use super::super::server::Server;
 use super::super::shared::Shutdown;
-use super::super::worker;
 use super::{Client, End, Gone, Phase};
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
@@ -32,11 +33,11 @@ impl Client {
         self.phase = Phase::Waiting(purpose);
         self.info.set_state(ClientState::Waiting);
         self.set_deadline(now);
-        self.pool.grow(&self.shared, purpose, self.load.worker, now);
+        grow::grow(&self.shared, &self.pool, purpose, self.load.worker, now);
         if let Purpose::Read(host) = purpose {
             // Whoever has just found out that it cannot be read from may have been too early to move this one.
             if !self.pool.database.cluster().can_read_from(host) {
-                self.pool.leave_replica(&self.shared, host, self.load.worker);
+                grow::leave_replica(&self.shared, &self.pool, host, self.load.worker);
             }
         }
         Ok(())
@@ -138,6 +139,6 @@ impl Client {
 
     /// Gives back a server that was granted and not used.
     pub(super) fn return_unused(&self, server: Box<Server>) {
-        worker::give_back(&self.shared, &self.pool, server, self.load.worker, false);
+        give_back(&self.shared, &self.pool, server, self.load.worker, false);
     }
 }

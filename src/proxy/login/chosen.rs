@@ -8,8 +8,8 @@ use super::{Failure, Newcomer};
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
 use crate::proxy::close::CloseReason;
+use crate::proxy::give_back::give_back;
 use crate::proxy::pools::{Pool, User};
-use crate::proxy::worker;
 use crate::session::parameters::{self, Parameters};
 use crate::session::trials::Outcome;
 
@@ -65,7 +65,7 @@ impl Newcomer {
             let mut server = self.wait_for_server(pool, &user.name).await?;
             let failure = loop {
                 let Some((name, value)) = left.as_slice().first() else {
-                    worker::give_back(&self.shared, pool, server, self.worker, false);
+                    give_back(&self.shared, pool, server, self.worker, false);
                     return Ok(());
                 };
                 let trial = tokio::time::timeout(limit, server.try_parameter(reported, name, value)).await;
@@ -76,7 +76,7 @@ impl Newcomer {
                 pool.trials.lock().put(name, value, &outcome, clock::now());
                 left.next();
                 if let Outcome::Refused(refusal) = outcome {
-                    worker::give_back(&self.shared, pool, server, self.worker, false);
+                    give_back(&self.shared, pool, server, self.worker, false);
                     return Err(refusal.into());
                 }
             };

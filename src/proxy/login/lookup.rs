@@ -15,10 +15,11 @@ use crate::clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::error::{Refusal, sqlstate};
 use crate::proxy::close::CloseReason;
+use crate::proxy::give_back::give_back;
 use crate::proxy::lookups::{Found, Key};
 use crate::proxy::pools::{Database, Pool};
+use crate::proxy::settings;
 use crate::proxy::shared::CONSOLE;
-use crate::proxy::{settings, worker};
 
 /// Whether users that no file knows are looked up. For a database that does not exist the answer is that for any other, so
 /// that it looks the same.
@@ -114,7 +115,7 @@ impl Newcomer {
         let exists = match self.wait_for_server(&pool, &pool.user.name).await {
             Ok(mut server) => match server.look_up(EXISTS, name).await {
                 Ok(row) => {
-                    worker::give_back(&self.shared, &pool, server, self.worker, false);
+                    give_back(&self.shared, &pool, server, self.worker, false);
                     row.is_some()
                 }
                 Err(error) => {
@@ -132,7 +133,7 @@ impl Newcomer {
                 let Some(database) = database else { return Err(no_such_database(name).into()) };
                 let pool = settings::auth_pool(&shared, &database, auth_user);
                 let server = self.wait_for_server(&pool, &pool.user.name).await?;
-                worker::give_back(&shared, &pool, server, self.worker, false);
+                give_back(&shared, &pool, server, self.worker, false);
                 true
             }
             Err(failure) => return Err(failure),
@@ -158,7 +159,7 @@ impl Newcomer {
             }
         };
         server.begin_use(pool.settings.load().server_lifetime);
-        worker::give_back(&self.shared, pool, server, self.worker, false);
+        give_back(&self.shared, pool, server, self.worker, false);
         let Some(row) = row else { return Ok(None) };
         match row.as_slice() {
             [None, ..] => self.log_error(claim, "auth_query response contained null user name"),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::{Failure, Newcomer};
 use crate::clock;
 use crate::error::{Refusal, shown, sqlstate};
-use crate::proxy::pools::{Pool, Slot};
+use crate::proxy::grow;
+use crate::proxy::lease::Lease;
+use crate::proxy::pools::Pool;
 use crate::proxy::server::{self, ConnectError, Server};
 use crate::session::startup::own_parameters;
 use crate::wire::startup::Session;
@@ -73,18 +75,18 @@ impl Newcomer {
         let parameters = own_parameters(session, ignored)?;
         let limit = pool.settings.load().query_wait_timeout;
         let limit = if limit.is_zero() { Duration::MAX } else { limit };
-        let slot = tokio::time::timeout(limit, self.wait_for_slot(pool))
+        let lease = tokio::time::timeout(limit, self.wait_for_place(pool))
             .await
             .map_err(|_| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout"))??;
-        let lane = Arc::clone(pool.lane(slot.purpose));
-        match server::open(&self.shared, slot, &parameters).await {
+        let lane = Arc::clone(pool.lane(lease.purpose()));
+        match server::open(&self.shared, pool, lease, &parameters).await {
             Ok(server) => {
                 lane.connected();
                 Ok(server)
             }
-            Err((error, slot)) => {
+            Err((error, lease)) => {
                 lane.connected();
-                drop(slot);
+                drop(lease);
                 let refusal = match error {
                     ConnectError::Refused(refusal) => refusal,
                     other => Refusal::new(sqlstate::CANNOT_CONNECT, other.to_string()),
@@ -94,10 +96,10 @@ impl Newcomer {
         }
     }
 
-    async fn wait_for_slot(&mut self, pool: &Arc<Pool>) -> Result<Slot, Failure> {
+    async fn wait_for_place(&mut self, pool: &Arc<Pool>) -> Result<Lease<Box<Server>>, Failure> {
         loop {
-            if let Some(slot) = pool.claim(&self.shared, clock::now()) {
-                return Ok(slot);
+            if let Some(lease) = grow::claim(&self.shared, pool, clock::now()) {
+                return Ok(lease);
             }
             let gone = std::future::poll_fn(|cx| self.stream.poll_closed(cx));
             if tokio::time::timeout(RETRY, gone).await.is_ok() {

@@ -8,10 +8,11 @@ use super::{Failure, Newcomer};
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
 use crate::pool::{Outcome, Waiter};
+use crate::proxy::give_back::give_back;
 use crate::proxy::pools::{Pool, User};
 use crate::proxy::server::Server;
 use crate::proxy::shared::Shared;
-use crate::proxy::{settings, worker};
+use crate::proxy::{grow, settings};
 use crate::route::cluster::Purpose;
 use crate::session::parameters::Parameters;
 
@@ -37,7 +38,7 @@ impl Newcomer {
             // It was opened before all others became obsolete: its defaults may be old ones.
             let is_obsolete = server.info.is_obsolete();
             let parameters = Arc::clone(&server.session.parameters);
-            worker::give_back(&self.shared, pool, server, self.worker, false);
+            give_back(&self.shared, pool, server, self.worker, false);
             if !is_obsolete {
                 return Ok(pool.welcome().unwrap_or(parameters));
             }
@@ -54,7 +55,7 @@ impl Newcomer {
         let now = clock::now();
         if let Some((refusal, at)) = &*pool.login_error.lock() {
             if now.since(*at) < settings.server_login_retry {
-                return Err(worker::login_failing(refusal).into());
+                return Err(grow::login_failing(refusal).into());
             }
         }
         let queued = Queued {
@@ -71,7 +72,7 @@ impl Newcomer {
                 started = true;
                 queued.waiter.start(now, cx.waker());
                 pool.lane(Purpose::Write).wait(Arc::clone(&queued.waiter));
-                pool.grow(&self.shared, Purpose::Write, self.worker, now);
+                grow::grow(&self.shared, pool, Purpose::Write, self.worker, now);
             }
             match queued.waiter.poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -108,7 +109,7 @@ struct Queued {
 impl Drop for Queued {
     fn drop(&mut self) {
         if let Some(server) = self.pool.lane(Purpose::Write).give_up(&self.waiter) {
-            worker::give_back(&self.shared, &self.pool, server, self.waiter.worker, false);
+            give_back(&self.shared, &self.pool, server, self.waiter.worker, false);
         }
     }
 }

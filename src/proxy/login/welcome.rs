@@ -69,7 +69,8 @@ impl Newcomer {
                 self.announce(identified, &database.name, &user, &parameters, &application_name).await?;
             let shown = identified.replication.shown();
             let _ = (info.replication.set(shown), server.info.replication.set(shown));
-            return Ok(Prepared::Replication { info, server, permits });
+            let stats = Arc::clone(&pool.stats[self.worker]);
+            return Ok(Prepared::Replication { info, server, stats, permits });
         }
         let config = shared.config.load_full();
         let mut requested = Requested::new(&identified.session, &config.settings.ignore_startup_parameters)?;

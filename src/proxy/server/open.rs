@@ -16,10 +16,11 @@ use crate::error::Refusal;
 use crate::net::connect::{self, Target};
 use crate::net::stream::Stream;
 use crate::proxy::close::Retirement;
+use crate::proxy::handover::MovedServer;
 use crate::proxy::info::{ServerInfo, ServerState};
-use crate::proxy::pools::{Pool, Slot};
+use crate::proxy::lease::Lease;
+use crate::proxy::pools::Pool;
 use crate::proxy::shared::Shared;
-use crate::proxy::takeover::MovedServer;
 use crate::route::cluster::{Cluster, Purpose};
 use crate::route::host::{Host, Role};
 use crate::session::parameters::Parameters;
@@ -66,39 +67,40 @@ impl From<io::Error> for ConnectError {
 /// of the one client that will have it; none for connections that clients share.
 pub async fn open(
     shared: &Shared,
-    slot: Slot,
+    pool: &Pool,
+    lease: Lease<Box<Server>>,
     own: &[Parameter],
-) -> Result<Box<Server>, (ConnectError, Slot)> {
-    let cluster = slot.pool.database.cluster();
-    let generation = slot.pool.generation();
+) -> Result<Box<Server>, (ConnectError, Lease<Box<Server>>)> {
+    let cluster = pool.database.cluster();
+    let (purpose, generation) = (lease.purpose(), pool.generation());
     let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
     let mut others = 0;
-    let mut moves = slot.pool.database.moves();
-    let mut candidates: VecDeque<usize> = cluster.candidates(slot.purpose).into();
+    let mut moves = pool.database.moves();
+    let mut candidates: VecDeque<usize> = cluster.candidates(purpose).into();
     while let Some(host) = candidates.pop_front() {
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
-        let info = Arc::new(shared.server_info(&slot.pool, target, host));
+        let info = Arc::new(shared.server_info(pool, target, host));
         let opened = tokio::select! {
-            opened = open_at(shared, &slot, &cluster, &info, own) => opened,
-            () = moved(&cluster, &mut moves, host, slot.purpose) => Err(ConnectError::Moved),
+            opened = open_at(shared, pool, purpose, &cluster, &info, own) => opened,
+            () = moved(&cluster, &mut moves, host, purpose) => Err(ConnectError::Moved),
         };
         match opened {
             Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
                 cluster.connected(host);
-                if !Arc::ptr_eq(&cluster, &slot.pool.database.cluster()) {
+                if !Arc::ptr_eq(&cluster, &pool.database.cluster()) {
                     let _ = info.close_needed.set(Retirement::HostsChanged);
                 }
-                let slot = slot.occupied(shared, Arc::clone(&info), cluster);
-                if slot.pool.generation() != generation {
+                let lease = lease.connected(&shared.servers, Arc::clone(&info), cluster);
+                if pool.generation() != generation {
                     let _ = info.close_needed.set(Retirement::Obsolete);
                 }
-                return Ok(Server::new(stream, parameters, slot, info));
+                return Ok(Server::new(stream, parameters, lease, info));
             }
             Err(error) => {
                 match error {
-                    ConnectError::Moved if slot.purpose == Purpose::Write => {
-                        candidates = cluster.candidates(slot.purpose).into();
+                    ConnectError::Moved if purpose == Purpose::Write => {
+                        candidates = cluster.candidates(purpose).into();
                     }
                     ConnectError::OtherServer if others < OTHERS => {
                         others += 1;
@@ -106,16 +108,16 @@ pub async fn open(
                     }
                     ConnectError::OtherServer => {
                         cluster.hosts[host].set_elsewhere();
-                        slot.pool.database.suspect();
+                        pool.database.suspect();
                     }
                     _ => {}
                 }
-                note_failure(&slot.pool, &cluster.hosts[host], &info, &error, own);
+                note_failure(pool, &cluster.hosts[host], &info, &error, own);
                 failure = error;
             }
         }
     }
-    Err((failure, slot))
+    Err((failure, lease))
 }
 
 /// Waits until a host's role has changed so that connections for this purpose lead elsewhere.
@@ -131,20 +133,21 @@ async fn moved(cluster: &Cluster, moves: &mut watch::Receiver<()>, host: usize, 
 /// Opens a connection to this host within `server_connect_timeout`.
 async fn open_at(
     shared: &Shared,
-    slot: &Slot,
+    pool: &Pool,
+    purpose: Purpose,
     cluster: &Cluster,
     info: &ServerInfo,
     own: &[Parameter],
 ) -> Result<(Stream, Parameters), ConnectError> {
-    let settings = slot.pool.settings.load_full();
+    let settings = pool.settings.load_full();
     let host = &cluster.hosts[info.host];
     let attempt = async {
-        let stream = reach(shared, &slot.pool, info).await?;
+        let stream = reach(shared, pool, info).await?;
         match info.local.get() {
             Some(local) => tracing::info!("{info} new connection to server (from {local})"),
             None => tracing::info!("{info} new connection to server"),
         }
-        let (mut stream, parameters) = login(shared, &slot.pool, info, stream, own).await?;
+        let (mut stream, parameters) = login(shared, pool, info, stream, own).await?;
         if cluster.split {
             info.instance.store(instance(&mut stream).await, Relaxed);
         }
@@ -160,14 +163,14 @@ async fn open_at(
     note_access(host, &opened);
     let opened = opened?;
     let role = note_role(cluster, info.host, &opened.1);
-    if !cluster.suits(info.host, slot.purpose) {
+    if !cluster.suits(info.host, purpose) {
         return Err(ConnectError::WrongRole(role));
     }
     if host.instance() != 0 && host.instance() != info.instance.load(Relaxed) {
-        if slot.purpose == Purpose::Write {
+        if purpose == Purpose::Write {
             // The name may have come to mean another primary: whoever watches it has to look again.
             host.set_elsewhere();
-            slot.pool.database.suspect();
+            pool.database.suspect();
         } else if settings.read_consistency != Consistency::Eventual {
             return Err(ConnectError::OtherServer);
         }
@@ -202,7 +205,12 @@ fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectErro
 }
 
 /// Makes a connection that another process has opened one of this pool's.
-pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io::Result<Box<Server>> {
+pub fn move_in(
+    shared: &Shared,
+    pool: &Pool,
+    lease: Lease<Box<Server>>,
+    moved: MovedServer,
+) -> io::Result<Box<Server>> {
     let cluster = pool.database.cluster();
     let host = cluster.hosts.iter().position(|h| h.name == moved.target.host && h.port == moved.target.port);
     let (local, remote) = (moved.socket.local_address(), moved.socket.peer_address());
@@ -222,8 +230,8 @@ pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io
         let _ = info.close_needed.set(Retirement::HostsChanged);
     }
     let parameters = Arc::unwrap_or_clone(moved.parameters);
-    let slot = pool.slot_regardless(shared).occupied(shared, Arc::clone(&info), cluster);
-    let mut server = Server::new(stream, parameters, slot, info);
+    let lease = lease.connected(&shared.servers, Arc::clone(&info), cluster);
+    let mut server = Server::new(stream, parameters, lease, info);
     server.used = true;
     Ok(server)
 }

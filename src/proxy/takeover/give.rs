@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::cancel;
 use super::super::close::CloseReason;
+use super::super::handover::{self, MovedClient, Successor};
 use super::super::shared::{Lifecycle, Request, Shared};
-use super::super::worker;
-use super::{CANCEL, CLIENT, DOOR, GO, HELLO, MovedClient, READY, REFUSED, VERSION, parcel};
+use super::arrive::move_in;
+use super::message::{CANCEL, CLIENT, DOOR, GO, HELLO, READY, REFUSED, VERSION};
 use crate::net::descriptors::{Channel, Delivery};
 
 /// How long the successor may take to get ready. Until then it is served here.
@@ -20,32 +21,10 @@ const PREPARATION: Duration = Duration::from_secs(60);
 /// How often clients that had something under way are looked at again.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// The way to the process that has taken over.
-#[derive(Debug)]
-pub struct Successor {
-    clients: mpsc::UnboundedSender<Box<MovedClient>>,
-}
-
-impl Successor {
-    /// Whether it still takes clients.
-    pub fn is_there(&self) -> bool {
-        !self.clients.is_closed()
-    }
-}
-
-/// Sends a client to the process that has taken over. Should that be gone, the client comes back here.
-pub fn send(shared: &Arc<Shared>, client: Box<MovedClient>) {
-    let unsent = match shared.successor.get() {
-        Some(successor) => successor.clients.send(client).err().map(|error| error.0),
-        None => Some(client),
-    };
-    unsent.into_iter().for_each(|client| keep(shared, client));
-}
-
 /// A client that was to go stays.
 fn keep(shared: &Arc<Shared>, client: Box<MovedClient>) {
     shared.clients.remove(&client.key.id());
-    worker::move_in(shared, client);
+    move_in(shared, client);
 }
 
 /// Hands over to the process of this process's own user at the other end of the channel. `worker`: the index of the worker
@@ -61,12 +40,20 @@ pub async fn serve(shared: Arc<Shared>, worker: usize, mut channel: Channel) {
         }
         return tracing::warn!("process {pid} has not taken over: {error}");
     }
-    let (clients, departures) = mpsc::unbounded_channel();
-    let _ = shared.successor.set(Successor { clients });
+    let (successor, departures) = Successor::new();
+    let _ = shared.successor.set(successor);
     tracing::info!("process {pid} takes over, waiting for clients to go there");
     request(&shared, Request::HandedOver(pid));
-    let error = hand_over(&shared, worker, channel, departures).await;
+    let mut departures = departures;
+    let error = hand_over(&shared, worker, channel, &mut departures).await;
     tracing::warn!("process {pid} takes no more clients ({error}), waiting for those that are left");
+    if let Some(successor) = shared.successor.get() {
+        successor.takes_no_more();
+    }
+    // Some may be on their way here still.
+    while let Some(client) = departures.recv().await {
+        keep(&shared, client);
+    }
 }
 
 fn request(shared: &Shared, request: Request) {
@@ -116,7 +103,7 @@ async fn hand_over(
     shared: &Arc<Shared>,
     worker: usize,
     mut channel: Channel,
-    mut departures: mpsc::UnboundedReceiver<Box<MovedClient>>,
+    departures: &mut mpsc::UnboundedReceiver<Box<MovedClient>>,
 ) -> io::Error {
     let mut round = tokio::time::interval(ROUND);
     let (error, unsent) = loop {
@@ -135,17 +122,13 @@ async fn hand_over(
             _ = round.tick() => wake_all(shared),
         }
     };
-    departures.close();
     unsent.into_iter().for_each(|client| keep(shared, client));
-    while let Ok(client) = departures.try_recv() {
-        keep(shared, client);
-    }
     error
 }
 
 /// A cancel request for a client that may still be here.
 fn take_back_cancel(shared: &Arc<Shared>, worker: usize, delivery: &Delivery) {
-    if let Some(key) = parcel::key(&delivery.body).filter(|_| delivery.tag == CANCEL) {
+    if let Some(key) = handover::key(&delivery.body).filter(|_| delivery.tag == CANCEL) {
         let shared = Arc::clone(shared);
         tokio::task::spawn_local(async move { cancel::request(&shared, worker, &key).await });
     }

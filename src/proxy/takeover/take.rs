@@ -8,21 +8,13 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::super::client::{Client, LoggedIn};
-use super::super::info::ClientInfo;
-use super::super::server;
-use super::super::settings;
+use super::super::handover::{Door, DoorKind, MovedClient, key_bytes};
 use super::super::shared::{CONSOLE, Shared};
-use super::super::worker::{self, Load};
-use super::{
-    CANCEL, CLIENT, DOOR, Door, DoorKind, GO, HELLO, MovedClient, OPTION, READY, REFUSED, VERSION, parcel,
-};
-use crate::config::PoolMode;
-use crate::error::{Refusal, sqlstate};
+use super::arrive::move_in;
+use super::message::{CANCEL, CLIENT, DOOR, GO, HELLO, OPTION, READY, REFUSED, VERSION};
 use crate::net::descriptors::{Channel, Delivery};
 use crate::net::received::Received;
 use crate::net::stream::Stream;
-use crate::session::forward::ClientSession;
 use crate::wire::startup::CancelKey;
 use crate::wire::{backend, write};
 
@@ -158,14 +150,14 @@ async fn receive(shared: Arc<Shared>, mut channel: Channel, mut cancels: mpsc::U
             delivery = channel.receive() => match delivery {
                 Ok(Some(delivery)) if delivery.tag == CLIENT => {
                     count += 1;
-                    move_in(&shared, delivery);
+                    welcome(&shared, delivery);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             },
             Some(key) = cancels.recv() => {
-                if let Err(error) = channel.send(CANCEL, &parcel::key_bytes(&key), &[]).await {
+                if let Err(error) = channel.send(CANCEL, &key_bytes(&key), &[]).await {
                     break Some(error);
                 }
             }
@@ -177,79 +169,9 @@ async fn receive(shared: Arc<Shared>, mut channel: Channel, mut cancels: mpsc::U
     }
 }
 
-fn move_in(shared: &Arc<Shared>, delivery: Delivery) {
+fn welcome(shared: &Arc<Shared>, delivery: Delivery) {
     match MovedClient::decode(&delivery.body, delivery.descriptors) {
-        Some(client) => worker::move_in(shared, Box::new(client)),
+        Some(client) => move_in(shared, Box::new(client)),
         None => tracing::error!("a client of the old process is lost: malformed message"),
     }
-}
-
-/// Serves a client that comes from another process, as if it had logged in here.
-pub async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
-    let MovedClient { socket, database, user, server, .. } = *moved;
-    let local = socket.local_address();
-    // It may have left on the way.
-    let Ok(peer) = socket.peer(shared.config.load().settings.listen_port) else { return };
-    let Ok(mut stream) = socket.adopt() else { return };
-    let refuse = |why: &str| {
-        let refusal = Refusal::new(sqlstate::ADMIN_SHUTDOWN, why.to_owned());
-        let mut out = Vec::new();
-        write::fatal(&mut out, &refusal);
-        tracing::info!("{database}/{user}@{peer} closing because: {why}");
-        out
-    };
-    let Some(found) = settings::database(&shared, &database) else {
-        let _ = stream.write_all(&refuse("database removed")).await;
-        return;
-    };
-    let user = settings::user(&shared, &user);
-    let pool = settings::pool(&shared, &found, &user);
-    settings::inherit_credential(&pool, moved.credential);
-    let server = match server {
-        Some(_) if settings::for_client(&shared, &pool, &user.name).pool_mode != PoolMode::Session => {
-            // What the session has left in its server cannot follow it.
-            let _ = stream.write_all(&refuse("pool_mode has changed")).await;
-            return;
-        }
-        Some(server) => match server::move_in(&shared, &pool, server) {
-            Ok(server) => Some(server),
-            Err(_) => return,
-        },
-        None => None,
-    };
-    let [route, initial_route] = moved.routes;
-    found.entered.store(true, std::sync::atomic::Ordering::Relaxed);
-    let mut session = ClientSession::new(moved.parameters, initial_route);
-    session.route = route;
-    session.kept.restore(moved.kept);
-    for (name, text_and_types) in &moved.statements {
-        let statement = shared.statements.intern(text_and_types);
-        session.statements.insert(name, statement);
-    }
-    session.unnamed = moved.unnamed;
-    let info = Arc::new(ClientInfo {
-        local,
-        connected: moved.connected,
-        application_name: parking_lot::Mutex::new(moved.application_name.into()),
-        prepared: u32::try_from(session.statements.len()).unwrap_or(u32::MAX).into(),
-        ..ClientInfo::new(shared.next_id(), moved.key, Arc::clone(&found.name), Arc::clone(&user.name), peer)
-    });
-    shared.clients.insert(info.key.id(), Arc::clone(&info));
-    let permits = [
-        shared.client_limit.acquire_regardless(),
-        found.clients.acquire_regardless(),
-        user.clients.acquire_regardless(),
-    ];
-    let login = LoggedIn {
-        stream,
-        received: moved.received,
-        info,
-        pool,
-        session,
-        untried_parameters: moved.untried_parameters,
-        permits,
-    };
-    let mut client = Client::new(shared, load, login);
-    client.arrive(server);
-    tokio::task::spawn_local(client);
 }

@@ -1,13 +1,15 @@
-//! What goes over with a client: its socket, what it has told at login, what it has prepared. In session pooling its
-//! server goes with it.
+//! What goes from one process to the one that takes over: listening sockets, and clients. With a client goes its socket, what it
+//! has told at login, what it has prepared. In session pooling its server goes with it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::super::server::Server;
+use super::server::Server;
 use crate::auth::scram::{HASH, ScramKeys};
 use crate::auth::secret::Cleartext;
 use crate::auth::server_login::{Credential, Password};
@@ -22,6 +24,72 @@ use crate::wire::write;
 
 /// The name of a prepared statement, and its text and types.
 pub type NamedStatement = (Box<[u8]>, Box<[u8]>);
+
+/// A listening socket that changes hands.
+#[derive(Debug)]
+pub struct Door {
+    /// Who knocks there.
+    pub kind: DoorKind,
+    /// It.
+    pub socket: OwnedFd,
+}
+
+/// What a listening socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoorKind {
+    /// Clients, by TCP or a Unix socket.
+    Clients,
+    /// Clients as well; the service manager has opened it.
+    Activated,
+    /// HTTP.
+    Http,
+}
+
+impl DoorKind {
+    /// Its name in the conversation.
+    pub(super) fn name(self) -> &'static [u8] {
+        match self {
+            Self::Clients => b"clients",
+            Self::Activated => b"activated",
+            Self::Http => b"http",
+        }
+    }
+
+    /// The one of that name.
+    pub(super) fn parse(name: &[u8]) -> Option<Self> {
+        [Self::Clients, Self::Activated, Self::Http].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// The way to the process that has taken over.
+#[derive(Debug)]
+pub struct Successor {
+    clients: mpsc::UnboundedSender<Box<MovedClient>>,
+    takes_no_more: AtomicBool,
+}
+
+impl Successor {
+    /// A way there, and its other end.
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Box<MovedClient>>) {
+        let (clients, departures) = mpsc::unbounded_channel();
+        (Self { clients, takes_no_more: AtomicBool::new(false) }, departures)
+    }
+
+    /// Whether it still takes clients.
+    pub fn is_there(&self) -> bool {
+        !self.takes_no_more.load(Relaxed)
+    }
+
+    /// It has gone. Clients that are on their way to it come back.
+    pub(super) fn takes_no_more(&self) {
+        self.takes_no_more.store(true, Relaxed);
+    }
+
+    /// Sends a client there.
+    pub(super) fn send(&self, client: Box<MovedClient>) {
+        let _ = self.clients.send(client);
+    }
+}
 
 /// A client between two processes.
 #[derive(Debug)]
