@@ -6,6 +6,7 @@
 //! Ownership: a connection is moved, pool → client → pool. It carries a [`limits::Permit`] for each limit it
 //! counts against and a [`Place`] in its lane, so dropping it is all that closing it takes.
 
+pub mod gate;
 pub mod limits;
 pub mod state;
 mod waiter;

@@ -11,12 +11,10 @@
 //! wait, for `cancel_wait_timeout` at most.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
-use tokio::sync::Notify;
 
 use super::give_back::give_back;
 use super::info::{ClientInfo, ServerInfo};
@@ -25,59 +23,11 @@ use super::server::encrypt;
 use super::shared::{Parked, Shared};
 use crate::net::connect;
 use crate::net::stream::Stream;
-use crate::pool::limits::{Limit, Permit};
 use crate::wire::startup::CancelKey;
 use crate::wire::write;
 
 /// How long a server may take to act on a request before it is given up.
 const DELIVERY: Duration = Duration::from_secs(10);
-
-/// The cancel requests of a pool.
-#[derive(Debug, Default)]
-pub struct Gate {
-    /// How many may be on their way to servers, and how many are.
-    pub under_way: Arc<Limit>,
-    waiting: AtomicUsize,
-    freed: Notify,
-}
-
-/// A request on its way; dropped when it is over.
-pub(super) struct UnderWay<'a>(&'a Gate, Option<Permit>);
-
-/// A request that waits; dropped when it does not any more.
-struct Waiting<'a>(&'a Gate);
-
-impl Gate {
-    /// Requests that wait until others are done.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
-    }
-
-    /// Waits for a place.
-    pub(super) async fn enter(&self) -> UnderWay<'_> {
-        self.waiting.fetch_add(1, Relaxed);
-        let _waiting = Waiting(self);
-        loop {
-            if let Some(permit) = self.under_way.acquire() {
-                return UnderWay(self, Some(permit));
-            }
-            self.freed.notified().await;
-        }
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.1 = None;
-        self.0.freed.notify_one();
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
-    }
-}
 
 /// What came of a request, for the log: PgBouncer's words, and the database of the client it was for.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ pub mod accept;
 pub mod attention;
 pub mod cancel;
 pub mod catalog;
+pub mod catalogs;
 pub mod client;
 pub mod close;
 pub mod give_back;

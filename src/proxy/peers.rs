@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cancel::Gate;
 use super::server;
 use super::shared::Shared;
 use crate::config::{Config, PeerConfig};
 use crate::net::connect::{self, Target};
+use crate::pool::gate::Gate;
 use crate::wire::startup::CancelKey;
 use crate::wire::write;
 
@@ -37,7 +37,7 @@ impl Peer {
         let port = config.port.unwrap_or(PeerConfig::DEFAULT_PORT);
         let pool_size = config.pool_size.unwrap_or(default_pool_size) as usize;
         let cancels = Gate::default();
-        cancels.under_way.set_max(pool_size);
+        cancels.entered.set_max(pool_size);
         Self { target: Target { host, port }, pool_size, cancels }
     }
 }

@@ -9,8 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::cancel;
-use super::catalog::Catalogs;
+use super::catalogs::Catalogs;
 use super::server::Server;
 use crate::auth::require::RequireAuth;
 use crate::auth::server_login::Credential;
@@ -18,6 +17,7 @@ use crate::clock::{self, AtomicMicros, Micros};
 use crate::config::{Consistency, DatabaseConfig, PoolMode};
 use crate::error::Refusal;
 use crate::metrics::stats::{Stats, Totals};
+use crate::pool::gate::Gate;
 use crate::pool::limits::Limit;
 use crate::pool::{Lane, Sizes};
 use crate::route::cluster::{Cluster, Purpose, ReplicaRules};
@@ -191,7 +191,7 @@ pub struct Pool {
     pub clients: AtomicUsize,
     credential: Mutex<Credential>,
     /// Cancel requests for its clients.
-    pub cancels: cancel::Gate,
+    pub cancels: Gate,
     /// Why the server refused the last login, and until when nobody tries again.
     pub login_error: Mutex<Option<(Refusal, Micros)>>,
     /// What servers said at the last login.
@@ -240,7 +240,7 @@ impl Pool {
 
     fn follow_settings(&self) {
         let settings = self.settings.load();
-        self.cancels.under_way.set_max(settings.sizes.pool);
+        self.cancels.entered.set_max(settings.sizes.pool);
         self.lanes().for_each(|(_, lane)| lane.set_round_robin(settings.server_round_robin));
     }
 
@@ -447,7 +447,7 @@ impl Pools {
             readers: boxcar::Vec::new(),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             clients: AtomicUsize::new(0),
-            cancels: cancel::Gate::default(),
+            cancels: Gate::default(),
             credential: Mutex::new(credential),
             login_error: Mutex::new(None),
             welcome: ArcSwapOption::empty(),

@@ -26,7 +26,7 @@ pub(super) const PEER_POOLS: &[Column] = &[
 /// By their ID. Each request under way has a connection of its own.
 pub(super) fn peer_pools(shared: &Shared) -> Vec<Row> {
     let peers = shared.peers.load();
-    let pools = peers.iter().map(|(id, peer)| (id, peer.cancels.under_way.current(), peer.cancels.waiting()));
+    let pools = peers.iter().map(|(id, peer)| (id, peer.cancels.entered.current(), peer.cancels.waiting()));
     pools
         .map(|(id, active, waiting)| vec![cell(id), cell(active), cell(waiting), cell(active), cell(0)])
         .collect()
