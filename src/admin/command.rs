@@ -12,8 +12,8 @@ use super::show;
 use super::table::{Row, cell, text};
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
+use crate::proxy::client_handle::ClientHandle;
 use crate::proxy::close::Retirement;
-use crate::proxy::info::ClientInfo;
 use crate::proxy::pools::Database;
 use crate::proxy::shared::{CONSOLE, Lifecycle, Request, Shared, Shutdown};
 use crate::proxy::{pause, settings};
@@ -61,7 +61,7 @@ pub(super) fn columns(command: &Command) -> Option<Cow<'static, [Column]>> {
 /// Carries out a command that does not concern the session alone.
 pub(super) async fn execute(
     shared: Arc<Shared>,
-    client: Arc<ClientInfo>,
+    client: Arc<ClientHandle>,
     command: Command,
 ) -> Result<Answer, Refusal> {
     let shared = &shared;
@@ -159,7 +159,7 @@ fn log(command: &str, database: Option<&str>) {
     }
 }
 
-fn set_session(client: &ClientInfo, key: &str, value: String) -> Answer {
+fn set_session(client: &ClientHandle, key: &str, value: String) -> Answer {
     if key == "application_name" {
         *client.application_name.lock() = value.into();
         return Answer::tag("SET");
@@ -331,7 +331,7 @@ async fn kill(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
     killed.iter().for_each(|database| pause::pause(shared, database));
     let reason = Refusal::new(sqlstate::ADMIN_SHUTDOWN, "database removed")
         .detail("An administrator has used KILL at the pooler's console.");
-    let is_meant = |client: &ClientInfo| !client.admin && is_killed(&client.database);
+    let is_meant = |client: &ClientHandle| !client.admin && is_killed(&client.database);
     for client in shared.clients.iter().filter(|client| is_meant(client)) {
         client.kill(reason.clone());
     }

@@ -18,7 +18,7 @@ use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
 use crate::net::stream::Stream;
 use crate::pool::limits::Permit;
-use crate::proxy::info::{ClientInfo, ClientState};
+use crate::proxy::client_handle::{ClientHandle, ClientState};
 use crate::proxy::login::ConsoleLogin;
 use crate::proxy::shared::{Lifecycle, Shared};
 use crate::wire::frame::{self, peek};
@@ -38,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) struct Console {
     shared: Arc<Shared>,
     stream: Stream,
-    info: Arc<ClientInfo>,
+    info: Arc<ClientHandle>,
     role: Role,
     /// Bytes from the client that were not dealt with yet.
     input: Vec<u8>,

@@ -220,7 +220,12 @@ impl Doors {
             let tasks = if listener.tcp_address().is_some() { &mut self.tcp } else { &mut self.others };
             // Clients may have been waiting at a socket of the service manager's for longer than this process is there.
             let is_heir = kind != DoorKind::Activated;
-            tasks.push(tokio::task::spawn_local(accept::run(Arc::clone(shared), listener, is_heir)));
+            tasks.push(tokio::task::spawn_local(accept::run(
+                Arc::clone(shared),
+                listener,
+                is_heir,
+                crate::admin::serve,
+            )));
         }
         if let Some(listener) = self.http.take() {
             self.others.push(tokio::task::spawn_local(http::run(Arc::clone(shared), listener)));

@@ -32,7 +32,7 @@ use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
 use crate::proxy::takeover::{Found, Predecessor};
 use crate::proxy::threads::{self, Rings};
 use crate::proxy::worker::{Inbox, Worker};
-use crate::proxy::{janitor, monitor, names, pause, settings, statistics, tls};
+use crate::proxy::{certificates, janitor, monitor, names, pause, settings, statistics};
 
 /// How often a shutdown under way looks whether it is done.
 const POLL: Duration = Duration::from_millis(50);
@@ -123,7 +123,6 @@ fn serve(config: Config, access: Access, reboot: bool) -> Result<(), Fatal> {
     };
     let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(Worker::new).unzip();
     let shared = Arc::new(Shared::new(config.clone(), access, workers));
-    let _ = shared.serve_console.set(crate::admin::serve);
     settings::apply(&shared, config, None).map_err(|error| format!("TLS setup failed: {error}"))?;
     let turns = &shared.workers[0].turns;
     let runtime = threads::runtime(turns).map_err(|error| format!("cannot start: {error}"))?;
@@ -221,7 +220,7 @@ async fn control(
     tokio::task::spawn_local(janitor::watch_deadlines(Arc::clone(shared)));
     tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(names::run(Arc::clone(shared)));
-    tokio::task::spawn_local(tls::watch(Arc::clone(shared)));
+    tokio::task::spawn_local(certificates::watch(Arc::clone(shared)));
     tokio::task::spawn_local(statistics::run(Arc::clone(shared)));
     tokio::task::spawn_local(systemd::watchdog(Arc::clone(shared)));
     tracing::info!("process up: {VERSION}, {} workers", shared.workers.len());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::login::{self, Arrival};
+use super::login::{self, Arrival, ServeConsole};
 use super::newcomers;
 use super::shared::Shared;
 use super::worker;
@@ -14,7 +14,7 @@ use crate::wire::write;
 
 /// Accepts connections on the first worker's thread until the task is dropped. Each goes to the worker with the fewest.
 /// `are_heirs`: they have the options that the listening socket hands down.
-pub async fn run(shared: Arc<Shared>, listener: Listener, are_heirs: bool) {
+pub async fn run(shared: Arc<Shared>, listener: Listener, are_heirs: bool, serve_console: ServeConsole) {
     loop {
         match std::future::poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok((stream, peer)) => {
@@ -22,13 +22,13 @@ pub async fn run(shared: Arc<Shared>, listener: Listener, are_heirs: bool) {
                 shared.while_suspended().await;
                 set_options(&shared, &stream, are_heirs);
                 let id = shared.next_id();
-                let Some(place) = newcomers::admit(&shared, id, &peer).await else {
+                let Some(place) = newcomers::admit(&shared.newcomers, &shared.config, id, &peer).await else {
                     turn_away(&peer, id, stream).await;
                     continue;
                 };
                 let (local, load) = (listener.tcp_address(), worker::least_loaded(&shared.workers));
                 let index = load.worker;
-                let arrival = Arrival { id, peer, local, load, place };
+                let arrival = Arrival { id, peer, local, load, place, serve_console };
                 // This is the first worker's thread.
                 if index == 0 {
                     tokio::task::spawn_local(login::serve(Arc::clone(&shared), arrival, stream));

@@ -16,10 +16,12 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
+use super::cancel_peers;
+use super::client_handle::ClientHandle;
 use super::give_back::give_back;
-use super::info::{ClientInfo, ServerInfo};
 use super::peers;
 use super::server::encrypt;
+use super::server_handle::ServerHandle;
 use super::shared::{Parked, Shared};
 use crate::net::connect;
 use crate::net::stream::Stream;
@@ -40,7 +42,7 @@ pub struct Outcome {
 
 /// Passes a client's cancel request on, on the worker with this index. Nothing is answered, whatever comes of it.
 pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) -> Outcome {
-    if let Some(reason) = peers::pass_on(shared, key).await {
+    if let Some(reason) = cancel_peers::pass_on(shared, key).await {
         return Outcome { reason, database: None };
     }
     let key = if peers::own_id(shared) > 0 { &key.original() } else { key };
@@ -54,7 +56,7 @@ pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) -> Out
     Outcome { reason, database: Some(Arc::clone(&client.database)) }
 }
 
-async fn pass_on(shared: &Arc<Shared>, index: usize, client: &ClientInfo) -> &'static str {
+async fn pass_on(shared: &Arc<Shared>, index: usize, client: &ClientHandle) -> &'static str {
     const IDLE: &str = "cancel request for idle client";
     let server = shared.servers.get(&client.link.load(Relaxed)).map(|entry| Arc::clone(entry.value()));
     let pool = server.and_then(|server| shared.pools.find(&server.database, &server.user));
@@ -101,13 +103,13 @@ async fn pass_on(shared: &Arc<Shared>, index: usize, client: &ClientInfo) -> &'s
 /// A client's server, which nobody else gets as long as this exists.
 struct Mark<'a> {
     shared: &'a Arc<Shared>,
-    server: Arc<ServerInfo>,
+    server: Arc<ServerHandle>,
     /// The worker's index.
     worker: usize,
 }
 
 impl<'a> Mark<'a> {
-    fn new(shared: &'a Arc<Shared>, client: &ClientInfo, worker: usize) -> Option<Self> {
+    fn new(shared: &'a Arc<Shared>, client: &ClientHandle, worker: usize) -> Option<Self> {
         let id = client.link.load(Relaxed);
         let server = shared.servers.get(&id).map(|entry| Arc::clone(entry.value()))?;
         let mut cancels = server.cancels.lock();
@@ -134,7 +136,7 @@ impl Drop for Mark<'_> {
     }
 }
 
-async fn deliver(server: &ServerInfo, mut stream: Stream) -> std::io::Result<()> {
+async fn deliver(server: &ServerHandle, mut stream: Stream) -> std::io::Result<()> {
     let Some(key) = server.key.get() else { return Ok(()) };
     let mut message = Vec::new();
     write::cancel_request(&mut message, key);

@@ -28,8 +28,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
+use super::client_handle::ClientHandle;
 use super::close::CloseReason;
-use super::info::ClientInfo;
 use super::pools::{Pool, PoolSettings};
 use super::relay::{self, Scratch};
 use super::server::Server;
@@ -59,7 +59,7 @@ pub struct Client {
     shared: Arc<Shared>,
     load: Load,
     stream: Stream,
-    info: Arc<ClientInfo>,
+    info: Arc<ClientHandle>,
     pool: Arc<Pool>,
     stats: Arc<Stats>,
     settings: Arc<PoolSettings>,
@@ -158,7 +158,7 @@ pub struct LoggedIn {
     /// What it has sent ahead.
     pub received: Vec<u8>,
     /// What others may know of it.
-    pub info: Arc<ClientInfo>,
+    pub info: Arc<ClientHandle>,
     /// Its pool.
     pub pool: Arc<Pool>,
     /// Its parameters.

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::close::CloseReason;
-use super::info::ServerState;
 use super::pools::Pool;
 use super::server::Server;
+use super::server_handle::ServerState;
 use super::shared::{Parked, Shared};
 
 /// Gives a settled server back to its pool, closes it, or has it reset first. HOT.

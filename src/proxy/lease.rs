@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use dashmap::DashMap;
 
-use super::info::ServerInfo;
+use super::server_handle::ServerHandle;
 use crate::pool::Place;
 use crate::pool::limits::Permit;
 use crate::route::cluster::{Cluster, Purpose};
 
 /// All server connections by their ID.
-pub type Registry = DashMap<u64, Arc<ServerInfo>>;
+pub type Registry = DashMap<u64, Arc<ServerHandle>>;
 
 /// What a connection is opened for: its pool, as far as the connection needs to know.
 pub trait Owner: fmt::Debug + Send + Sync {
@@ -47,7 +47,7 @@ impl Drop for OwnerToTell {
 /// A connection that exists, and is counted at its host.
 #[derive(Debug)]
 struct Connection {
-    info: Arc<ServerInfo>,
+    info: Arc<ServerHandle>,
     cluster: Arc<Cluster>,
     registry: Arc<Registry>,
 }
@@ -70,7 +70,7 @@ impl<S> Lease<S> {
     pub fn connected(
         mut self,
         registry: &Arc<Registry>,
-        info: Arc<ServerInfo>,
+        info: Arc<ServerHandle>,
         cluster: Arc<Cluster>,
     ) -> Self {
         cluster.hosts[info.host].servers.fetch_add(1, Relaxed);

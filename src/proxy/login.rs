@@ -10,6 +10,7 @@
 mod authenticate;
 mod chosen;
 mod claim;
+mod console;
 mod first_packets;
 mod log;
 mod lookup;
@@ -23,9 +24,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+pub use self::console::{ConsoleLogin, ServeConsole};
 use super::cancel;
 use super::client::{Client, LoggedIn};
-use super::info::ClientInfo;
+use super::client_handle::ClientHandle;
 use super::newcomers::Place;
 use super::pools::Pool;
 use super::server::Server;
@@ -65,11 +67,13 @@ pub struct Arrival {
     pub load: Load,
     /// Its place among those that have not logged in.
     pub place: Place,
+    /// What serves it if it is for the console.
+    pub serve_console: ServeConsole,
 }
 
 /// Serves an accepted connection until it is closed.
 pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Future<Output = ()> {
-    let Arrival { id, peer, local, load, place } = arrival;
+    let Arrival { id, peer, local, load, place, serve_console } = arrival;
     let mut newcomer = Newcomer {
         shared: Arc::clone(&shared),
         worker: load.worker,
@@ -85,7 +89,7 @@ pub fn serve(shared: Arc<Shared>, arrival: Arrival, stream: Stream) -> impl Futu
     };
     Connection::LoggingIn(Box::pin(async move {
         let prepared = newcomer.log_in().await?;
-        Some(newcomer.enter(prepared).connection(shared, load))
+        Some(newcomer.enter(prepared).connection(shared, load, serve_console))
     }))
 }
 
@@ -121,22 +125,6 @@ impl Future for Connection {
     }
 }
 
-/// Somebody who may use the console.
-pub struct ConsoleLogin {
-    /// The connection.
-    pub stream: Stream,
-    /// What it has sent ahead.
-    pub received: Vec<u8>,
-    /// What others may know of it.
-    pub info: Arc<ClientInfo>,
-    /// Otherwise it may only look.
-    pub is_admin: bool,
-    /// What the login still has to send.
-    pub greeting: Vec<u8>,
-    /// What it counts against.
-    pub permits: [Permit; 2],
-}
-
 /// What became of a newcomer.
 enum Entry {
     Successor(Stream),
@@ -146,7 +134,7 @@ enum Entry {
 }
 
 impl Entry {
-    fn connection(self, shared: Arc<Shared>, load: Load) -> Connection {
+    fn connection(self, shared: Arc<Shared>, load: Load, serve_console: ServeConsole) -> Connection {
         match self {
             Self::Client(login) => Connection::Client(Client::new(shared, load, *login)),
             Self::Replication(login) => {
@@ -161,9 +149,7 @@ impl Entry {
             })),
             Self::Console(console) => Connection::Other(Box::pin(async move {
                 let _load = load;
-                if let Some(serve) = shared.serve_console.get() {
-                    serve(shared.clone(), *console).await;
-                }
+                serve_console(shared, *console).await;
             })),
         }
     }
@@ -395,20 +381,20 @@ struct Identified {
 enum Prepared {
     Successor,
     Client {
-        info: Arc<ClientInfo>,
+        info: Arc<ClientHandle>,
         pool: Arc<Pool>,
         session: ClientSession,
         untried_parameters: bool,
         permits: [Permit; 3],
     },
     Replication {
-        info: Arc<ClientInfo>,
+        info: Arc<ClientHandle>,
         server: Box<Server>,
         stats: Arc<Stats>,
         permits: [Permit; 3],
     },
     Console {
-        info: Arc<ClientInfo>,
+        info: Arc<ClientHandle>,
         is_admin: bool,
         greeting: Vec<u8>,
         permits: [Permit; 2],

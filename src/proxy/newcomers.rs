@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::shared::Shared;
 use crate::clock::{self, AtomicMicros, Micros};
+use crate::config::Config;
 use crate::error::{Refusal, sqlstate};
 use crate::net::listener::Peer;
 
@@ -173,14 +174,14 @@ impl Drop for Place {
 
 /// Waits for a place for a connection that has just been accepted. `None`: it gets none, for there are too many of its
 /// address.
-pub async fn admit(shared: &Shared, id: u64, peer: &Peer) -> Option<Place> {
+pub async fn admit(newcomers: &Newcomers, config: &ArcSwap<Config>, id: u64, peer: &Peer) -> Option<Place> {
     loop {
-        let settings = &shared.config.load().settings;
+        let settings = &config.load().settings;
         let limits = Limits {
             total: at_most_a_quarter_of_the_files(settings.max_login_clients as usize),
             of_address: settings.max_login_clients_per_address as usize,
         };
-        match shared.newcomers.admit(id, peer, limits, clock::now()) {
+        match newcomers.admit(id, peer, limits, clock::now()) {
             Admission::Admitted(place) => return Some(place),
             Admission::Refused => return None,
             Admission::Later => tokio::time::sleep(RETRY).await,

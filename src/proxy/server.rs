@@ -17,9 +17,9 @@ pub(super) use self::login::{encrypt, encrypt_to};
 pub use self::open::{ConnectError, OTHERS, move_in, open};
 pub use self::probe::Probe;
 use super::close::{CloseReason, Retirement};
-use super::info::ServerInfo;
 use super::lease::Lease;
 use super::relay::Pending;
+use super::server_handle::ServerHandle;
 use crate::clock::{self, Micros};
 use crate::net::stream::Stream;
 use crate::route::cluster::Purpose;
@@ -44,7 +44,7 @@ pub struct Server {
     /// The beginning of a frame whose end has not come.
     pub carry: Vec<u8>,
     /// What others may know of it.
-    pub info: Arc<ServerInfo>,
+    pub info: Arc<ServerHandle>,
     /// What it is good for.
     pub purpose: Purpose,
     /// A client has had it: what was just opened need not be checked.
@@ -61,7 +61,7 @@ impl Server {
         stream: Stream,
         parameters: Parameters,
         lease: Lease<Box<Server>>,
-        info: Arc<ServerInfo>,
+        info: Arc<ServerHandle>,
     ) -> Box<Self> {
         let mut server = Box::new(Self {
             stream,

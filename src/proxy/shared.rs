@@ -1,8 +1,6 @@
 //! What all tasks of the program share.
 
 use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -13,15 +11,15 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use super::client_handle::ClientHandle;
 use super::handover::{Door, Successor};
-use super::info::{ClientInfo, Preamble, ServerInfo};
 use super::lease::Registry as Servers;
-use super::login::ConsoleLogin;
 use super::lookups::Lookups;
 use super::newcomers::Newcomers;
 use super::peers::Peers;
 use super::pools::{Pool, Pools};
 use super::server::Server;
+use super::server_handle::{Preamble, ServerHandle};
 use super::tls::Tls;
 use super::worker::Worker;
 use crate::clock;
@@ -44,7 +42,7 @@ pub struct Shared {
     /// Databases, users, pools.
     pub pools: Pools,
     /// Clients by their cancel key ([`CancelKey::id`]).
-    pub clients: DashMap<u64, Arc<ClientInfo>>,
+    pub clients: DashMap<u64, Arc<ClientHandle>>,
     /// Other processes that share the clients' address with this one.
     pub peers: ArcSwap<Peers>,
     /// Servers by their ID.
@@ -67,8 +65,6 @@ pub struct Shared {
     pub averages: Mutex<Averages>,
     /// What the console has counted for itself.
     pub console: ConsoleStats,
-    /// The console; it lives in a room above this one.
-    pub serve_console: OnceLock<ServeConsole>,
     /// Worker threads.
     pub workers: Vec<Worker>,
     /// Key of mock authentication: unknown users get the same salt each time they are tried.
@@ -103,9 +99,6 @@ pub struct Parked {
 
 /// Name of the console's database.
 pub const CONSOLE: &str = "pgbouncer";
-
-/// Runs a console session.
-pub type ServeConsole = fn(Arc<Shared>, ConsoleLogin) -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// Logins and commands at the console.
 #[derive(Debug, Default)]
@@ -185,7 +178,6 @@ impl Shared {
             statements: Registry::default(),
             averages: Mutex::new(Averages::new(clock::now())),
             console: ConsoleStats::default(),
-            serve_console: OnceLock::new(),
             workers,
             mock_key,
             lifecycle: AtomicU8::new(Lifecycle::Active as u8),
@@ -200,7 +192,7 @@ impl Shared {
     }
 
     /// Wakes clients whose server is such a one, so that they look at it.
-    pub fn wake_those_with(&self, is_such: impl Fn(&ServerInfo) -> bool) {
+    pub fn wake_those_with(&self, is_such: impl Fn(&ServerHandle) -> bool) {
         let is_meant = |id: u64| self.servers.get(&id).is_some_and(|server| is_such(&server));
         for client in self.clients.iter().filter(|client| is_meant(client.link.load(Relaxed))) {
             client.wake();
@@ -309,8 +301,8 @@ impl Shared {
     }
 
     /// What others may know of a server connection about to be opened.
-    pub fn server_info(&self, pool: &Pool, target: Target, host: usize) -> ServerInfo {
-        ServerInfo {
+    pub fn server_info(&self, pool: &Pool, target: Target, host: usize) -> ServerHandle {
+        ServerHandle {
             id: self.next_id(),
             database: Arc::clone(&pool.database.name),
             user: Arc::clone(&pool.user.name),
@@ -335,7 +327,7 @@ impl Shared {
     }
 
     /// Logs that a client is being closed.
-    pub fn log_client_close(&self, client: &ClientInfo, reason: &str) {
+    pub fn log_client_close(&self, client: &ClientHandle, reason: &str) {
         if self.config.load().settings.log_disconnections {
             let age = clock::now().since(client.connected).as_secs();
             tracing::info!("{client} closing because: {reason} (age={age}s)");

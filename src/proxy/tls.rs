@@ -4,19 +4,13 @@
 //! Kubernetes for one, and nobody tells the pooler.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use super::settings;
-use super::shared::Shared;
 use crate::config::Settings;
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
-
-/// How often the files are looked at.
-const WATCH: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -84,20 +78,7 @@ impl Tls {
     }
 
     /// Whether there is something that [`Self::refresh`] has not seen yet.
-    fn has_news(&self, s: &Settings) -> bool {
+    pub(super) fn has_news(&self, s: &Settings) -> bool {
         Seen::new(s) != *self.tried.lock()
-    }
-}
-
-/// Follows renewed certificates until the task is dropped.
-pub async fn watch(shared: Arc<Shared>) {
-    loop {
-        tokio::time::sleep(WATCH).await;
-        let config = shared.config.load_full();
-        let uses_files = shared.tls.clients.load().is_some() || shared.tls.servers.load().is_some();
-        // What cannot be used is complained about once.
-        if uses_files && shared.tls.has_news(&config.settings) {
-            let _ = settings::refresh_tls(&shared, &config);
-        }
     }
 }

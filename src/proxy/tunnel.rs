@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
+use super::client_handle::{ClientHandle, ClientState};
 use super::close::CloseReason;
-use super::info::{ClientInfo, ClientState, ServerState};
 use super::relay::{self, Scratch};
 use super::server::Server;
+use super::server_handle::ServerState;
 use super::shared::{Lifecycle, Shared};
 use super::worker::Load;
 use crate::error::Refusal;
@@ -26,7 +27,7 @@ pub(super) struct Tunnel {
     _load: Load,
     stats: Arc<Stats>,
     stream: Stream,
-    info: Arc<ClientInfo>,
+    info: Arc<ClientHandle>,
     /// Gone once the tunnel has ended.
     server: Option<Box<Server>>,
     /// Bytes for the client that its socket did not take yet.
@@ -39,7 +40,7 @@ pub(super) struct ReplicationLogin {
     pub(super) stream: Stream,
     /// What the client has sent ahead.
     pub(super) received: Vec<u8>,
-    pub(super) info: Arc<ClientInfo>,
+    pub(super) info: Arc<ClientHandle>,
     pub(super) server: Box<Server>,
     pub(super) stats: Arc<Stats>,
     pub(super) permits: [Permit; 3],

@@ -8,8 +8,8 @@ use super::super::rows::Rows;
 use super::super::table::{Row, bigint, cell, int, text};
 use crate::clock;
 use crate::config::value::Value;
-use crate::proxy::info::{ServerInfo, ServerState};
 use crate::proxy::pools::{Database, Pool};
+use crate::proxy::server_handle::{ServerHandle, ServerState};
 use crate::proxy::settings;
 use crate::proxy::shared::{CONSOLE, Shared};
 use crate::route::host::Role;
@@ -198,7 +198,7 @@ pub(in crate::admin) struct PoolLoad {
 pub(in crate::admin) struct ServerCounts(HashMap<(Arc<str>, Arc<str>), PoolLoad>);
 
 impl ServerCounts {
-    pub(in crate::admin) fn add(&mut self, server: &ServerInfo) {
+    pub(in crate::admin) fn add(&mut self, server: &ServerHandle) {
         let load = self.0.entry((Arc::clone(&server.database), Arc::clone(&server.user))).or_default();
         load.cancel_requests += *server.cancels.lock();
         match server.state() {

@@ -10,9 +10,10 @@ use crate::config::mask;
 use crate::config::settings::{self, Change, Settings};
 use crate::net::resolve::Known;
 use crate::proxy::client::Client;
-use crate::proxy::info::{ClientInfo, ServerInfo};
+use crate::proxy::client_handle::ClientHandle;
 use crate::proxy::pools::{Database, Pool, User};
 use crate::proxy::server::Server;
+use crate::proxy::server_handle::ServerHandle;
 use crate::proxy::shared::{Lifecycle, Shared};
 use crate::session::prepared::Statement;
 use crate::wire::write::Column;
@@ -109,8 +110,8 @@ pub(super) fn mem(shared: &Shared) -> Vec<Row> {
         row("user_cache", size_of::<User>(), shared.pools.users().len()),
         row("db_cache", size_of::<Database>(), shared.pools.databases().len()),
         row("pool_cache", size_of::<Pool>(), shared.pools.all().len()),
-        row("server_cache", size_of::<Server>() + size_of::<ServerInfo>(), shared.servers.len()),
-        row("client_cache", size_of::<Client>() + size_of::<ClientInfo>(), shared.clients.len()),
+        row("server_cache", size_of::<Server>() + size_of::<ServerHandle>(), shared.servers.len()),
+        row("client_cache", size_of::<Client>() + size_of::<ClientHandle>(), shared.clients.len()),
         row("server_prepared_statement_cache", size_of::<Statement>(), shared.statements.len()),
     ]
 }

@@ -7,7 +7,8 @@ use super::super::rows::Rows;
 use super::super::table::{Row, cell, int, text};
 use crate::clock::{self, Micros};
 use crate::net::listener::Peer;
-use crate::proxy::info::{ClientInfo, ClientState, ServerInfo, ServerState};
+use crate::proxy::client_handle::{ClientHandle, ClientState};
+use crate::proxy::server_handle::{ServerHandle, ServerState};
 use crate::proxy::shared::Shared;
 use crate::wire::write::Column;
 
@@ -71,14 +72,14 @@ pub(super) fn active(shared: &Arc<Shared>) -> Rows {
 
 fn sockets(
     shared: &Arc<Shared>,
-    is_meant: impl Fn(&ClientInfo) -> bool + 'static,
-    is_server_meant: impl Fn(&ServerInfo) -> bool + 'static,
+    is_meant: impl Fn(&ClientHandle) -> bool + 'static,
+    is_server_meant: impl Fn(&ServerHandle) -> bool + 'static,
 ) -> Rows {
-    let client_state = |client: &ClientInfo| match client.state() {
+    let client_state = |client: &ClientHandle| match client.state() {
         ClientState::Waiting => "cl_waiting",
         ClientState::Idle | ClientState::Active => "cl_active",
     };
-    let server_state = |server: &ServerInfo| match server.state() {
+    let server_state = |server: &ServerHandle| match server.state() {
         ServerState::Login => "sv_login",
         ServerState::Idle => "sv_idle",
         ServerState::Active => "sv_active",
@@ -97,20 +98,20 @@ fn sockets(
     }))
 }
 
-fn all_clients(shared: &Shared) -> Vec<Arc<ClientInfo>> {
+fn all_clients(shared: &Shared) -> Vec<Arc<ClientHandle>> {
     let mut clients: Vec<_> = shared.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
     clients.sort_by_key(|client| client.id);
     clients
 }
 
-fn all_servers(shared: &Shared) -> Vec<Arc<ServerInfo>> {
+fn all_servers(shared: &Shared) -> Vec<Arc<ServerHandle>> {
     let mut servers: Vec<_> = shared.servers.iter().map(|entry| Arc::clone(entry.value())).collect();
     servers.sort_by_key(|server| server.id);
     servers
 }
 
 /// As in PgBouncer who has no server is not active, whoever asks this question at the console included.
-fn client_state(client: &ClientInfo) -> &'static str {
+fn client_state(client: &ClientHandle) -> &'static str {
     match client.state() {
         ClientState::Waiting => "waiting",
         ClientState::Active if client.link.load(Relaxed) != 0 => "active",
@@ -118,7 +119,7 @@ fn client_state(client: &ClientInfo) -> &'static str {
     }
 }
 
-fn client_row(shared: &Shared, client: &ClientInfo, state: &str) -> Row {
+fn client_row(shared: &Shared, client: &ClientHandle, state: &str) -> Row {
     let waited = match client.waiting_since.get() {
         Micros(0) => std::time::Duration::ZERO,
         since => clock::now().since(since),
@@ -156,7 +157,7 @@ fn client_row(shared: &Shared, client: &ClientInfo, state: &str) -> Row {
     ]
 }
 
-fn server_row(server: &ServerInfo, state: &str) -> Row {
+fn server_row(server: &ServerHandle, state: &str) -> Row {
     let local = server.local.get();
     // Until it is reached the name has to do.
     let remote = server.remote.get().map(|address| address.ip().to_string());

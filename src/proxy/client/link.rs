@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::task::Context;
 
+use super::super::client_handle::ClientState;
 use super::super::close::CloseReason;
 use super::super::give_back::give_back;
-use super::super::info::{ClientState, ServerState};
 use super::super::relay;
 use super::super::server::Server;
+use super::super::server_handle::ServerState;
 use super::choice::only_reads;
 use super::retry::Attempt;
 use super::{Client, End, Gone, Phase};

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::super::client_handle::ClientState;
 use super::super::handover::{MovedClient, MovedServer};
-use super::super::info::{ClientState, ServerState};
 use super::super::server::Server;
+use super::super::server_handle::ServerState;
 use super::{Client, Phase};
 use crate::auth::server_login::Credential;
 use crate::clock;

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::super::client_handle::ClientState;
 use super::super::give_back::give_back;
 use super::super::grow;
-use super::super::info::ClientState;
 use super::super::relay::{self, Scratch};
 use super::super::server::Server;
 use super::super::shared::Shutdown;

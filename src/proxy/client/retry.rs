@@ -6,7 +6,7 @@
 //! RowDescription) is held back. An error that only a standby has a reason for ([`is_standbys`]) is not passed on then, the
 //! batch runs once more, and what comes of that is final. Any other error is the result, but for that of a lost statement.
 
-use super::super::info::ClientState;
+use super::super::client_handle::ClientState;
 use super::super::relay::Scratch;
 use super::{Client, Phase, max_prepared};
 use crate::route::router::Access;

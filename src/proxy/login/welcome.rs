@@ -9,7 +9,7 @@ use super::{Claim, Failure, Identified, Newcomer, Prepared};
 use crate::clock::AtomicMicros;
 use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
-use crate::proxy::info::ClientInfo;
+use crate::proxy::client_handle::ClientHandle;
 use crate::proxy::pools::User;
 use crate::proxy::shared::CONSOLE;
 use crate::proxy::{peers, settings};
@@ -104,7 +104,7 @@ impl Newcomer {
         user: &User,
         parameters: &Parameters,
         application_name: &[u8],
-    ) -> Result<Arc<ClientInfo>, Failure> {
+    ) -> Result<Arc<ClientHandle>, Failure> {
         let mut out = Vec::with_capacity(identified.out.len() + parameters.messages().len() + 64);
         out.extend_from_slice(&identified.out);
         write::authentication(&mut out, 0, &[]);
@@ -133,7 +133,7 @@ impl Newcomer {
         protocol: u32,
         application_name: &[u8],
         admin: bool,
-    ) -> Arc<ClientInfo> {
+    ) -> Arc<ClientHandle> {
         let shared = &self.shared;
         let secret = || -> Box<[u8]> {
             if protocol >= PROTOCOL_3_2 {
@@ -146,14 +146,14 @@ impl Newcomer {
             let key = CancelKey::new(shared.entropy(), secret(), peers::own_id(shared));
             let dashmap::Entry::Vacant(vacant) = shared.clients.entry(key.id()) else { continue };
             let (database, user) = (Arc::clone(database), Arc::clone(&user.name));
-            let info = Arc::new(ClientInfo {
+            let info = Arc::new(ClientHandle {
                 local: self.local,
                 tls: self.tls.as_ref().map_or("", |tls| &tls.description).into(),
                 connected: self.connected,
                 requested: AtomicMicros::new(self.connected),
                 admin,
                 application_name: parking_lot::Mutex::new(String::from_utf8_lossy(application_name).into()),
-                ..ClientInfo::new(self.id, key, database, user, self.peer)
+                ..ClientHandle::new(self.id, key, database, user, self.peer)
             });
             vacant.insert(Arc::clone(&info));
             return info;

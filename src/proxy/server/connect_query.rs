@@ -6,7 +6,7 @@ use super::ask::{Budget, MAX_TABLE};
 use super::open::ConnectError;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
-use crate::proxy::info::ServerInfo;
+use crate::proxy::server_handle::ServerHandle;
 use crate::session::forward;
 use crate::session::parameters::Parameters;
 use crate::wire::{backend, write};
@@ -14,7 +14,7 @@ use crate::wire::{backend, write};
 /// Runs it. Only a connection that breaks meanwhile, or says what makes no sense, is an error.
 pub(super) async fn run(
     stream: &mut Stream,
-    info: &ServerInfo,
+    info: &ServerHandle,
     sql: &str,
     parameters: &mut Parameters,
 ) -> Result<(), ConnectError> {

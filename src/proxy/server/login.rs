@@ -11,8 +11,8 @@ use crate::net::received::Received;
 use crate::net::stream::Stream;
 use crate::net::tls::certificate;
 use crate::proxy::hashing;
-use crate::proxy::info::ServerInfo;
 use crate::proxy::pools::Pool;
+use crate::proxy::server_handle::ServerHandle;
 use crate::proxy::shared::Shared;
 use crate::session::forward;
 use crate::session::parameters::Parameters;
@@ -23,7 +23,7 @@ use crate::wire::{backend, write};
 pub(super) async fn login(
     shared: &Shared,
     pool: &Pool,
-    info: &ServerInfo,
+    info: &ServerHandle,
     mut stream: Stream,
     own: &[Parameter],
 ) -> Result<(Stream, Parameters), ConnectError> {
@@ -107,7 +107,7 @@ pub(super) async fn login(
 pub(in crate::proxy) async fn encrypt(
     shared: &Shared,
     stream: &mut Stream,
-    info: &ServerInfo,
+    info: &ServerHandle,
 ) -> Result<ChannelBinding, ConnectError> {
     let (description, binding) = encrypt_to(shared, stream, &info.target.host).await?;
     if let Some(description) = description {

@@ -17,9 +17,9 @@ use crate::net::connect::{self, Target};
 use crate::net::stream::Stream;
 use crate::proxy::close::Retirement;
 use crate::proxy::handover::MovedServer;
-use crate::proxy::info::{ServerInfo, ServerState};
 use crate::proxy::lease::Lease;
 use crate::proxy::pools::Pool;
+use crate::proxy::server_handle::{ServerHandle, ServerState};
 use crate::proxy::shared::Shared;
 use crate::route::cluster::{Cluster, Purpose};
 use crate::route::host::{Host, Role};
@@ -136,7 +136,7 @@ async fn open_at(
     pool: &Pool,
     purpose: Purpose,
     cluster: &Cluster,
-    info: &ServerInfo,
+    info: &ServerHandle,
     own: &[Parameter],
 ) -> Result<(Stream, Parameters), ConnectError> {
     let settings = pool.settings.load_full();
@@ -179,7 +179,7 @@ async fn open_at(
 }
 
 /// Logs why a connection could not be opened, and what that says of the host.
-fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectError, own: &[Parameter]) {
+fn note_failure(pool: &Pool, host: &Host, info: &ServerHandle, error: &ConnectError, own: &[Parameter]) {
     if let ConnectError::Unreachable(why) | ConnectError::NotNow(why) = error {
         host.failed(why.clone());
         pool.database.suspect();
@@ -216,7 +216,7 @@ pub fn move_in(
     let (local, remote) = (moved.socket.local_address(), moved.socket.peer_address());
     let stream = moved.socket.adopt()?;
     let info = shared.server_info(pool, moved.target, host.unwrap_or(0));
-    let info = Arc::new(ServerInfo { connected: moved.connected, ..info });
+    let info = Arc::new(ServerHandle { connected: moved.connected, ..info });
     if let Some(local) = local {
         let _ = info.local.set(local);
     }
@@ -262,7 +262,7 @@ pub(super) fn note_access<T>(host: &Host, opened: &Result<T, ConnectError>) {
 
 /// Connects within `server_connect_timeout`: a host that does not answer at all is told from one that answers and then
 /// does not let us in.
-pub(super) async fn reach(shared: &Shared, pool: &Pool, info: &ServerInfo) -> io::Result<Stream> {
+pub(super) async fn reach(shared: &Shared, pool: &Pool, info: &ServerHandle) -> io::Result<Stream> {
     let options = shared.socket_options();
     let attempt = connect::connect(&info.target, &options, &shared.resolver);
     let limit = pool.settings.load().server_connect_timeout;

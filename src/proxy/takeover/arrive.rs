@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::client::{Client, LoggedIn};
+use super::super::client_handle::ClientHandle;
 use super::super::handover::MovedClient;
-use super::super::info::ClientInfo;
 use super::super::shared::Shared;
 use super::super::worker::{self, Load};
 use super::super::{grow, server, settings};
@@ -64,12 +64,18 @@ async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
         session.statements.insert(name, statement);
     }
     session.unnamed = moved.unnamed;
-    let info = Arc::new(ClientInfo {
+    let info = Arc::new(ClientHandle {
         local,
         connected: moved.connected,
         application_name: parking_lot::Mutex::new(moved.application_name.into()),
         prepared: u32::try_from(session.statements.len()).unwrap_or(u32::MAX).into(),
-        ..ClientInfo::new(shared.next_id(), moved.key, Arc::clone(&found.name), Arc::clone(&user.name), peer)
+        ..ClientHandle::new(
+            shared.next_id(),
+            moved.key,
+            Arc::clone(&found.name),
+            Arc::clone(&user.name),
+            peer,
+        )
     });
     shared.clients.insert(info.key.id(), Arc::clone(&info));
     let permits = [
