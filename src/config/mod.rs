@@ -2,10 +2,12 @@
 //!
 //! [`settings`] is the one table of settings; whatever reads, shows or documents them goes through it. A source
 //! ([`ini`], [`toml`], [`mod@env`]) yields [`raw`] keys and values with their origin; [`model`] makes a [`Config`] of
-//! them, or an [`error::ConfigError`] that shows the place and a way out.
+//! them, or an [`error::ConfigError`] that shows the place and a way out. [`effective`] says which of several values that
+//! may be given for a setting holds.
 
 pub mod access;
 pub mod connstr;
+pub mod effective;
 pub mod env;
 pub mod error;
 pub mod ini;
@@ -18,6 +20,7 @@ pub mod toml;
 pub mod value;
 
 pub use access::Access;
+pub use effective::{PoolSettings, Timeouts};
 pub use error::ConfigError;
 pub use model::{Config, DatabaseConfig, Loaded, PeerConfig, Source, UserConfig};
 pub use settings::Settings;
