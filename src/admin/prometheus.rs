@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::show::{PoolLoad, ServerCounts, VERSION, by_name};
 use crate::clock::{self, Micros};
+use crate::config::effective::DatabaseSettings;
 use crate::config::value::Value;
 use crate::metrics::exposition::{Page, seconds};
 use crate::metrics::stats::{HistogramTotals, Totals};
 use crate::proxy::pools::{Database, Pool};
-use crate::proxy::settings;
 use crate::proxy::shared::{CONSOLE, Shared};
 use crate::route::host::{Host, Role};
 
@@ -109,14 +109,13 @@ async fn process<S: Sink>(shared: &Shared, pools: usize, page: &mut Pieces<'_, S
 
 async fn databases<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result<()> {
     let config = shared.config.load_full();
-    let settings = &config.settings;
-    type Figure = fn(&Database, &crate::config::Settings) -> f64;
+    type Figure = fn(&Database, &DatabaseSettings) -> f64;
     let figures: [(&str, &str, Figure); 6] = [
-        ("pgbouncer_databases_pool_size", "Largest number of server connections per pool.", |d, s| {
-            d.config.load().pool_size.unwrap_or(s.default_pool_size).into()
+        ("pgbouncer_databases_pool_size", "Largest number of server connections per pool.", |_, own| {
+            own.pool_size.into()
         }),
-        ("pgbouncer_databases_reserve_pool", "Additional server connections per pool.", |d, s| {
-            d.config.load().reserve_pool_size.unwrap_or(s.reserve_pool_size).into()
+        ("pgbouncer_databases_reserve_pool", "Additional server connections per pool.", |_, own| {
+            own.reserve_pool_size.into()
         }),
         ("pgbouncer_databases_max_connections", "Largest number of server connections.", |d, _| {
             d.servers.max() as f64
@@ -134,6 +133,7 @@ async fn databases<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Re
         page.metric(name, "gauge", help);
         for database in &all {
             let d = database.config.load_full();
+            let own = DatabaseSettings::of(&config.settings, &d);
             let (host, port) = (d.host.clone().unwrap_or_default().join(","), d.hosts()[0].1.to_string());
             let labels = [
                 ("name", &*database.name),
@@ -141,9 +141,9 @@ async fn databases<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Re
                 ("port", &port),
                 ("database", d.dbname.as_deref().unwrap_or(&database.name)),
                 ("force_user", d.user.as_deref().unwrap_or_default()),
-                ("pool_mode", &d.pool_mode.unwrap_or(settings.pool_mode).show()),
+                ("pool_mode", &own.pool_mode.show()),
             ];
-            page.sample(name, &labels, figure(database, settings)).await?;
+            page.sample(name, &labels, figure(database, &own)).await?;
         }
     }
     Ok(())
@@ -323,11 +323,11 @@ async fn hosts<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result
     for (name, kind, help, figure) in figures {
         page.metric(name, kind, help);
         for database in &all {
-            let warm_up = settings::replica_rules(&config, &database.config.load()).warm_up;
+            let own = DatabaseSettings::of(&config.settings, &database.config.load());
             for host in &database.cluster().hosts {
                 let port = host.port.to_string();
                 let labels = [("database", &*database.name), ("host", &*host.name), ("port", &*port)];
-                page.sample(name, &labels, figure(host, now, warm_up)).await?;
+                page.sample(name, &labels, figure(host, now, own.replica_warm_up)).await?;
             }
         }
     }
@@ -364,6 +364,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::config::{Access, Config, DatabaseConfig};
+    use crate::proxy::settings;
 
     /// What a program has that serves so many databases, each with a pool.
     pub(in crate::admin) fn with_pools(count: usize) -> Shared {

@@ -30,14 +30,14 @@ use std::task::{Context, Poll, ready};
 
 use super::client_handle::ClientHandle;
 use super::close::CloseReason;
-use super::pools::{Pool, PoolSettings};
+use super::pools::Pool;
 use super::relay::{self, Scratch};
 use super::server::Server;
-use super::settings;
 use super::shared::Shared;
+use super::versioned::LastSeen;
 use super::worker::Load;
 use crate::clock::{self, Micros};
-use crate::config::{Consistency, PoolMode};
+use crate::config::{Consistency, PoolMode, PoolSettings, Timeouts};
 use crate::error::Refusal;
 use crate::metrics::stats::Stats;
 use crate::net::stream::Stream;
@@ -46,7 +46,7 @@ use crate::pool::limits::Permit;
 use crate::route::cluster::Purpose;
 use crate::route::router::Access;
 use crate::session::command::Ddl;
-use crate::session::forward::{self, ClientSession, Context as Walk, Idle, Stop};
+use crate::session::forward::{self, ClientSession, Context as Walk, Idle, MaxPacket, Stop};
 use crate::session::output::Output;
 use crate::wire::write;
 use check::Check;
@@ -62,7 +62,8 @@ pub struct Client {
     info: Arc<ClientHandle>,
     pool: Arc<Pool>,
     stats: Arc<Stats>,
-    settings: Arc<PoolSettings>,
+    settings: LastSeen<PoolSettings>,
+    timeouts: Timeouts,
     session: ClientSession,
     phase: Phase,
     /// Bytes for the client that its socket did not take yet.
@@ -173,18 +174,21 @@ impl Client {
     /// The task of a client, to be run on the worker whose runtime has its socket.
     pub fn new(shared: Arc<Shared>, load: Load, login: LoggedIn) -> Self {
         let stats = Arc::clone(&login.pool.stats[load.worker]);
-        let settings = settings::for_client(&shared, &login.pool, &login.info.user);
+        let config = shared.config.load();
+        let timeouts = login.pool.timeouts(&config, &login.info.user);
         let mut session = login.session;
-        session.max_packet = settings.max_packet;
+        session.max_packet = MaxPacket::of(config.settings.max_packet_size);
+        drop(config);
         login.pool.clients.fetch_add(1, Relaxed);
         Self {
             shared,
             load,
             stream: login.stream,
             info: login.info,
+            settings: LastSeen::new(&login.pool.settings),
             pool: login.pool,
             stats,
-            settings,
+            timeouts,
             session,
             phase: Phase::Idle,
             pending: Vec::new(),
@@ -315,7 +319,7 @@ impl Client {
             self.info.requested.set(now);
         }
         self.transaction_started = now;
-        self.refresh_settings();
+        self.settings.refresh(&self.pool.settings);
         let mut purpose = self.purpose(scratch, &bytes, now);
         self.keep_with_statements(scratch, &bytes);
         let server = self.checkout(purpose, now);
@@ -345,13 +349,6 @@ impl Client {
             }
         }
         Ok(true)
-    }
-
-    fn refresh_settings(&mut self) {
-        if self.settings.version != self.pool.settings_version.load(Relaxed) {
-            self.settings = settings::for_client(&self.shared, &self.pool, &self.info.user);
-            self.session.max_packet = self.settings.max_packet;
-        }
     }
 
     // === Linked ===
@@ -479,7 +476,7 @@ impl Client {
         self.carry = scratch.rest(bytes, sent.consumed);
         self.count(&sent);
         self.hold = sent.stop == Stop::Hold;
-        if self.settings.has_timeouts {
+        if self.timeouts.apply_outside_queue() {
             self.set_deadline(self.request_started);
         }
         if sent.stop == Stop::Terminate {

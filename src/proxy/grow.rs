@@ -17,7 +17,7 @@ use crate::route::cluster::Purpose;
 
 /// Opens the connections that those who wait need and limits allow.
 pub fn grow(shared: &Arc<Shared>, pool: &Arc<Pool>, purpose: Purpose, worker: usize, now: Micros) {
-    let sizes = pool.settings.load().sizes;
+    let sizes = pool.sizes();
     let lane = pool.lane(purpose);
     while let Some(launch) = lane.launch(&sizes, now) {
         if launch == Launch::Reserve {
@@ -40,7 +40,7 @@ pub fn grow(shared: &Arc<Shared>, pool: &Arc<Pool>, purpose: Purpose, worker: us
 /// Opens connections until there are `min_pool_size`.
 pub fn warm(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
     let settings = pool.settings.load();
-    let most = if settings.sizes.pool == 0 { usize::MAX } else { settings.sizes.pool };
+    let most = if settings.pool_size == 0 { usize::MAX } else { settings.pool_size };
     let min = settings.min_pool_size.min(most);
     let lane = pool.lane(Purpose::Write);
     let mut worker = 0;
@@ -67,7 +67,7 @@ pub fn leave_replica(shared: &Arc<Shared>, pool: &Arc<Pool>, host: usize, worker
 /// counted as one being opened.
 pub fn claim(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) -> Option<Lease<Box<Server>>> {
     let lane = pool.lane(Purpose::Write);
-    let size = match pool.settings.load().sizes.pool {
+    let size = match pool.settings.load().pool_size {
         0 => usize::MAX,
         size => size,
     };

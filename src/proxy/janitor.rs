@@ -13,6 +13,7 @@ use super::pools::Pool;
 use super::settings;
 use super::shared::Shared;
 use crate::clock::{self, Micros};
+use crate::config::effective::DatabaseSettings;
 use crate::error::{Refusal, sqlstate};
 use crate::route::cluster::Purpose;
 
@@ -69,7 +70,7 @@ fn found_pools(shared: &Arc<Shared>) {
     let config = shared.config.load_full();
     for database in shared.pools.databases() {
         let line = database.config.load_full();
-        let wanted = line.min_pool_size.unwrap_or(config.settings.min_pool_size) > 0;
+        let wanted = DatabaseSettings::of(&config.settings, &line).min_pool_size > 0;
         if let Some(name) = line.user.as_deref().filter(|_| wanted) {
             settings::pool(shared, &database, &settings::user(shared, name));
         }
@@ -121,7 +122,7 @@ fn end_hold(shared: &Shared, pool: &Pool, now: Micros) {
 
 fn tend(shared: &Arc<Shared>, pool: &Arc<Pool>, now: Micros) {
     let settings = pool.settings.load_full();
-    let sizes = &settings.sizes;
+    let sizes = &pool.sizes();
     let most = if sizes.pool == 0 { usize::MAX } else { sizes.pool + sizes.reserve };
     for (purpose, lane) in pool.lanes() {
         let mut open = lane.counts().open;

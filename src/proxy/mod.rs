@@ -39,4 +39,5 @@ pub mod threads;
 pub mod tls;
 mod tunnel;
 pub mod turns;
+pub mod versioned;
 pub mod worker;

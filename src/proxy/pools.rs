@@ -11,17 +11,16 @@ use tokio::sync::{Notify, watch};
 
 use super::catalogs::Catalogs;
 use super::server::Server;
-use crate::auth::require::RequireAuth;
+use super::versioned::Versioned;
 use crate::auth::server_login::Credential;
 use crate::clock::{self, AtomicMicros, Micros};
-use crate::config::{Consistency, DatabaseConfig, PoolMode};
+use crate::config::{Config, DatabaseConfig, PoolSettings, Timeouts};
 use crate::error::Refusal;
 use crate::metrics::stats::{Stats, Totals};
 use crate::pool::gate::Gate;
 use crate::pool::limits::Limit;
 use crate::pool::{Lane, Sizes};
-use crate::route::cluster::{Cluster, Purpose, ReplicaRules};
-use crate::session::forward::MaxPacket;
+use crate::route::cluster::{Cluster, Purpose};
 use crate::session::parameters::Parameters;
 use crate::session::trials::Trials;
 
@@ -120,49 +119,6 @@ pub struct User {
     pub clients: Arc<Limit>,
 }
 
-/// Everything that governs a pool, worked out from the global settings, the database's and the user's.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "named as the settings are")]
-pub struct PoolSettings {
-    pub pool_mode: PoolMode,
-    pub sizes: Sizes,
-    pub min_pool_size: usize,
-    pub max_prepared_statements: usize,
-    /// `max_packet_size`.
-    pub max_packet: MaxPacket,
-    pub server_lifetime: Duration,
-    pub server_idle_timeout: Duration,
-    pub server_connect_timeout: Duration,
-    pub server_login_retry: Duration,
-    /// `None`: not checked.
-    pub server_check_query: Option<String>,
-    pub server_check_delay: Duration,
-    pub server_require_auth: RequireAuth,
-    pub server_reset_query: String,
-    pub server_reset_query_always: bool,
-    pub connect_query: String,
-    pub read_write_split: bool,
-    pub read_consistency: Consistency,
-    pub replica_rules: ReplicaRules,
-    pub disable_pqexec: bool,
-    pub server_round_robin: bool,
-    /// Any of the timeouts is set that make a client's deadline while it does not wait for a server.
-    pub has_timeouts: bool,
-    /// Counts the versions of this pool's settings.
-    pub version: u64,
-    pub query_timeout: Duration,
-    pub query_wait_timeout: Duration,
-    pub query_wait_notify: Duration,
-    pub idle_transaction_timeout: Duration,
-    pub transaction_timeout: Duration,
-    pub client_idle_timeout: Duration,
-    pub track_extra_parameters: Vec<String>,
-    /// Database name on the server.
-    pub dbname: String,
-    /// Startup parameters fixed in the database's line: `client_encoding`, `timezone` and so on.
-    pub startup_parameters: Vec<(String, String)>,
-}
-
 /// What a server has said when it was opened.
 #[derive(Debug)]
 struct Welcome {
@@ -178,9 +134,7 @@ pub struct Pool {
     /// The user it logs in to servers as: the one clients logged in as, or the one in the database's line.
     pub user: Arc<User>,
     /// What governs it; replaced with [`Pool::set_settings`].
-    pub settings: ArcSwap<PoolSettings>,
-    /// Version of the settings: cheaper to compare than the settings themselves.
-    pub settings_version: AtomicU64,
+    pub settings: Versioned<PoolSettings>,
     /// Servers that may write; without a split, all.
     writers: Arc<Lane<Box<Server>>>,
     /// Servers that only read: a lane for each host, as far as they were needed.
@@ -229,19 +183,32 @@ impl Pool {
         std::iter::once((Purpose::Write, &self.writers)).chain(readers)
     }
 
-    /// Replaces what governs it. Clients follow when they ask for a server the next time.
-    pub fn set_settings(&self, mut settings: PoolSettings) {
-        settings.version = self.settings.load().version + 1;
-        let version = settings.version;
-        self.settings.store(Arc::new(settings));
-        self.settings_version.store(version, Relaxed);
-        self.follow_settings();
+    /// Replaces what governs it, if that is anything else than before. Clients follow when they ask for a server the next time.
+    pub fn set_settings(&self, settings: PoolSettings) {
+        if self.settings.replace(settings) {
+            self.follow_settings();
+        }
     }
 
     fn follow_settings(&self) {
         let settings = self.settings.load();
-        self.cancels.entered.set_max(settings.sizes.pool);
+        self.cancels.entered.set_max(settings.pool_size);
         self.lanes().for_each(|(_, lane)| lane.set_round_robin(settings.server_round_robin));
+    }
+
+    /// How many connections it may have.
+    pub fn sizes(&self) -> Sizes {
+        let settings = self.settings.load();
+        Sizes {
+            pool: settings.pool_size,
+            reserve: settings.reserve_pool_size,
+            reserve_timeout: settings.reserve_pool_timeout,
+        }
+    }
+
+    /// The timeouts of its clients that have logged in as this user.
+    pub fn timeouts(&self, config: &Config, user: &str) -> Timeouts {
+        Timeouts::of(config, &self.database.config.load(), &self.user.name, user)
     }
 
     /// What it logs in with.
@@ -441,8 +408,7 @@ impl Pools {
         let pool = Arc::new(Pool {
             database: Arc::clone(database),
             user: Arc::clone(user),
-            settings: ArcSwap::from_pointee(settings),
-            settings_version: AtomicU64::new(0),
+            settings: Versioned::new(settings),
             writers: Arc::new(Lane::new(workers)),
             readers: boxcar::Vec::new(),
             stats: (0..workers).map(|_| Arc::default()).collect(),

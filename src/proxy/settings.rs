@@ -6,22 +6,20 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::close::Retirement;
 use super::peers;
-use super::pools::{Database, Pool, PoolSettings, User};
+use super::pools::{Database, Pool, User};
 use super::shared::Shared;
 use crate::auth::exchange::{Account, Learned};
 use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
 use crate::clock;
+use crate::config::effective::{DatabaseSettings, UserLimits};
 use crate::config::settings::{self, Change};
-use crate::config::value::names;
-use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, UserConfig};
+use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, PoolSettings};
 use crate::error::{Refusal, sqlstate};
 use crate::net::resolve::Ttl;
 use crate::net::tls::TlsError;
-use crate::pool::Sizes;
-use crate::route::cluster::{Balance, Cluster, ReplicaRules};
+use crate::route::cluster::{Balance, Cluster};
 use crate::route::host::Host;
-use crate::session::forward::MaxPacket;
 
 /// Puts a configuration in force. Databases that are no longer there lose their clients; servers that were opened with
 /// other parameters are closed as soon as nobody uses them.
@@ -98,7 +96,7 @@ fn update_database(
 ) {
     set_database_limits(config, database, current);
     let before = database.config.load_full();
-    let split = splits(config, current);
+    let split = DatabaseSettings::of(&config.settings, current).read_write_split;
     let hosts = |d: &DatabaseConfig| (d.hosts(), d.load_balance_hosts);
     let old = database.cluster();
     if hosts(&before) != hosts(current) || old.split != split {
@@ -144,8 +142,7 @@ fn remove_database(shared: &Arc<Shared>, database: &Arc<Database>) {
 }
 
 fn update_pool(shared: &Arc<Shared>, config: &Config, pool: &Arc<Pool>) {
-    let settings = pool_settings(config, &pool.database, &pool.user);
-    pool.set_settings(settings);
+    pool.set_settings(pool_settings(config, &pool.database, &pool.user));
     let learned = matches!(pool.credential(), Credential::Keys(_));
     let current = credential(shared, &pool.database, &pool.user);
     // What a login has taught us is kept as long as nothing better is known.
@@ -220,8 +217,8 @@ pub fn auth_pool(shared: &Shared, database: &Arc<Database>, auth_user: &str) -> 
     })
 }
 
-fn splits(config: &Config, database: &DatabaseConfig) -> bool {
-    database.read_write_split.unwrap_or(config.settings.read_write_split)
+fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSettings {
+    PoolSettings::of(config, &database.name, &database.config.load(), &user.name)
 }
 
 fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
@@ -233,127 +230,20 @@ fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
     // As in PgBouncer: servers that are not named listen where clients find the pooler.
     let here = |name: String| if name.is_empty() { config.settings.unix_socket_dir.clone() } else { name };
     let hosts = hosts.map(|((name, port), weight)| Host::new(here(name), port, weight)).collect();
-    Cluster::new(hosts, splits(config, database), balance)
-}
-
-/// What the replicas of a database must be like to serve reads.
-pub fn replica_rules(config: &Config, database: &DatabaseConfig) -> ReplicaRules {
-    let s = &config.settings;
-    ReplicaRules {
-        lag: database.max_replica_lag.unwrap_or(s.max_replica_lag),
-        lag_bytes: database.max_replica_lag_bytes.unwrap_or(s.max_replica_lag_bytes),
-        warm_up: database.replica_warm_up.unwrap_or(s.replica_warm_up),
-    }
+    let split = DatabaseSettings::of(&config.settings, database).read_write_split;
+    Cluster::new(hosts, split, balance)
 }
 
 fn set_database_limits(config: &Config, database: &Database, current: &DatabaseConfig) {
-    let settings = &config.settings;
-    database.servers.set_max(current.max_db_connections.unwrap_or(settings.max_db_connections) as usize);
-    database
-        .clients
-        .set_max(current.max_db_client_connections.unwrap_or(settings.max_db_client_connections) as usize);
+    let settings = DatabaseSettings::of(&config.settings, current);
+    database.servers.set_max(settings.max_db_connections as usize);
+    database.clients.set_max(settings.max_db_client_connections as usize);
 }
 
 fn set_user_limits(config: &Config, user: &User) {
-    let own = config.users.get(&*user.name);
-    let settings = &config.settings;
-    let limit = |value: Option<u32>, default: u32| value.unwrap_or(default) as usize;
-    user.servers.set_max(limit(own.and_then(|u| u.max_user_connections), settings.max_user_connections));
-    user.clients.set_max(limit(
-        own.and_then(|u| u.max_user_client_connections),
-        settings.max_user_client_connections,
-    ));
-}
-
-/// What governs a pool: the user's settings before the database's before the global ones, as in PgBouncer.
-fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSettings {
-    let s = &config.settings;
-    let d = database.config.load_full();
-    let nobody = UserConfig::default();
-    let u = config.users.get(&*user.name).unwrap_or(&nobody);
-    let reserve = u.reserve_pool_size.or(d.reserve_pool_size).unwrap_or(s.reserve_pool_size) as usize;
-    let startup = [
-        ("client_encoding", &d.client_encoding),
-        ("datestyle", &d.datestyle),
-        ("timezone", &d.timezone),
-        ("application_name", &d.application_name),
-    ];
-    let mut settings = PoolSettings {
-        version: 0,
-        has_timeouts: false,
-        pool_mode: u.pool_mode.or(d.pool_mode).unwrap_or(s.pool_mode),
-        sizes: Sizes {
-            pool: u.pool_size.or(d.pool_size).unwrap_or(s.default_pool_size) as usize,
-            // Without a timeout the reserve is never tapped.
-            reserve: if s.reserve_pool_timeout.is_zero() { 0 } else { reserve },
-            reserve_timeout: s.reserve_pool_timeout,
-        },
-        min_pool_size: d.min_pool_size.unwrap_or(s.min_pool_size) as usize,
-        max_prepared_statements: s.max_prepared_statements as usize,
-        max_packet: MaxPacket::of(s.max_packet_size),
-        server_lifetime: d.server_lifetime().unwrap_or(s.server_lifetime),
-        server_idle_timeout: s.server_idle_timeout,
-        server_connect_timeout: s.server_connect_timeout,
-        server_login_retry: s.server_login_retry,
-        server_check_query: match s.server_check_query.as_str() {
-            "" => None,
-            "<empty>" => Some(String::new()),
-            query => Some(query.to_owned()),
-        },
-        server_check_delay: s.server_check_delay,
-        server_require_auth: d.server_require_auth.unwrap_or(s.server_require_auth),
-        server_reset_query: s.server_reset_query.clone(),
-        server_reset_query_always: s.server_reset_query_always,
-        connect_query: d.connect_query.clone().unwrap_or_default(),
-        read_write_split: splits(config, &d),
-        read_consistency: d.read_consistency.unwrap_or(s.read_consistency),
-        replica_rules: replica_rules(config, &d),
-        disable_pqexec: s.disable_pqexec,
-        server_round_robin: s.server_round_robin,
-        query_timeout: u.query_timeout.unwrap_or(s.query_timeout),
-        query_wait_timeout: u.query_wait_timeout.or(d.query_wait_timeout).unwrap_or(s.query_wait_timeout),
-        query_wait_notify: s.query_wait_notify,
-        idle_transaction_timeout: u.idle_transaction_timeout.unwrap_or(s.idle_transaction_timeout),
-        transaction_timeout: u.transaction_timeout.unwrap_or(s.transaction_timeout),
-        client_idle_timeout: u.client_idle_timeout.unwrap_or(s.client_idle_timeout),
-        track_extra_parameters: s.track_extra_parameters.clone(),
-        dbname: d.dbname.clone().unwrap_or_else(|| database.name.to_string()),
-        startup_parameters: startup
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
-            .collect(),
-    };
-    settings.has_timeouts = has_timeouts(&settings);
-    settings
-}
-
-/// What governs a pool for one of its clients. Where the database's line names the user for servers, the timeouts of
-/// clients are still those of the user who has logged in.
-pub fn for_client(shared: &Shared, pool: &Pool, user: &str) -> Arc<PoolSettings> {
-    let settings = pool.settings.load_full();
-    if *user == *pool.user.name {
-        return settings;
-    }
-    let config = shared.config.load();
-    let (s, d) = (&config.settings, pool.database.config.load());
-    let own = config.users.get(user);
-    let client_idle_timeout = own.and_then(|u| u.client_idle_timeout).unwrap_or(s.client_idle_timeout);
-    let query_wait_timeout = own.and_then(|u| u.query_wait_timeout).or(d.query_wait_timeout);
-    let query_wait_timeout = query_wait_timeout.unwrap_or(s.query_wait_timeout);
-    if (client_idle_timeout, query_wait_timeout)
-        == (settings.client_idle_timeout, settings.query_wait_timeout)
-    {
-        return settings;
-    }
-    let mut settings = PoolSettings { client_idle_timeout, query_wait_timeout, ..(*settings).clone() };
-    settings.has_timeouts = has_timeouts(&settings);
-    Arc::new(settings)
-}
-
-fn has_timeouts(s: &PoolSettings) -> bool {
-    [s.query_timeout, s.idle_transaction_timeout, s.transaction_timeout, s.client_idle_timeout]
-        .iter()
-        .any(|timeout| !timeout.is_zero())
+    let limits = UserLimits::of(config, &user.name);
+    user.servers.set_max(limits.max_user_connections as usize);
+    user.clients.set_max(limits.max_user_client_connections as usize);
 }
 
 /// What a pool logs in to servers with.
@@ -408,16 +298,6 @@ pub fn inherit_credential(pool: &Pool, inherited: Credential) {
     }
 }
 
-/// Whether somebody may do everything at the console.
-pub fn is_admin(config: &Config, user: &str) -> bool {
-    names(&config.settings.admin_users, user)
-}
-
-/// Whether somebody may look around at the console.
-pub fn is_stats_user(config: &Config, user: &str) -> bool {
-    names(&config.settings.stats_users, user)
-}
-
 /// `SET key = value` at the console; says whether everything is in force, which TLS may not be. The error is for the user
 /// to read.
 pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<bool, Refusal> {
@@ -455,4 +335,83 @@ pub fn read_access(config: &Config, current: Option<&Access>) -> Result<Access, 
     let (access, warnings) = Access::read(config, current)?;
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
     Ok(access)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Timeouts, ini, model};
+    use crate::proxy::versioned::LastSeen;
+
+    const APP: &str = "[databases]\napp = pool_size=3\nforced = user=owner\n";
+
+    fn config(text: &str) -> Config {
+        model::build(ini::parse(&format!("{APP}{text}"), Path::new("x.ini")).unwrap()).unwrap().config
+    }
+
+    fn pools(config: &Config) -> (Arc<Shared>, [Arc<Pool>; 2]) {
+        let shared = Arc::new(Shared::new(config.clone(), Access::default(), Vec::new()));
+        let pools = ["app", "forced"].map(|name| {
+            let database = database(&shared, name).unwrap();
+            pool(&shared, &database, &user(&shared, "me"))
+        });
+        (shared, pools)
+    }
+
+    fn timeouts(shared: &Shared, pool: &Pool) -> Timeouts {
+        pool.timeouts(&shared.config.load(), "me")
+    }
+
+    #[test]
+    fn what_has_not_changed_is_not_replaced() {
+        let config = config("[users]\nme = query_timeout=1\n");
+        let (shared, pools) = pools(&config);
+        let mut clients = pools.each_ref().map(|pool| LastSeen::new(&pool.settings));
+        let before = pools.each_ref().map(|pool| pool.settings.load_full());
+        let stays = |expected: [bool; 2], why: &str| {
+            let is_same = |at: usize| Arc::ptr_eq(&before[at], &pools[at].settings.load_full());
+            assert_eq!([is_same(0), is_same(1)], expected, "{why}");
+        };
+        apply(&shared, config.clone(), None).unwrap();
+        stays([true; 2], "RELOAD without a change");
+        for (key, value) in [("pool_mode", "session"), ("log_stats", "0"), ("query_timeout", "3")] {
+            change(&shared, key, value).unwrap();
+            stays([true; 2], key);
+        }
+        change(&shared, "default_pool_size", "7").unwrap();
+        stays([true, false], "one pool has a size of its own");
+        let sizes = |clients: &[LastSeen<PoolSettings>; 2]| clients.each_ref().map(|seen| seen.pool_size);
+        assert_eq!(sizes(&clients), [3, 20]);
+        clients.iter_mut().zip(&pools).for_each(|(client, pool)| client.refresh(&pool.settings));
+        assert_eq!(sizes(&clients), [3, 7]);
+        // RELOAD puts in force what the file says.
+        apply(&shared, config, None).unwrap();
+        assert_eq!(pools[1].sizes().pool, 20);
+    }
+
+    #[test]
+    fn timeouts_of_clients_change_without_their_pool() {
+        let line = |seconds: u32| config(&format!("[users]\nme = client_idle_timeout={seconds}\n"));
+        let (shared, pools) = pools(&line(1));
+        let before = pools.each_ref().map(|pool| pool.settings.load_full());
+        apply(&shared, line(2), None).unwrap();
+        for (pool, before) in pools.iter().zip(&before) {
+            assert!(Arc::ptr_eq(before, &pool.settings.load_full()));
+            assert_eq!(timeouts(&shared, pool).client_idle_timeout.as_secs(), 2);
+        }
+    }
+
+    #[test]
+    fn one_database_may_change_alone() {
+        let (shared, pools) = pools(&config(""));
+        let before = pools.each_ref().map(|pool| pool.settings.load_full());
+        let mut changed = config("");
+        changed.databases.get_mut("forced").unwrap().timezone = Some("UTC".into());
+        apply(&shared, changed, None).unwrap();
+        assert!(Arc::ptr_eq(&before[0], &pools[0].settings.load_full()));
+        assert_eq!(pools[1].settings.load().startup_parameters, [("timezone".to_owned(), "UTC".to_owned())]);
+        assert_eq!((pools[0].generation(), pools[1].generation()), (0, 1), "its servers have another one");
+    }
 }

@@ -80,6 +80,26 @@ fn a_changed_timeout_holds_for_those_who_are_here_already() {
     }
 }
 
+/// The user of the pool is another one, so that nothing of the pool has changed.
+#[test]
+fn a_clients_own_line_holds_for_it_when_it_is_here_already() {
+    let databases = format!("app = host=127.0.0.1 port={} user=app\n", crate::support::cluster().primary);
+    let pooler = Pooler::with_databases(&databases, "[users]\nother = client_idle_timeout=0\n");
+    run(async {
+        let parameters = [("user", "other"), ("database", "app")];
+        let mut other = Raw::log_in_with(pooler.port, 3 << 16, &parameters, "other").await.unwrap();
+        let mut same = pooler.raw().await;
+        other.rows("SELECT 1").await;
+        same.rows("SELECT 1").await;
+        let ini = pooler.dir.join("pgweir.ini");
+        let text = std::fs::read_to_string(&ini).unwrap();
+        std::fs::write(&ini, text.replace("client_idle_timeout=0", "client_idle_timeout=0.5")).unwrap();
+        pooler.console("RELOAD").await;
+        assert_eq!(other.receive().await.unwrap().field('M'), "client_idle_timeout");
+        assert_eq!(same.value("SELECT 1").await, "1");
+    });
+}
+
 #[test]
 fn activity_starts_the_clock_again() {
     let pooler = Pooler::start("client_idle_timeout = 1\nidle_transaction_timeout = 1\nquery_timeout = 1");

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::rows::Rows;
 use super::super::table::{Row, bigint, cell, int, text};
 use crate::clock;
+use crate::config::effective::{DatabaseSettings, UserLimits};
 use crate::config::value::Value;
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::server_handle::{ServerHandle, ServerState};
-use crate::proxy::settings;
 use crate::proxy::shared::{CONSOLE, Shared};
 use crate::route::host::Role;
 use crate::wire::write::Column;
@@ -74,7 +74,8 @@ fn console_database(shared: &Shared) -> Row {
 
 fn database_row(shared: &Shared, database: &Database) -> Row {
     let config = shared.config.load();
-    let (s, d) = (&config.settings, database.config.load());
+    let d = database.config.load();
+    let own = DatabaseSettings::of(&config.settings, &d);
     let several = d.host.as_ref().is_some_and(|hosts| hosts.len() > 1);
     vec![
         cell(&database.name),
@@ -82,10 +83,10 @@ fn database_row(shared: &Shared, database: &Database) -> Row {
         cell(d.port.as_ref().and_then(|ports| ports.first()).copied().unwrap_or(5432)),
         cell(d.dbname.as_deref().unwrap_or(&database.name)),
         d.user.clone(),
-        cell(d.pool_size.unwrap_or(s.default_pool_size)),
-        cell(d.min_pool_size.unwrap_or(s.min_pool_size)),
-        cell(d.reserve_pool_size.unwrap_or(s.reserve_pool_size)),
-        cell(d.server_lifetime().unwrap_or(s.server_lifetime).as_secs()),
+        cell(own.pool_size),
+        cell(own.min_pool_size),
+        cell(own.reserve_pool_size),
+        cell(own.server_lifetime.as_secs()),
         d.pool_mode.map(|mode| mode.show()),
         several.then(|| d.load_balance_hosts.map_or("round-robin".to_owned(), |balance| balance.show())),
         cell(database.servers.max()),
@@ -257,7 +258,7 @@ pub(super) fn hosts(shared: &Shared) -> Vec<Row> {
     let (config, now) = (shared.config.load(), clock::now());
     for database in shared.pools.databases() {
         let cluster = database.cluster();
-        let warm_up = settings::replica_rules(&config, &database.config.load()).warm_up;
+        let own = DatabaseSettings::of(&config.settings, &database.config.load());
         for (index, host) in cluster.hosts.iter().enumerate() {
             let (state, why) =
                 cluster.obstacle(index).map_or(("up", None), |(state, why)| (state, Some(why)));
@@ -277,7 +278,7 @@ pub(super) fn hosts(shared: &Shared) -> Vec<Row> {
                 is_replica.then(|| host.bytes_behind().to_string()),
                 host.lag(now).map(|lag| lag.as_millis().to_string()),
                 cell(host.busy.load(Relaxed)),
-                cell(host.weight_now(warm_up, now)),
+                cell(host.weight_now(own.replica_warm_up, now)),
                 why,
             ]);
         }
@@ -316,15 +317,15 @@ pub(super) fn users(shared: &Arc<Shared>) -> Rows {
         let own = config.users.get(&name);
         // PgBouncer shows an empty text where nothing is set, not NULL.
         let size = |value: Option<u32>| cell(value.map_or(String::new(), |n| n.to_string()));
-        let (s, live) = (&config.settings, live.get(&name));
+        let (limits, live) = (UserLimits::of(&config, &name), live.get(&name));
         vec![
             cell(&name),
             size(own.and_then(|u| u.pool_size)),
             size(own.and_then(|u| u.reserve_pool_size)),
             own.and_then(|u| u.pool_mode).map(|mode| mode.show()),
-            cell(own.and_then(|u| u.max_user_connections).unwrap_or(s.max_user_connections)),
+            cell(limits.max_user_connections),
             cell(live.map_or(0, |user| user.servers.current())),
-            cell(own.and_then(|u| u.max_user_client_connections).unwrap_or(s.max_user_client_connections)),
+            cell(limits.max_user_client_connections),
             cell(live.map_or(0, |user| user.clients.current())),
         ]
     };

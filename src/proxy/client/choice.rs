@@ -9,7 +9,7 @@ use super::super::server::Server;
 use super::Client;
 use crate::clock::Micros;
 use crate::config::{Consistency, PoolMode};
-use crate::route::cluster::{Cluster, Purpose};
+use crate::route::cluster::{Cluster, Purpose, ReplicaRules};
 use crate::route::router::{self, Access};
 
 impl Client {
@@ -54,7 +54,12 @@ impl Client {
             Consistency::Session => self.last_write,
             Consistency::Database => cluster.last_write(),
         };
-        let host = cluster.replica(after, &self.settings.replica_rules, now)?;
+        let rules = ReplicaRules {
+            lag: self.settings.max_replica_lag,
+            lag_bytes: self.settings.max_replica_lag_bytes,
+            warm_up: self.settings.replica_warm_up,
+        };
+        let host = cluster.replica(after, &rules, now)?;
         self.reading = Some(Reading::new(cluster, host, after));
         Some(Purpose::Read(host))
     }

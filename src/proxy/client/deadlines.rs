@@ -1,21 +1,19 @@
 //! What a client may not do for ever, and what others want of it: the tick and cancel requests wake the task, which then
 //! looks here.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::super::close::Retirement;
-use super::super::pools::PoolSettings;
+use super::super::relay;
 use super::super::shared::Lifecycle;
-use super::super::{relay, settings};
 use super::leaving::PATIENCE;
 use super::{Client, End, Phase};
 use crate::clock::{self, Micros};
 use crate::config::PoolMode;
 use crate::error::{Refusal, sqlstate};
-use crate::session::forward;
+use crate::session::forward::{self, MaxPacket};
 use crate::wire::write;
 
 impl Client {
@@ -29,8 +27,8 @@ impl Client {
     }
 
     fn next_deadline(&self, now: Micros) -> Micros {
-        let settings = &self.settings;
-        if !settings.has_timeouts && !matches!(self.phase, Phase::Waiting(_) | Phase::Leaving(_)) {
+        let timeouts = &self.timeouts;
+        if !timeouts.apply_outside_queue() && !matches!(self.phase, Phase::Waiting(_) | Phase::Leaving(_)) {
             return Micros(0);
         }
         let first = |limits: &[(Micros, Duration)]| {
@@ -38,33 +36,33 @@ impl Client {
             due.min().unwrap_or(Micros(0))
         };
         match self.phase {
-            Phase::Idle => first(&[(now, settings.client_idle_timeout)]),
+            Phase::Idle => first(&[(now, timeouts.client_idle_timeout)]),
             Phase::Waiting(_) => {
                 let since = self.info.waiting_since.get();
-                let notify = if self.notified { Duration::ZERO } else { settings.query_wait_notify };
+                let notify = if self.notified { Duration::ZERO } else { timeouts.query_wait_notify };
                 first(&[
-                    (since, settings.query_wait_timeout),
+                    (since, timeouts.query_wait_timeout),
                     (since, notify),
-                    (self.request_started, settings.query_timeout),
+                    (self.request_started, timeouts.query_timeout),
                 ])
             }
             Phase::Linked if self.is_between_statements() => {
-                let transaction = (self.transaction_started, settings.transaction_timeout);
-                let idle = (now, settings.idle_transaction_timeout);
+                let transaction = (self.transaction_started, timeouts.transaction_timeout);
+                let idle = (now, timeouts.idle_transaction_timeout);
                 if self.settings.pool_mode == PoolMode::Session && self.is_outside_transaction() {
-                    first(&[(now, settings.client_idle_timeout)])
+                    first(&[(now, timeouts.client_idle_timeout)])
                 } else {
                     first(&[idle, transaction])
                 }
             }
             Phase::Linked => first(&[
-                (self.request_started, settings.query_timeout),
-                (self.transaction_started, settings.transaction_timeout),
+                (self.request_started, timeouts.query_timeout),
+                (self.transaction_started, timeouts.transaction_timeout),
             ]),
             Phase::Leaving(_) => first(&[
                 (now, PATIENCE),
-                (self.request_started, settings.query_timeout),
-                (self.transaction_started, settings.transaction_timeout),
+                (self.request_started, timeouts.query_timeout),
+                (self.transaction_started, timeouts.transaction_timeout),
             ]),
         }
     }
@@ -116,29 +114,27 @@ impl Client {
         if self.server.as_ref().is_some_and(|server| server.is_lost()) {
             return self.server_lost(cx);
         }
-        if self.settings.version != self.pool.settings_version.load(Relaxed) {
-            self.follow_settings();
-        }
+        self.follow_settings();
         let deadline = self.info.deadline.get();
         let now = clock::now();
         if deadline.0 == 0 || now < deadline {
             return Ok(());
         }
         let over = |from: Micros, limit: Duration| !limit.is_zero() && now >= from + limit;
-        let settings = &self.settings;
+        let timeouts = &self.timeouts;
         match self.phase {
-            Phase::Idle if !settings.client_idle_timeout.is_zero() => Err(idle_timeout().into()),
+            Phase::Idle if !timeouts.client_idle_timeout.is_zero() => Err(idle_timeout().into()),
             Phase::Idle => {
                 self.set_deadline(now);
                 Ok(())
             }
-            Phase::Waiting(_) if over(self.info.waiting_since.get(), settings.query_wait_timeout) => {
+            Phase::Waiting(_) if over(self.info.waiting_since.get(), timeouts.query_wait_timeout) => {
                 Err(Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
                     .detail("All server connections of the pool were in use for too long.")
                     .hint("Look at SHOW POOLS: raise default_pool_size, or find out what holds the connections.")
                     .into())
             }
-            Phase::Waiting(_) if over(self.request_started, settings.query_timeout) => {
+            Phase::Waiting(_) if over(self.request_started, timeouts.query_timeout) => {
                 Err(Refusal::new(sqlstate::QUERY_CANCELED, "query_timeout").into())
             }
             Phase::Waiting(_) => {
@@ -150,7 +146,7 @@ impl Client {
                 Ok(())
             }
             Phase::Linked | Phase::Leaving(_)
-                if over(self.transaction_started, settings.transaction_timeout) =>
+                if over(self.transaction_started, timeouts.transaction_timeout) =>
             {
                 Err(Refusal::protocol("transaction timeout").into())
             }
@@ -161,7 +157,7 @@ impl Client {
                     Err(Refusal::protocol("idle transaction timeout").into())
                 }
             }
-            Phase::Linked | Phase::Leaving(_) if over(self.request_started, settings.query_timeout) => {
+            Phase::Linked | Phase::Leaving(_) if over(self.request_started, timeouts.query_timeout) => {
                 Err(Refusal::new(sqlstate::QUERY_CANCELED, "query timeout").into())
             }
             Phase::Leaving(departure) => Err(departure.end()),
@@ -172,22 +168,16 @@ impl Client {
         }
     }
 
-    /// The configuration has changed: timeouts and `max_packet_size` hold at once, everything else from the next transaction on.
+    /// The configuration may have changed: timeouts and `max_packet_size` hold at once, everything else from the next transaction
+    /// on.
     fn follow_settings(&mut self) {
-        let new = settings::for_client(&self.shared, &self.pool, &self.info.user);
-        self.settings = Arc::new(PoolSettings {
-            query_timeout: new.query_timeout,
-            query_wait_timeout: new.query_wait_timeout,
-            query_wait_notify: new.query_wait_notify,
-            idle_transaction_timeout: new.idle_transaction_timeout,
-            transaction_timeout: new.transaction_timeout,
-            client_idle_timeout: new.client_idle_timeout,
-            has_timeouts: new.has_timeouts,
-            max_packet: new.max_packet,
-            ..(*self.settings).clone()
-        });
-        self.session.max_packet = self.settings.max_packet;
-        self.set_deadline(self.request_started.max(self.info.connected));
+        let config = self.shared.config.load();
+        self.session.max_packet = MaxPacket::of(config.settings.max_packet_size);
+        let timeouts = self.pool.timeouts(&config, &self.info.user);
+        if timeouts != self.timeouts {
+            self.timeouts = timeouts;
+            self.set_deadline(self.request_started.max(self.info.connected));
+        }
     }
 
     /// `server_fast_close`: a session does not keep an obsolete server beyond its transaction.

@@ -73,7 +73,7 @@ impl Newcomer {
     ) -> Result<Box<Server>, Failure> {
         let ignored = &self.shared.config.load_full().settings.ignore_startup_parameters;
         let parameters = own_parameters(session, ignored)?;
-        let limit = pool.settings.load().query_wait_timeout;
+        let limit = pool.timeouts(&self.shared.config.load(), &pool.user.name).query_wait_timeout;
         let limit = if limit.is_zero() { Duration::MAX } else { limit };
         let lease = tokio::time::timeout(limit, self.wait_for_place(pool))
             .await

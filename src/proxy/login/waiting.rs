@@ -9,10 +9,10 @@ use crate::clock;
 use crate::error::{Refusal, sqlstate};
 use crate::pool::{Outcome, Waiter};
 use crate::proxy::give_back::give_back;
+use crate::proxy::grow;
 use crate::proxy::pools::{Pool, User};
 use crate::proxy::server::Server;
 use crate::proxy::shared::Shared;
-use crate::proxy::{grow, settings};
 use crate::route::cluster::Purpose;
 use crate::session::parameters::Parameters;
 
@@ -51,10 +51,10 @@ impl Newcomer {
         pool: &Arc<Pool>,
         user: &str,
     ) -> Result<Box<Server>, Failure> {
-        let settings = settings::for_client(&self.shared, pool, user);
+        let timeouts = pool.timeouts(&self.shared.config.load(), user);
         let now = clock::now();
         if let Some((refusal, at)) = &*pool.login_error.lock() {
-            if now.since(*at) < settings.server_login_retry {
+            if now.since(*at) < pool.settings.load().server_login_retry {
                 return Err(grow::login_failing(refusal).into());
             }
         }
@@ -82,8 +82,8 @@ impl Newcomer {
             }
         });
         let limits = [
-            (settings.query_wait_timeout, sqlstate::CANNOT_CONNECT, "query_wait_timeout"),
-            (settings.query_timeout, sqlstate::QUERY_CANCELED, "query_timeout"),
+            (timeouts.query_wait_timeout, sqlstate::CANNOT_CONNECT, "query_wait_timeout"),
+            (timeouts.query_timeout, sqlstate::QUERY_CANCELED, "query_timeout"),
         ];
         let first =
             limits.into_iter().filter(|(limit, ..)| !limit.is_zero()).min_by_key(|(limit, ..)| *limit);

@@ -173,8 +173,8 @@ impl Newcomer {
         let config = self.shared.config.load();
         let is_admin = identified.identity.is_none()
             || config.settings.auth_type == AuthType::Any
-            || settings::is_admin(&config, user);
-        if !is_admin && !settings::is_stats_user(&config, user) {
+            || config.settings.is_admin(user);
+        if !is_admin && !config.settings.is_stats_user(user) {
             return Err(Refusal::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed")
                 .detail("The console is for admin_users and stats_users.")
                 .into());

@@ -42,7 +42,7 @@ async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
     let pool = settings::pool(&shared, &found, &user);
     settings::inherit_credential(&pool, moved.credential);
     let server = match server {
-        Some(_) if settings::for_client(&shared, &pool, &user.name).pool_mode != PoolMode::Session => {
+        Some(_) if pool.settings.load().pool_mode != PoolMode::Session => {
             // What the session has left in its server cannot follow it.
             let _ = stream.write_all(&refuse("pool_mode has changed")).await;
             return;
