@@ -16,7 +16,7 @@ use crate::proxy::client_handle::ClientHandle;
 use crate::proxy::close::Retirement;
 use crate::proxy::pools::Database;
 use crate::proxy::shared::{CONSOLE, Lifecycle, Request, Shared, Shutdown};
-use crate::proxy::{pause, settings};
+use crate::proxy::{close_servers, pause, registry, reload};
 use crate::wire::write::Column;
 
 /// How often a command that waits looks whether it is done.
@@ -118,7 +118,7 @@ pub(super) async fn execute(
         Command::Reconnect(name) => {
             log("RECONNECT", name.as_deref());
             for database in databases(shared, name.as_deref(), "reconnect")? {
-                settings::renew_servers(shared, &database.name, Retirement::Obsolete);
+                close_servers::renew_servers(shared, &database.name, Retirement::Obsolete);
             }
             "RECONNECT"
         }
@@ -177,7 +177,7 @@ fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<bool, Refusal> {
         let failed = Refusal::new(why.sqlstate, "SET failed").detail(why.message);
         Refusal { hint: why.hint, ..failed }
     };
-    let in_force = settings::change(shared, key, value).map_err(failed)?;
+    let in_force = reload::change(shared, key, value).map_err(failed)?;
     request(shared, Request::Follow);
     Ok(in_force)
 }
@@ -211,7 +211,7 @@ fn databases(shared: &Shared, name: Option<&str>, verb: &str) -> Result<Vec<Arc<
 /// A database that is known, or that `*` stands for.
 fn known_or_automatic(shared: &Shared, name: &str, verb: &str) -> Result<Arc<Database>, Refusal> {
     refuse_console(name, &format!("cannot {verb}"))?;
-    settings::database(shared, name).ok_or_else(|| no_such_database(name))
+    registry::database(shared, name).ok_or_else(|| no_such_database(name))
 }
 
 fn required(name: Option<String>) -> Result<String, Refusal> {
@@ -338,9 +338,9 @@ async fn kill(shared: &Arc<Shared>, name: Option<&str>) -> Result<(), Refusal> {
     for pool in shared.pools.all().into_iter().filter(|pool| is_killed(&pool.database.name)) {
         pool.lanes().for_each(|(_, lane)| _ = lane.refuse_all(&reason));
     }
-    killed
-        .iter()
-        .for_each(|database| settings::close_servers(shared, &database.name, Retirement::DatabaseRemoved));
+    killed.iter().for_each(|database| {
+        close_servers::close_servers(shared, &database.name, Retirement::DatabaseRemoved)
+    });
     // They go by themselves, at once; whoever looks after this command must not see them any more.
     for _ in 0..50 {
         if !shared.clients.iter().any(|client| is_meant(&client)) {

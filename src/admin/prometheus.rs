@@ -364,15 +364,15 @@ pub(super) mod tests {
 
     use super::*;
     use crate::config::{Access, Config, DatabaseConfig};
-    use crate::proxy::settings;
+    use crate::proxy::registry;
 
     /// What a program has that serves so many databases, each with a pool.
     pub(in crate::admin) fn with_pools(count: usize) -> Shared {
         let config = Config { fallback: Some(DatabaseConfig::default()), ..Config::default() };
         let shared = Shared::new(config, Access::default(), Vec::new());
         for number in 0..count {
-            let database = settings::database(&shared, &format!("database-{number:05}")).unwrap();
-            settings::pool(&shared, &database, &settings::user(&shared, "me"));
+            let database = registry::database(&shared, &format!("database-{number:05}")).unwrap();
+            registry::pool(&shared, &database, &registry::user(&shared, "me"));
         }
         shared
     }

@@ -32,7 +32,7 @@ use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
 use crate::proxy::takeover::{Found, Predecessor};
 use crate::proxy::threads::{self, Rings};
 use crate::proxy::worker::{Inbox, Worker};
-use crate::proxy::{certificates, janitor, monitor, names, pause, settings, statistics};
+use crate::proxy::{certificates, janitor, monitor, names, pause, reload, statistics};
 
 /// How often a shutdown under way looks whether it is done.
 const POLL: Duration = Duration::from_millis(50);
@@ -95,7 +95,7 @@ fn run(options: &Options) -> Result<(), Fatal> {
     set_logging(&config)?;
     tracing::info!("configuration from {}", sources.join(", "));
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
-    let access = settings::read_access(&config, None).map_err(|error| error.to_string())?;
+    let access = reload::read_access(&config, None).map_err(|error| error.to_string())?;
     if options.daemon {
         process::daemonize()?;
     }
@@ -123,7 +123,7 @@ fn serve(config: Config, access: Access, reboot: bool) -> Result<(), Fatal> {
     };
     let (workers, inboxes): (Vec<Worker>, Vec<Inbox>) = (0..count).map(Worker::new).unzip();
     let shared = Arc::new(Shared::new(config.clone(), access, workers));
-    settings::apply(&shared, config, None).map_err(|error| format!("TLS setup failed: {error}"))?;
+    reload::apply(&shared, config, None).map_err(|error| format!("TLS setup failed: {error}"))?;
     let turns = &shared.workers[0].turns;
     let runtime = threads::runtime(turns).map_err(|error| format!("cannot start: {error}"))?;
     let result = runtime.block_on(async {
@@ -354,7 +354,7 @@ fn reload(shared: &Arc<Shared>, doors: &Doors) -> Result<(), String> {
             tracing::error!("{error}");
         }
         doors.follow(&config.settings);
-        settings::apply(shared, config, Some(access)).map_err(|error| format!("TLS setup failed: {error}"))
+        reload::apply(shared, config, Some(access)).map_err(|error| format!("TLS setup failed: {error}"))
     });
     if let Err(error) = &result {
         tracing::error!("RELOAD failed: {error}");
@@ -369,7 +369,7 @@ fn read_again(current: &Config, access: &Access) -> Result<(Config, Access), Str
         Source::Environment => Loaded { config: current.clone(), warnings: Vec::new(), sources: Vec::new() },
     };
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
-    let access = settings::read_access(&config, Some(access)).map_err(|error| error.to_string())?;
+    let access = reload::read_access(&config, Some(access)).map_err(|error| error.to_string())?;
     // What only a restart can change keeps its value, so that SHOW CONFIG tells the truth.
     for info in table::TABLE.iter().filter(|info| info.change == Change::Restart) {
         let (old, new) = (current.settings.show(info.name), config.settings.show(info.name));

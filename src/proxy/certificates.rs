@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings;
+use super::reload;
 use super::shared::Shared;
 
 /// How often the files are looked at.
@@ -17,7 +17,7 @@ pub async fn watch(shared: Arc<Shared>) {
         let uses_files = shared.tls.clients.load().is_some() || shared.tls.servers.load().is_some();
         // What cannot be used is complained about once.
         if uses_files && shared.tls.has_news(&config.settings) {
-            let _ = settings::refresh_tls(&shared, &config);
+            let _ = reload::refresh_tls(&shared, &config);
         }
     }
 }

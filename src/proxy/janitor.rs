@@ -10,7 +10,7 @@ use super::close::{CloseReason, Retirement};
 use super::grow;
 use super::names;
 use super::pools::Pool;
-use super::settings;
+use super::registry;
 use super::shared::Shared;
 use crate::clock::{self, Micros};
 use crate::config::effective::DatabaseSettings;
@@ -72,7 +72,7 @@ fn found_pools(shared: &Arc<Shared>) {
         let line = database.config.load_full();
         let wanted = DatabaseSettings::of(&config.settings, &line).min_pool_size > 0;
         if let Some(name) = line.user.as_deref().filter(|_| wanted) {
-            settings::pool(shared, &database, &settings::user(shared, name));
+            registry::pool(shared, &database, &registry::user(shared, name));
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::proxy::close::CloseReason;
 use crate::proxy::give_back::give_back;
 use crate::proxy::lookups::{Found, Key};
 use crate::proxy::pools::{Database, Pool};
-use crate::proxy::settings;
+use crate::proxy::registry;
 use crate::proxy::shared::CONSOLE;
 
 /// Whether users that no file knows are looked up. For a database that does not exist the answer is that for any other, so
@@ -58,7 +58,7 @@ impl Newcomer {
         if let Some(known) = self.shared.lookups.get(&key, clock::now()) {
             return Ok(Some((known, key)));
         }
-        let pool = settings::auth_pool(&self.shared, &auth_database, auth_user);
+        let pool = registry::auth_pool(&self.shared, &auth_database, auth_user);
         let Some(found) = self.ask(claim, &pool, query).await? else { return Ok(None) };
         self.shared.lookups.put(key.clone(), found.clone(), s.auth_query_ttl, clock::now());
         Ok(Some((found, key)))
@@ -80,7 +80,7 @@ impl Newcomer {
                 return self.unheard_of(config, claim, line, auth_user).await;
             }
         }
-        let Some(database) = settings::database(&self.shared, name) else {
+        let Some(database) = registry::database(&self.shared, name) else {
             self.log_error(claim, &format!("authentication database \"{name}\" is not configured"));
             return Err(config_error("The authentication database is not configured.").into());
         };
@@ -101,17 +101,17 @@ impl Newcomer {
     ) -> Result<Arc<Database>, Failure> {
         let name = &*claim.database;
         let maintenance = match config.database(MAINTENANCE) {
-            Some((_, true)) => settings::database(&self.shared, MAINTENANCE),
+            Some((_, true)) => registry::database(&self.shared, MAINTENANCE),
             _ => None,
         };
         let Some(maintenance) = maintenance.filter(|_| name != MAINTENANCE) else {
-            return settings::database(&self.shared, name).ok_or_else(|| no_such_database(name).into());
+            return registry::database(&self.shared, name).ok_or_else(|| no_such_database(name).into());
         };
         if line.dbname.is_some() {
             // All names mean the same database.
             return Ok(maintenance);
         }
-        let pool = settings::auth_pool(&self.shared, &maintenance, auth_user);
+        let pool = registry::auth_pool(&self.shared, &maintenance, auth_user);
         let exists = match self.wait_for_server(&pool, &pool.user.name).await {
             Ok(mut server) => match server.look_up(EXISTS, name).await {
                 Ok(row) => {
@@ -129,9 +129,9 @@ impl Newcomer {
             Err(Failure::Refused(_)) if pool.login_error.lock().is_some() => {
                 let shared = Arc::clone(&self.shared);
                 let _turn = shared.lookups.turn().await;
-                let database = settings::database(&shared, name);
+                let database = registry::database(&shared, name);
                 let Some(database) = database else { return Err(no_such_database(name).into()) };
-                let pool = settings::auth_pool(&shared, &database, auth_user);
+                let pool = registry::auth_pool(&shared, &database, auth_user);
                 let server = self.wait_for_server(&pool, &pool.user.name).await?;
                 give_back(&shared, &pool, server, self.worker, false);
                 true
@@ -139,7 +139,7 @@ impl Newcomer {
             Err(failure) => return Err(failure),
         };
         if exists {
-            return settings::database(&self.shared, name).ok_or_else(|| no_such_database(name).into());
+            return registry::database(&self.shared, name).ok_or_else(|| no_such_database(name).into());
         }
         // A server asked for a connection says so, and log parsers look for it.
         let words = format!("database \"{name}\" does not exist");

@@ -12,7 +12,7 @@ use crate::error::{Refusal, sqlstate};
 use crate::proxy::client_handle::ClientHandle;
 use crate::proxy::pools::User;
 use crate::proxy::shared::CONSOLE;
-use crate::proxy::{peers, settings};
+use crate::proxy::{credentials, peers, registry};
 use crate::session::forward::ClientSession;
 use crate::session::parameters::Parameters;
 use crate::session::startup::Requested;
@@ -36,12 +36,12 @@ impl Newcomer {
         }
         let shared = Arc::clone(&self.shared);
         let database =
-            settings::database(&shared, &claim.database).ok_or_else(|| no_such_database(&claim.database))?;
+            registry::database(&shared, &claim.database).ok_or_else(|| no_such_database(&claim.database))?;
         database.entered.store(true, Relaxed);
         if database.disabled.load(Relaxed) {
             return Err(Refusal::protocol(format!("database \"{}\" is disabled", database.name)).into());
         }
-        let user = settings::user(&shared, name);
+        let user = registry::user(&shared, name);
         let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
         let permits = [
             shared
@@ -56,9 +56,9 @@ impl Newcomer {
                 .acquire()
                 .ok_or_else(|| full("client connections exceeded (max_user_client_connections)"))?,
         ];
-        let pool = settings::pool(&shared, &database, &user);
+        let pool = registry::pool(&shared, &database, &user);
         if let Some(identity) = identified.identity.take() {
-            settings::learn_credential(&pool, identity.found.as_deref(), identity.learned);
+            credentials::learn(&pool, identity.found.as_deref(), identity.learned);
         }
         if identified.replication != Replication::No {
             let server = Box::pin(self.own_server(&pool, &identified.session)).await?;
@@ -180,7 +180,7 @@ impl Newcomer {
                 .into());
         }
         // Admins come in however full it is.
-        let (limits, user) = (&self.shared.console.clients, settings::user(&self.shared, user));
+        let (limits, user) = (&self.shared.console.clients, registry::user(&self.shared, user));
         let full = |what: &'static str| Refusal::new(sqlstate::TOO_MANY_CONNECTIONS, what);
         let permits = if is_admin {
             [limits.acquire_regardless(), user.clients.acquire_regardless()]

@@ -8,7 +8,7 @@ use super::super::client_handle::ClientHandle;
 use super::super::handover::MovedClient;
 use super::super::shared::Shared;
 use super::super::worker::{self, Load};
-use super::super::{grow, server, settings};
+use super::super::{credentials, grow, registry, server};
 use crate::config::PoolMode;
 use crate::error::{Refusal, sqlstate};
 use crate::session::forward::ClientSession;
@@ -34,13 +34,13 @@ async fn arrive(shared: Arc<Shared>, load: Load, moved: Box<MovedClient>) {
         tracing::info!("{database}/{user}@{peer} closing because: {why}");
         out
     };
-    let Some(found) = settings::database(&shared, &database) else {
+    let Some(found) = registry::database(&shared, &database) else {
         let _ = stream.write_all(&refuse("database removed")).await;
         return;
     };
-    let user = settings::user(&shared, &user);
-    let pool = settings::pool(&shared, &found, &user);
-    settings::inherit_credential(&pool, moved.credential);
+    let user = registry::user(&shared, &user);
+    let pool = registry::pool(&shared, &found, &user);
+    credentials::inherit(&pool, moved.credential);
     let server = match server {
         Some(_) if pool.settings.load().pool_mode != PoolMode::Session => {
             // What the session has left in its server cannot follow it.

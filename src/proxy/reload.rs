@@ -1,25 +1,23 @@
-//! What the configuration means for databases, users and pools; and how a changed one takes effect while all of them
-//! are in use.
+//! RELOAD and SET: finds out what has changed, and puts it in force while everything is in use.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::close::Retirement;
+use super::close_servers::{close_servers, renew_servers};
+use super::credentials::credential;
 use super::peers;
-use super::pools::{Database, Pool, User};
+use super::pools::{Database, Pool};
+use super::registry::{add_database, cluster, pool_settings, set_database_limits, set_user_limits};
 use super::shared::Shared;
-use crate::auth::exchange::{Account, Learned};
-use crate::auth::secret::Secret;
-use crate::auth::server_login::{Credential, Password};
+use crate::auth::server_login::Credential;
 use crate::clock;
-use crate::config::effective::{DatabaseSettings, UserLimits};
+use crate::config::effective::DatabaseSettings;
 use crate::config::settings::{self, Change};
-use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, PoolSettings};
+use crate::config::{Access, Config, ConfigError, DatabaseConfig};
 use crate::error::{Refusal, sqlstate};
 use crate::net::resolve::Ttl;
 use crate::net::tls::TlsError;
-use crate::route::cluster::{Balance, Cluster};
-use crate::route::host::Host;
 
 /// Puts a configuration in force. Databases that are no longer there lose their clients; servers that were opened with
 /// other parameters are closed as soon as nobody uses them.
@@ -73,19 +71,6 @@ pub fn refresh_tls(shared: &Arc<Shared>, config: &Config) -> Result<(), TlsError
         }
     }
     Ok(())
-}
-
-fn add_database(
-    shared: &Shared,
-    config: &Config,
-    name: &str,
-    database: &DatabaseConfig,
-    auto: bool,
-) -> Arc<Database> {
-    let new = Database::new(name, database.clone(), cluster(config, database), auto);
-    let added = shared.pools.add_database(new);
-    set_database_limits(config, &added, database);
-    added
 }
 
 fn update_database(
@@ -156,148 +141,6 @@ fn update_pool(shared: &Arc<Shared>, config: &Config, pool: &Arc<Pool>) {
     }
 }
 
-/// Has each server connection of a database closed as soon as nobody uses it: idle ones now.
-pub fn close_servers(shared: &Arc<Shared>, database: &str, why: Retirement) {
-    for server in shared.servers.iter().filter(|server| &*server.database == database) {
-        let _ = server.close_needed.set(why);
-    }
-    for pool in shared.pools.all().into_iter().filter(|pool| &*pool.database.name == database) {
-        for (_, lane) in pool.lanes() {
-            let idle = lane.take_idle(|server| server.info.close_needed.get().is_some());
-            idle.into_iter().for_each(|server| server.close(why));
-        }
-    }
-}
-
-/// The same, because what servers have said so far, and were told, may not hold any more: new ones are asked again.
-pub fn renew_servers(shared: &Arc<Shared>, database: &str, why: Retirement) {
-    let pools = shared.pools.all().into_iter().filter(|pool| &*pool.database.name == database);
-    // First, so that a connection that is being opened is either found below or finds this.
-    pools.for_each(|pool| pool.begin_generation());
-    close_servers(shared, database, why);
-}
-
-/// A database by the name a client gave; made if only `*` covers it.
-pub fn database(shared: &Shared, name: &str) -> Option<Arc<Database>> {
-    if let Some(found) = shared.pools.database(name) {
-        return Some(found);
-    }
-    let config = shared.config.load_full();
-    let (database, auto) = config.database(name)?;
-    tracing::info!("registered new auto-database: {name}");
-    Some(add_database(shared, &config, name, database, auto))
-}
-
-/// A user by name, limits included.
-pub fn user(shared: &Shared, name: &str) -> Arc<User> {
-    let user = shared.pools.user(name);
-    set_user_limits(&shared.config.load(), &user);
-    user
-}
-
-/// The pool for a database and a user's clients. All of them share one if the database's line names the user for its
-/// servers.
-pub fn pool(shared: &Shared, database: &Arc<Database>, client: &Arc<User>) -> Arc<Pool> {
-    let config = shared.config.load_full();
-    let forced = database.config.load().user.as_deref().map(|name| user(shared, name));
-    let user = forced.as_ref().unwrap_or(client);
-    shared.pools.pool(shared.workers.len(), database, user, || {
-        (pool_settings(&config, database, user), credential(shared, database, user))
-    })
-}
-
-/// The pool for the lookups of a database's users (`auth_query`), which no client gets.
-pub fn auth_pool(shared: &Shared, database: &Arc<Database>, auth_user: &str) -> Arc<Pool> {
-    let config = shared.config.load_full();
-    let user = user(shared, auth_user);
-    shared.pools.auth_pool(shared.workers.len(), database, &user, || {
-        let account = shared.access.load().accounts.get(auth_user).cloned();
-        let credential = of_secret(account.as_ref().and_then(|account| account.secret.as_ref()));
-        (pool_settings(&config, database, &user), credential)
-    })
-}
-
-fn pool_settings(config: &Config, database: &Database, user: &User) -> PoolSettings {
-    PoolSettings::of(config, &database.name, &database.config.load(), &user.name)
-}
-
-fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
-    let balance = match database.load_balance_hosts {
-        Some(LoadBalance::Disable) => Balance::Disable,
-        Some(LoadBalance::RoundRobin) | None => Balance::RoundRobin,
-    };
-    let hosts = database.hosts().into_iter().zip(database.weights());
-    // As in PgBouncer: servers that are not named listen where clients find the pooler.
-    let here = |name: String| if name.is_empty() { config.settings.unix_socket_dir.clone() } else { name };
-    let hosts = hosts.map(|((name, port), weight)| Host::new(here(name), port, weight)).collect();
-    let split = DatabaseSettings::of(&config.settings, database).read_write_split;
-    Cluster::new(hosts, split, balance)
-}
-
-fn set_database_limits(config: &Config, database: &Database, current: &DatabaseConfig) {
-    let settings = DatabaseSettings::of(&config.settings, current);
-    database.servers.set_max(settings.max_db_connections as usize);
-    database.clients.set_max(settings.max_db_client_connections as usize);
-}
-
-fn set_user_limits(config: &Config, user: &User) {
-    let limits = UserLimits::of(config, &user.name);
-    user.servers.set_max(limits.max_user_connections as usize);
-    user.clients.set_max(limits.max_user_client_connections as usize);
-}
-
-/// What a pool logs in to servers with.
-fn credential(shared: &Shared, database: &Database, user: &User) -> Credential {
-    let config = database.config.load();
-    if let Some(text) = config.server_password() {
-        return Credential::Password(Password::new(text));
-    }
-    of_secret(shared.access.load().accounts.get(&*user.name).and_then(|account| account.secret.as_ref()))
-}
-
-fn of_secret(secret: Option<&Secret>) -> Credential {
-    match secret {
-        Some(Secret::Plain(text)) => Credential::Password(Password::new(text.clone())),
-        Some(Secret::Md5(hash)) => Credential::Md5(hash.clone()),
-        Some(Secret::Scram(_)) => Credential::VerifierOnly,
-        None => Credential::None,
-    }
-}
-
-/// A login may have shown what servers let this user in with: by what `auth_query` has found for the user, or by what the
-/// client has proved.
-pub fn learn_credential(pool: &Pool, found: Option<&Account>, learned: Learned) {
-    let database = pool.database.config.load();
-    if database.user.is_some() || database.server_password().is_some() {
-        return;
-    }
-    let known = pool.credential();
-    let stored = found.map_or_else(|| known.clone(), |account| of_secret(account.secret.as_ref()));
-    let best = match (stored, learned) {
-        (Credential::Password(password), _) => Credential::Password(password),
-        (_, Learned::Password(text)) => Credential::Password(Password::new(text)),
-        // Keys are good for the salt they were made with: that of a stored verifier, not of one made up here.
-        (Credential::VerifierOnly | Credential::Keys(_), Learned::Keys(keys)) => Credential::Keys(keys),
-        (stored, _) => stored,
-    };
-    if best != known {
-        pool.set_credential(best);
-    }
-}
-
-/// A client has come from another process with what servers let its user in with. It is used where nothing better is known.
-pub fn inherit_credential(pool: &Pool, inherited: Credential) {
-    let database = pool.database.config.load();
-    if database.user.is_some() || database.server_password().is_some() {
-        return;
-    }
-    if matches!(pool.credential(), Credential::None | Credential::VerifierOnly)
-        && inherited != Credential::None
-    {
-        pool.set_credential(inherited);
-    }
-}
-
 /// `SET key = value` at the console; says whether everything is in force, which TLS may not be. The error is for the user
 /// to read.
 pub fn change(shared: &Arc<Shared>, key: &str, value: &str) -> Result<bool, Refusal> {
@@ -342,7 +185,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Timeouts, ini, model};
+    use crate::config::{PoolSettings, Timeouts, ini, model};
+    use crate::proxy::registry::{database, pool, user};
     use crate::proxy::versioned::LastSeen;
 
     const APP: &str = "[databases]\napp = pool_size=3\nforced = user=owner\n";
