@@ -61,16 +61,63 @@ pub enum Action {
 struct Entry {
     expect: Expect,
     action: Action,
-    /// It is the next of the [`Changes`].
-    changes: bool,
-    /// Its RowDescription or NoData is to be read.
-    learns: bool,
-    /// It runs DEALLOCATE ALL or DISCARD ALL.
-    forgets: bool,
-    /// The client has been told the columns of the statement that it binds.
-    is_told: bool,
+    note: Note,
     /// Parse, Bind, Describe: the prepared statement, 0 if it is none of ours. Others: the last change before it.
     value: u64,
+}
+
+/// What is special about a message that will be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Note {
+    Nothing,
+    /// It is the next of the [`Changes`].
+    Change,
+    /// Describe: its RowDescription or NoData is to be read.
+    Columns,
+    /// It runs DEALLOCATE ALL or DISCARD ALL.
+    ForgetsAll,
+    /// Bind: the client has been told the columns of the statement.
+    KnowsColumns,
+}
+
+/// How far the server is with what it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    /// It has answered everything, outside a transaction.
+    Settled,
+    /// Something was sent since the last ReadyForQuery, or that was inside a transaction.
+    Open,
+    /// The same, and after an error in the extended protocol the server ignores messages up to the next Sync.
+    Failed,
+}
+
+/// The COPY from the client that the server is busy with. In the time between its CopyInResponse and the end of the data the
+/// server swallows Sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copy {
+    None,
+    /// The server reads data, and the client has not said yet that they end.
+    Open {
+        swallowed_sync: bool,
+    },
+    /// The client has said that they end, the server has not said what came of them. `sent_ahead`: the client said so before
+    /// it knew of the COPY, so nothing could be put behind it.
+    Ended {
+        swallowed_sync: bool,
+        sent_ahead: bool,
+    },
+    /// It has failed, and may or may not have swallowed a Sync. The next ReadyForQuery or CloseComplete tells.
+    InDoubt,
+}
+
+/// What the connection is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// Not for another client, however settled it looks.
+    Tainted,
+    /// The same: the server has said, when it owed nothing, that it ends the connection.
+    Leaving,
 }
 
 /// Counts the changes that messages make to what client and server have prepared, up from 1. All numbers only grow, also
@@ -126,27 +173,11 @@ pub struct Pipeline {
     expected: VecDeque<Entry>,
     /// Status byte of the last ReadyForQuery.
     status: u8,
-    settled: bool,
-    /// An extended-protocol error: the server ignores messages until Sync.
-    failed: bool,
-    /// The server reads COPY data.
-    in_copy: bool,
-    /// … and the client has not said yet that they end.
-    copy_open: bool,
-    /// … and has swallowed a Sync meanwhile.
-    swallowed_sync: bool,
-    /// … of which the client has sent the end before it knew of it.
-    copy_unmarked: bool,
-    /// A COPY has failed, and may or may not have swallowed a Sync.
-    copy_in_doubt: bool,
-    /// An [`Expect::Mark`] is under way.
-    marked: bool,
-    tainted: bool,
-    leaving: bool,
+    batch: Batch,
+    copy: Copy,
+    health: Health,
     /// Rows may come in answer to a simple query: it has said which columns.
     described: bool,
-    /// A message that the server refuses is under way.
-    refusing: bool,
     /// Entries that the client gets an answer to.
     for_client: usize,
     changes: Changes,
@@ -172,18 +203,10 @@ impl Default for Pipeline {
         Self {
             expected: VecDeque::new(),
             status: b'I',
-            settled: true,
-            failed: false,
-            in_copy: false,
-            copy_open: false,
-            swallowed_sync: false,
-            copy_unmarked: false,
-            copy_in_doubt: false,
-            marked: false,
-            tainted: false,
-            leaving: false,
+            batch: Batch::Settled,
+            copy: Copy::None,
+            health: Health::Good,
             described: false,
-            refusing: false,
             for_client: 0,
             changes: Changes::default(),
             skipped: Skipped::default(),
@@ -195,23 +218,23 @@ impl Pipeline {
     /// Whether the server owes nothing, is outside a transaction and has seen the end of every batch: only then
     /// may another client have it.
     pub fn is_settled(&self) -> bool {
-        self.settled && !self.tainted
+        self.batch == Batch::Settled && self.health == Health::Good
     }
 
     /// Whether the connection must be closed instead of being used again, however settled it looks.
     pub fn is_tainted(&self) -> bool {
-        self.tainted
+        self.health != Health::Good
     }
 
     /// Whether a tainted connection can be closed without loss: the last batch has ended as well. What comes behind an
     /// error is ignored up to the end of its batch, which no other server would do.
     pub fn is_spent(&self) -> bool {
-        self.tainted && self.settled
+        self.is_tainted() && self.batch == Batch::Settled
     }
 
     /// Whether the server has said, when it owed nothing, that it ends the connection.
     pub fn is_leaving(&self) -> bool {
-        self.leaving
+        self.health == Health::Leaving
     }
 
     /// Whether no answer is outstanding.
@@ -236,7 +259,7 @@ impl Pipeline {
 
     /// Whether the server waits for COPY data.
     pub fn awaits_copy_data(&self) -> bool {
-        self.in_copy && self.copy_open
+        matches!(self.copy, Copy::Open { .. })
     }
 
     /// Whether nothing but the proxy's own messages is under way.
@@ -263,7 +286,7 @@ impl Pipeline {
 
     /// Whether the server ignores what it gets until the next Sync.
     pub fn is_skipping(&self) -> bool {
-        self.failed && self.expected.is_empty()
+        self.batch == Batch::Failed && self.expected.is_empty()
     }
 
     /// Whether so much is owed that nothing more may be sent for now.
@@ -272,8 +295,10 @@ impl Pipeline {
     }
 
     /// Whether the next message has to wait for an error that the server is about to send.
+    #[inline]
     pub fn is_refusing(&self) -> bool {
-        self.refusing
+        // Nothing is sent behind such a message.
+        self.expected.back().is_some_and(|last| last.action == Action::Refuse)
     }
 
     /// What prepared statements have come to.
@@ -290,12 +315,14 @@ impl Pipeline {
     /// A message goes to the server, or is answered in its place. `statement` is 0 if none of ours is concerned.
     #[inline]
     pub fn expect(&mut self, expect: Expect, action: Action, statement: u64) {
-        self.settled = false;
-        match expect {
-            Expect::Sync if self.copy_open => self.swallowed_sync = true,
-            Expect::CopyEnd if self.copy_open => self.copy_open = false,
-            Expect::CopyEnd if self.expected.is_empty() => {}
-            Expect::Sync => self.push(expect, action, statement),
+        self.touch();
+        match (expect, self.copy) {
+            (Expect::Sync, Copy::Open { .. }) => self.copy = Copy::Open { swallowed_sync: true },
+            (Expect::CopyEnd, Copy::Open { swallowed_sync }) => {
+                self.copy = Copy::Ended { swallowed_sync, sent_ahead: false };
+            }
+            (Expect::CopyEnd, _) if self.expected.is_empty() => {}
+            (Expect::Sync, _) => self.push(expect, action, statement),
             _ if self.is_skipping() => {}
             _ => self.push(expect, action, statement),
         }
@@ -306,7 +333,7 @@ impl Pipeline {
         self.expect(expect, action, statement);
         self.changes.made += 1;
         if let Some(entry) = self.expected.back_mut() {
-            entry.changes = true;
+            entry.note = Note::Change;
         }
         if matches!(expect, Expect::Query) {
             self.changes.before_batch = self.changes.made;
@@ -318,7 +345,7 @@ impl Pipeline {
     pub(super) fn expect_columns(&mut self, action: Action, statement: u64) {
         self.expect(Expect::Describe, action, statement);
         if let Some(entry) = self.expected.back_mut() {
-            entry.learns = true;
+            entry.note = Note::Columns;
         }
     }
 
@@ -326,15 +353,15 @@ impl Pipeline {
     #[inline]
     pub(super) fn expect_bind(&mut self, statement: u64, is_told: bool) {
         self.expect(Expect::Bind, Action::Forward, statement);
-        if let Some(entry) = self.expected.back_mut() {
-            entry.is_told = is_told;
+        if let Some(entry) = self.expected.back_mut().filter(|_| is_told) {
+            entry.note = Note::KnowsColumns;
         }
     }
 
     /// The message just sent runs DEALLOCATE ALL or DISCARD ALL.
     pub(super) fn expect_forgetting(&mut self) {
         if let Some(entry) = self.expected.back_mut() {
-            entry.forgets = true;
+            entry.note = Note::ForgetsAll;
             self.changes.forgetting = Some(entry.value);
         }
     }
@@ -342,25 +369,31 @@ impl Pipeline {
     /// A message goes to the server that is sure to be refused.
     pub(super) fn expect_refusal(&mut self, expect: Expect) {
         self.expect(expect, Action::Refuse, 0);
-        self.refusing = true;
     }
 
     /// Whether the Sync just sent ends a COPY of which it may become doubtful how many Syncs are answered: the caller sends
     /// Close of a portal and Sync behind it.
     pub(super) fn mark_copy(&mut self) -> bool {
-        let ends_copy = self.in_copy && !self.copy_open && self.swallowed_sync && !self.copy_unmarked;
-        if self.marked || !(ends_copy || self.copy_in_doubt) {
-            return false;
+        match self.copy {
+            Copy::Ended { swallowed_sync: true, sent_ahead: false } | Copy::InDoubt if !self.is_marked() => {}
+            _ => return false,
         }
-        self.marked = true;
         self.push(Expect::Mark, Action::Skip, 0);
         self.push(Expect::Sync, Action::Skip, 0);
         true
     }
 
+    /// Whether an [`Expect::Mark`] is under way.
+    fn is_marked(&self) -> bool {
+        self.expected.iter().any(|entry| entry.expect == Expect::Mark)
+    }
+
     /// A message without an answer (Flush) goes to the server: the batch it belongs to is not over.
+    #[inline]
     pub fn touch(&mut self) {
-        self.settled = false;
+        if self.batch == Batch::Settled {
+            self.batch = Batch::Open;
+        }
     }
 
     fn push(&mut self, expect: Expect, action: Action, statement: u64) {
@@ -372,22 +405,14 @@ impl Pipeline {
             self.changes.before_batch = self.changes.made;
         }
         self.for_client += usize::from(action != Action::Skip);
-        self.expected.push_back(Entry {
-            expect,
-            action,
-            changes: false,
-            learns: false,
-            forgets: false,
-            is_told: false,
-            value,
-        });
+        self.expected.push_back(Entry { expect, action, note: Note::Nothing, value });
     }
 
     fn pop(&mut self) -> Option<Entry> {
         let entry = self.expected.pop_front()?;
         self.for_client -= usize::from(entry.action != Action::Skip);
-        self.changes.done += u64::from(entry.changes);
-        if entry.forgets && self.changes.forgetting == Some(entry.value) {
+        self.changes.done += u64::from(entry.note == Note::Change);
+        if entry.note == Note::ForgetsAll && self.changes.forgetting == Some(entry.value) {
             self.changes.forgetting = None;
         }
         Some(entry)
@@ -425,7 +450,7 @@ impl Pipeline {
             b'1' => self.take(Expect::Parse, tag),
             b'2' => self.take(Expect::Bind, tag),
             b'3' if self.front() == Some(Expect::Mark) => {
-                (self.marked, self.copy_in_doubt) = (false, false);
+                self.copy = Copy::None;
                 self.take(Expect::Mark, tag)
             }
             b'3' => self.take(Expect::Close, tag),
@@ -453,7 +478,7 @@ impl Pipeline {
 
     /// The next answer is to a Describe and is to be read: that of a statement (0: none of ours), and who gets it.
     pub(super) fn learns(&self) -> Option<(u64, Action)> {
-        let entry = self.expected.front().filter(|entry| entry.learns)?;
+        let entry = self.expected.front().filter(|entry| entry.note == Note::Columns)?;
         Some((entry.value, entry.action))
     }
 
@@ -462,12 +487,13 @@ impl Pipeline {
     pub(super) fn next_statement(&self) -> Option<(u64, bool)> {
         let entry = self.expected.front()?;
         let names = matches!(entry.expect, Expect::Parse | Expect::Bind | Expect::Describe);
-        (names && entry.value > 0).then_some((entry.value, entry.is_told))
+        (names && entry.value > 0).then_some((entry.value, entry.note == Note::KnowsColumns))
     }
 
     /// Whether a simple query is being answered that stands for a client's DEALLOCATE.
     pub(super) fn deallocates_by_query(&self) -> bool {
-        self.expected.front().is_some_and(|entry| entry.expect == Expect::Query && entry.changes)
+        let entry = self.expected.front();
+        entry.is_some_and(|entry| entry.expect == Expect::Query && entry.note == Note::Change)
     }
 
     /// The last change before the command that is being answered.
@@ -515,39 +541,34 @@ impl Pipeline {
                 self.pop();
             }
             // The answer to a Sync that a failed COPY has not swallowed. Who asks is the client.
-            Some(Expect::Mark) if self.copy_in_doubt => {
-                self.copy_in_doubt = false;
+            Some(Expect::Mark) if self.copy == Copy::InDoubt => {
+                self.copy = Copy::None;
                 self.status = status;
                 return Ok(Verdict::Forward);
             }
-            None if self.copy_in_doubt => self.copy_in_doubt = false,
-            None if self.tainted => {}
+            None if self.copy == Copy::InDoubt => self.copy = Copy::None,
+            None if self.is_tainted() => {}
             _ => return Err(Unexpected(b'Z')),
         }
         self.drop_stale_copy_ends();
         self.end_copy();
-        self.failed = false;
         self.described = false;
         self.status = status;
-        self.settled = self.expected.is_empty() && status == b'I';
+        let is_settled = self.expected.is_empty() && status == b'I';
+        self.batch = if is_settled { Batch::Settled } else { Batch::Open };
         Ok(verdict)
     }
 
     fn on_error(&mut self) -> Result<Verdict, Unexpected> {
-        if self.in_copy && self.swallowed_sync {
-            let can_be_marked = !self.copy_unmarked && self.front() == Some(Expect::Execute);
-            self.copy_in_doubt = can_be_marked;
-            self.tainted |= !can_be_marked;
-        }
-        self.end_copy();
+        self.fail_copy();
         self.drop_stale_copy_ends();
         let Some(entry) = self.expected.front().copied() else {
             // The server says it unasked: it is about to close the connection.
-            self.tainted = true;
-            if self.settled {
-                self.leaving = true;
+            if self.batch == Batch::Settled {
+                self.health = Health::Leaving;
                 return Ok(Verdict::Farewell);
             }
+            self.taint();
             return Ok(Verdict::Forward);
         };
         match entry.expect {
@@ -556,7 +577,8 @@ impl Pipeline {
             Expect::Call | Expect::Sync => {}
             Expect::Mark => {
                 // What the COPY has swallowed will not be known.
-                (self.marked, self.copy_in_doubt, self.tainted) = (false, false, true);
+                self.copy = Copy::None;
+                self.taint();
                 self.fail_batch();
                 return Ok(Verdict::Skip);
             }
@@ -567,56 +589,75 @@ impl Pipeline {
 
     fn fail_query(&mut self) {
         self.described = false;
-        if let Some(entry) = self.expected.front_mut().filter(|entry| entry.changes) {
-            entry.changes = false;
+        if let Some(entry) = self.expected.front_mut().filter(|entry| entry.note == Note::Change) {
+            entry.note = Note::Nothing;
             self.changes.done += 1;
             self.skipped.last_change = self.changes.done;
         }
     }
 
     fn fail_batch(&mut self) {
-        self.failed = true;
+        self.batch = Batch::Failed;
         while self.front().is_some_and(|expect| expect != Expect::Sync) {
             let Some(entry) = self.pop() else { break };
-            if entry.changes {
+            if entry.note == Note::Change {
                 self.skipped.last_change = self.changes.done;
             }
-            self.refusing &= entry.action != Action::Refuse;
-            self.skipped.describes += usize::from(entry.learns && entry.action != Action::Skip);
+            self.skipped.describes +=
+                usize::from(entry.note == Note::Columns && entry.action != Action::Skip);
         }
     }
 
     fn on_copy_in(&mut self, tag: u8) -> Result<Verdict, Unexpected> {
-        if self.in_copy || !matches!(self.front(), Some(Expect::Execute | Expect::Query)) {
+        let is_copying = matches!(self.copy, Copy::Open { .. } | Copy::Ended { .. });
+        if is_copying || !matches!(self.front(), Some(Expect::Execute | Expect::Query)) {
             return Err(Unexpected(tag));
         }
-        self.in_copy = true;
-        self.copy_open = true;
-        self.forget_what_the_copy_swallows();
+        self.copy = self.forget_what_the_copy_swallows();
         Ok(self.verdict())
     }
 
     /// Of what was sent behind the command, up to the end of the data, Sync is not answered.
-    fn forget_what_the_copy_swallows(&mut self) {
+    fn forget_what_the_copy_swallows(&mut self) -> Copy {
         let end = self.expected.iter().position(|entry| entry.expect == Expect::CopyEnd);
-        self.copy_open = end.is_none();
-        self.copy_unmarked = end.is_some();
         let last = end.map_or(self.expected.len(), |end| end + 1);
-        let Some(command) = self.expected.front().copied() else { return };
-        let mut kept: Vec<_> = self.expected.drain(..last).skip(1).collect();
+        let mut sent = self.expected.drain(..last);
+        let command = sent.next();
+        let mut kept: Vec<_> = sent.collect();
         let sent = kept.len();
         kept.retain(|entry| !matches!(entry.expect, Expect::Sync | Expect::CopyEnd));
         self.for_client -= sent - kept.len();
-        self.swallowed_sync |= sent - kept.len() > usize::from(end.is_some());
-        kept.into_iter().rev().chain([command]).for_each(|entry| self.expected.push_front(entry));
+        let swallowed_sync = sent - kept.len() > usize::from(end.is_some());
+        kept.into_iter().rev().chain(command).for_each(|entry| self.expected.push_front(entry));
+        match end {
+            Some(_) => Copy::Ended { swallowed_sync, sent_ahead: true },
+            None => Copy::Open { swallowed_sync },
+        }
     }
 
     fn end_copy(&mut self) {
-        if self.in_copy {
-            self.in_copy = false;
-            self.copy_open = false;
-            self.swallowed_sync = false;
-            self.copy_unmarked = false;
+        if matches!(self.copy, Copy::Open { .. } | Copy::Ended { .. }) {
+            self.copy = Copy::None;
+        }
+    }
+
+    /// If it has swallowed a Sync only the server knows whether that was before or after the error.
+    fn fail_copy(&mut self) {
+        let (swallowed_sync, sent_ahead) = match self.copy {
+            Copy::None | Copy::InDoubt => return,
+            Copy::Open { swallowed_sync } => (swallowed_sync, false),
+            Copy::Ended { swallowed_sync, sent_ahead } => (swallowed_sync, sent_ahead),
+        };
+        let can_be_marked = !sent_ahead && self.front() == Some(Expect::Execute);
+        self.copy = if swallowed_sync && can_be_marked { Copy::InDoubt } else { Copy::None };
+        if swallowed_sync && !can_be_marked {
+            self.taint();
+        }
+    }
+
+    fn taint(&mut self) {
+        if self.health == Health::Good {
+            self.health = Health::Tainted;
         }
     }
 

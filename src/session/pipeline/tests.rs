@@ -345,5 +345,5 @@ fn a_copy_whose_mark_fails_costs_the_connection_and_nothing_else() {
     receive(&mut p, &["E", "ZI"]);
     assert_eq!(p.on_backend(b'E', b""), Ok(Verdict::Skip), "it belongs to no message of the client's");
     assert_eq!(p.on_backend(b'Z', b"I"), Ok(Verdict::Skip));
-    assert!(p.is_spent() && !p.marked && p.only_ours());
+    assert!(p.is_spent() && !p.is_marked() && p.only_ours());
 }
