@@ -461,6 +461,13 @@ impl Pipeline {
         }
     }
 
+    /// Whether [`Self::pop_fake`] has something to do. Asked behind every frame.
+    #[inline]
+    pub(super) fn may_owe_fake(&self) -> bool {
+        let is_next = |entry: &Entry| entry.action == Action::Fake || entry.expect == Expect::CopyEnd;
+        self.expected.front().is_some_and(is_next)
+    }
+
     /// The next answer that the proxy gives in the server's place, if it is due: the tag of the message to send.
     pub fn pop_fake(&mut self) -> Option<u8> {
         self.drop_stale_copy_ends();

@@ -190,6 +190,12 @@ pub fn fake_replies_due(server: &mut ServerSession, client: &mut ClientSession, 
 
 #[inline]
 fn fake_replies(server: &mut ServerSession, client: &mut ClientSession, out: &mut Output<'_>) {
+    if server.pipeline.may_owe_fake() {
+        write_fakes(server, client, out);
+    }
+}
+
+fn write_fakes(server: &mut ServerSession, client: &mut ClientSession, out: &mut Output<'_>) {
     while let Some(tag) = server.pipeline.pop_fake() {
         commit(server, client);
         write::frame(out.insert(), tag, |_| {});
