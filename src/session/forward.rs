@@ -25,6 +25,7 @@ use super::prepared::{ClientStatements, ServerStatements};
 use crate::error::Refusal;
 use crate::sql::Route;
 use crate::wire::frame::{Frame, FrameError, peek};
+use crate::wire::tag::{backend, frontend};
 use crate::wire::write;
 
 /// Longest part of a message that is read whole to find a name in it, and longest unnamed statement that can be
@@ -210,12 +211,21 @@ impl ClientSession {
         while let Some(frame) = peek(&buf[at..]).map_err(client_fault)? {
             self.max_packet.admit(&frame)?;
             match frame.tag {
-                b'd' | b'c' | b'f' | b'H' => {
+                frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL | frontend::FLUSH => {
                     at += frame.available();
                     self.rest = Rest { left: frame.len - frame.available(), keep: false };
                 }
-                b'X' => return Ok((at, Some(Idle::Terminate))),
-                b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'F' if !frame.is_complete() => {
+                frontend::TERMINATE => return Ok((at, Some(Idle::Terminate))),
+                frontend::QUERY
+                | frontend::PARSE
+                | frontend::BIND
+                | frontend::DESCRIBE
+                | frontend::EXECUTE
+                | frontend::CLOSE
+                | frontend::SYNC
+                | frontend::FUNCTION_CALL
+                    if !frame.is_complete() =>
+                {
                     let is_named = reads_statements && is_named_parse(&frame);
                     if is_too_long(&frame, is_named) {
                         return Err(client_fault(FrameError::Length));
@@ -223,7 +233,14 @@ impl ClientSession {
                     let can_go = is_enough(&frame) && !is_named;
                     return Ok((at, can_go.then_some(Idle::Request)));
                 }
-                b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'F' => {
+                frontend::QUERY
+                | frontend::PARSE
+                | frontend::BIND
+                | frontend::DESCRIBE
+                | frontend::EXECUTE
+                | frontend::CLOSE
+                | frontend::SYNC
+                | frontend::FUNCTION_CALL => {
                     return Ok((at, Some(Idle::Request)));
                 }
                 other => return Err(client_fault(FrameError::Tag(other))),
@@ -242,12 +259,12 @@ fn is_enough(frame: &Frame<'_>) -> bool {
 
 /// Whether a message that is to be changed is longer than PostgreSQL takes. Others it may refuse itself.
 fn is_too_long(frame: &Frame<'_>, is_named_parse: bool) -> bool {
-    frame.len > MAX_MESSAGE && (is_named_parse || frame.tag == b'B')
+    frame.len > MAX_MESSAGE && (is_named_parse || frame.tag == frontend::BIND)
 }
 
 /// Whether it prepares a named statement.
 fn is_named_parse(frame: &Frame<'_>) -> bool {
-    frame.tag == b'P' && frame.body.first().is_some_and(|&first| first != 0)
+    frame.tag == frontend::PARSE && frame.body.first().is_some_and(|&first| first != 0)
 }
 
 /// Length of the first batch in `buf`: a simple query or call, or everything up to Sync. `None` if it is not complete.
@@ -259,7 +276,7 @@ pub fn batch_len(buf: &[u8]) -> Option<usize> {
         if at > buf.len() {
             return None;
         }
-        if matches!(frame.tag, b'Q' | b'S' | b'F') {
+        if matches!(frame.tag, frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL) {
             return Some(at);
         }
     }
@@ -342,8 +359,8 @@ impl ServerSession {
                 break;
             }
             match frame.tag {
-                b'S' if frame.is_complete() => self.report(frame.body)?,
-                b'N' | b'A' if frame.is_complete() => {}
+                backend::PARAMETER_STATUS if frame.is_complete() => self.report(frame.body)?,
+                backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE if frame.is_complete() => {}
                 other => return Err(Unexpected(other).into()),
             }
             at += frame.len;
@@ -354,8 +371,8 @@ impl ServerSession {
     /// Takes the ParameterStatus and CommandComplete messages of an answer that no client gets.
     pub fn note(&mut self, tag: u8, body: &[u8]) -> Result<(), ReportError> {
         match tag {
-            b'S' => return self.report(body),
-            b'C' if command::forgets_statements(body) => {
+            backend::PARAMETER_STATUS => return self.report(body),
+            backend::COMMAND_COMPLETE if command::forgets_statements(body) => {
                 self.statements.copies_mut().forget(self.pipeline.changes().made);
             }
             _ => {}

@@ -19,6 +19,8 @@
 
 use std::collections::VecDeque;
 
+use crate::wire::tag::backend;
+
 /// A message that will be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -423,21 +425,23 @@ impl Pipeline {
     pub fn on_backend(&mut self, tag: u8, body: &[u8]) -> Result<Verdict, Unexpected> {
         use Expect::{Call, Describe, Execute, Query};
         match tag {
-            b'D' => match self.front() {
+            backend::DATA_ROW => match self.front() {
                 Some(Execute) => Ok(self.verdict()),
                 Some(Query) if self.described => Ok(self.verdict()),
                 _ => Err(Unexpected(tag)),
             },
-            b'd' | b'c' | b'H' => self.part_of(tag, &[Execute, Query]),
-            b'T' if self.front() == Some(Query) => {
+            backend::COPY_DATA | backend::COPY_DONE | backend::COPY_OUT_RESPONSE => {
+                self.part_of(tag, &[Execute, Query])
+            }
+            backend::ROW_DESCRIPTION if self.front() == Some(Query) => {
                 self.described = true;
                 Ok(self.verdict())
             }
-            b'T' | b'n' => self.take(Describe, tag),
-            b't' => self.part_of(tag, &[Describe]),
-            b'V' => self.part_of(tag, &[Call]),
-            b'N' | b'S' => Ok(self.verdict()),
-            b'C' | b'I' | b's' => {
+            backend::ROW_DESCRIPTION | backend::NO_DATA => self.take(Describe, tag),
+            backend::PARAMETER_DESCRIPTION => self.part_of(tag, &[Describe]),
+            backend::FUNCTION_CALL_RESPONSE => self.part_of(tag, &[Call]),
+            backend::NOTICE_RESPONSE | backend::PARAMETER_STATUS => Ok(self.verdict()),
+            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => {
                 let verdict = self.part_of(tag, &[Execute, Query])?;
                 self.described = false;
                 self.end_copy();
@@ -446,17 +450,17 @@ impl Pipeline {
                 }
                 Ok(verdict)
             }
-            b'Z' => self.on_ready(body),
-            b'1' => self.take(Expect::Parse, tag),
-            b'2' => self.take(Expect::Bind, tag),
-            b'3' if self.front() == Some(Expect::Mark) => {
+            backend::READY_FOR_QUERY => self.on_ready(body),
+            backend::PARSE_COMPLETE => self.take(Expect::Parse, tag),
+            backend::BIND_COMPLETE => self.take(Expect::Bind, tag),
+            backend::CLOSE_COMPLETE if self.front() == Some(Expect::Mark) => {
                 self.copy = Copy::None;
                 self.take(Expect::Mark, tag)
             }
-            b'3' => self.take(Expect::Close, tag),
-            b'E' => self.on_error(),
-            b'G' | b'W' => self.on_copy_in(tag),
-            b'A' => Ok(Verdict::Forward),
+            backend::CLOSE_COMPLETE => self.take(Expect::Close, tag),
+            backend::ERROR_RESPONSE => self.on_error(),
+            backend::COPY_IN_RESPONSE | backend::COPY_BOTH_RESPONSE => self.on_copy_in(tag),
+            backend::NOTIFICATION_RESPONSE => Ok(Verdict::Forward),
             _ => Err(Unexpected(tag)),
         }
     }
@@ -475,7 +479,7 @@ impl Pipeline {
             return None;
         }
         let entry = self.pop()?;
-        Some(if entry.expect == Expect::Parse { b'1' } else { b'3' })
+        Some(if entry.expect == Expect::Parse { backend::PARSE_COMPLETE } else { backend::CLOSE_COMPLETE })
     }
 
     /// What the last error has skipped; nothing except right after one.
@@ -540,7 +544,9 @@ impl Pipeline {
     }
 
     fn on_ready(&mut self, body: &[u8]) -> Result<Verdict, Unexpected> {
-        let Some(&status @ (b'I' | b'T' | b'E')) = body.first() else { return Err(Unexpected(b'Z')) };
+        let Some(&status @ (b'I' | b'T' | b'E')) = body.first() else {
+            return Err(Unexpected(backend::READY_FOR_QUERY));
+        };
         self.drop_stale_copy_ends();
         let verdict = self.verdict();
         match self.front() {
@@ -555,7 +561,7 @@ impl Pipeline {
             }
             None if self.copy == Copy::InDoubt => self.copy = Copy::None,
             None if self.is_tainted() => {}
-            _ => return Err(Unexpected(b'Z')),
+            _ => return Err(Unexpected(backend::READY_FOR_QUERY)),
         }
         self.drop_stale_copy_ends();
         self.end_copy();

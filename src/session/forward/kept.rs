@@ -7,6 +7,7 @@ use crate::session::prepared::Statement;
 use crate::sql::{self, Catalog, Effect, Memo, State};
 use crate::wire::frame::peek;
 use crate::wire::frontend;
+use crate::wire::tag::frontend as tag;
 
 /// OIDs below are those of PostgreSQL's own functions, none of which is called by OID and leaves something.
 const FIRST_USER_OID: u32 = 16384;
@@ -76,13 +77,13 @@ impl ClientSession {
         while let Ok(Some(frame)) = peek(&buf[at..]) {
             let parameters = &self.parameters;
             match frame.tag {
-                b'Q' if frame.is_complete() => {
+                tag::QUERY if frame.is_complete() => {
                     let effect = effect(frontend::text(frame.body), catalog, parameters);
                     self.kept.take(effect);
                 }
-                b'Q' if frame.len <= MAX_NAME => return at,
-                b'Q' => self.kept.take(of_beginning(frame.body, catalog, parameters)),
-                b'P' if frame.is_complete() => {
+                tag::QUERY if frame.len <= MAX_NAME => return at,
+                tag::QUERY => self.kept.take(of_beginning(frame.body, catalog, parameters)),
+                tag::PARSE if frame.is_complete() => {
                     if let Ok(parse) = frontend::parse(frame.body) {
                         let text = parse.text();
                         let effect =
@@ -95,10 +96,10 @@ impl ClientSession {
                         }
                     }
                 }
-                b'P' if frame.body.first() == Some(&0) && frame.len > MAX_NAME => {
+                tag::PARSE if frame.body.first() == Some(&0) && frame.len > MAX_NAME => {
                     self.kept.unnamed = of_beginning(&frame.body[1..], catalog, parameters);
                 }
-                b'B' => {
+                tag::BIND => {
                     let effect = match frontend::bind(frame.body) {
                         Some(bind) if !bind.name.is_empty() => {
                             let of = |statement: &Statement| effect(statement.text(), catalog, parameters);
@@ -109,7 +110,7 @@ impl ClientSession {
                     };
                     self.kept.take(effect.unwrap_or_default());
                 }
-                b'F' => {
+                tag::FUNCTION_CALL => {
                     let oid = frame.body.first_chunk().map_or(0, |oid| u32::from_be_bytes(*oid));
                     if oid >= FIRST_USER_OID {
                         self.kept.take(Effect::unknown());
@@ -118,7 +119,7 @@ impl ClientSession {
                 _ => {}
             }
             at += frame.available();
-            if one_batch && matches!(frame.tag, b'Q' | b'S' | b'F') {
+            if one_batch && matches!(frame.tag, tag::QUERY | tag::SYNC | tag::FUNCTION_CALL) {
                 break;
             }
         }

@@ -9,6 +9,7 @@ use crate::session::pipeline::{Action, Pipeline, Verdict};
 use crate::session::prepared::{Columns, Copy};
 use crate::wire::backend::{ErrorFields, error_fields};
 use crate::wire::frame::{Frame, FrameError, peek};
+use crate::wire::tag::backend as tag;
 use crate::wire::write;
 
 /// Result of a walk over a server's bytes.
@@ -62,8 +63,13 @@ pub fn server_to_client(
         if !frame.is_complete() && must_be_whole(&frame, &server.pipeline)? {
             break;
         }
-        let learns = if matches!(frame.tag, b'T' | b'n') { server.pipeline.learns() } else { None };
-        let statement = if frame.tag == b'E' { server.pipeline.next_statement() } else { None };
+        let learns = if matches!(frame.tag, tag::ROW_DESCRIPTION | tag::NO_DATA) {
+            server.pipeline.learns()
+        } else {
+            None
+        };
+        let statement =
+            if frame.tag == tag::ERROR_RESPONSE { server.pipeline.next_statement() } else { None };
         let changes = server.pipeline.changes_before();
         let verdict = server.pipeline.on_backend(frame.tag, frame.body)?;
         let mut keep = match verdict {
@@ -71,12 +77,15 @@ pub fn server_to_client(
             Verdict::Farewell => server.exclusive,
             Verdict::Refused | Verdict::Skip | Verdict::SetupFailed => false,
         };
-        if frame.tag == b'C' && frame.body == b"PREPARE\0" && server.pipeline.deallocates_by_query() {
+        if frame.tag == tag::COMMAND_COMPLETE
+            && frame.body == b"PREPARE\0"
+            && server.pipeline.deallocates_by_query()
+        {
             keep = false;
         }
         match frame.tag {
-            b'D' | b'd' => {}
-            b'Z' => {
+            tag::DATA_ROW | tag::COPY_DATA => {}
+            tag::READY_FOR_QUERY => {
                 commit(server, client);
                 server.dropped = 0;
                 if keep {
@@ -93,12 +102,12 @@ pub fn server_to_client(
                     received.preamble_ended = !server.pipeline.next_is_ours();
                 }
             }
-            b'1' | b'3' => commit(server, client),
-            b'S' => {
+            tag::PARSE_COMPLETE | tag::CLOSE_COMPLETE => commit(server, client),
+            tag::PARAMETER_STATUS => {
                 server.report(frame.body)?;
                 received.reported = true;
             }
-            b'C' => {
+            tag::COMMAND_COMPLETE => {
                 if keep {
                     server.ddl = server.ddl.max(command::ddl(frame.body));
                     received.may_have_written |= server.past_first || !command::reads(frame.body);
@@ -106,13 +115,13 @@ pub fn server_to_client(
                 }
                 forget_statements(frame.body, changes, server, client);
             }
-            b'V' => received.may_have_written = true,
-            b'T' | b'n' => {
+            tag::FUNCTION_CALL_RESPONSE => received.may_have_written = true,
+            tag::ROW_DESCRIPTION | tag::NO_DATA => {
                 if let Some((id, asked_by)) = learns {
                     learn_columns(&frame, id, asked_by, server, client);
                 }
             }
-            b'E' if verdict == Verdict::SetupFailed => {
+            tag::ERROR_RESPONSE if verdict == Verdict::SetupFailed => {
                 let text = error_fields(frame.body).text();
                 return Err(if is_fatal(frame.body) {
                     ServerFault::Leaving(text)
@@ -120,7 +129,7 @@ pub fn server_to_client(
                     ServerFault::Setup(text)
                 });
             }
-            b'E' => {
+            tag::ERROR_RESPONSE => {
                 let fields = error_fields(frame.body);
                 undo_statements(server, client);
                 if let Some((id, is_told)) = statement {
@@ -147,7 +156,7 @@ pub fn server_to_client(
         if keep {
             out.keep(at, at + frame.available());
         } else {
-            server.dropped = if frame.tag == b'Z' { 0 } else { server.dropped + frame.len };
+            server.dropped = if frame.tag == tag::READY_FOR_QUERY { 0 } else { server.dropped + frame.len };
             if server.dropped > MAX_ANSWER {
                 return Err(ServerFault::TooMuch);
             }
@@ -171,11 +180,13 @@ pub fn server_to_client(
 /// Whether an incomplete frame has to be read whole.
 fn must_be_whole(frame: &Frame<'_>, pipeline: &Pipeline) -> Result<bool, FrameError> {
     match frame.tag {
-        b'Z' | b'S' | b'C' if frame.len > MAX_NAME => Err(FrameError::Length),
-        b'Z' | b'S' | b'C' => Ok(true),
-        b'T' => Ok(frame.len <= MAX_NAME && pipeline.learns().is_some()),
+        tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::COMMAND_COMPLETE if frame.len > MAX_NAME => {
+            Err(FrameError::Length)
+        }
+        tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::COMMAND_COMPLETE => Ok(true),
+        tag::ROW_DESCRIPTION => Ok(frame.len <= MAX_NAME && pipeline.learns().is_some()),
         // Of a longer one severity and code are enough, which stand in front.
-        b'E' => Ok(frame.len <= MAX_NAME || frame.body.len() < 1024),
+        tag::ERROR_RESPONSE => Ok(frame.len <= MAX_NAME || frame.body.len() < 1024),
         _ => Ok(false),
     }
 }
@@ -251,8 +262,8 @@ fn learn_columns(
     client: &mut ClientSession,
 ) {
     let told = match frame.tag {
-        b'T' if frame.is_complete() => columns::fingerprint(frame.body),
-        b'T' => columns::LONG,
+        tag::ROW_DESCRIPTION if frame.is_complete() => columns::fingerprint(frame.body),
+        tag::ROW_DESCRIPTION => columns::LONG,
         _ => columns::NONE,
     };
     if let Some((copy, _)) = server.statements.copies_mut().get_mut(&id) {

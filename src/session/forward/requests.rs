@@ -14,6 +14,7 @@ use crate::session::prepared::{ClientNames, Columns, Copy, Deallocates, Registry
 use crate::session::refused::{Refused, RefusedFor};
 use crate::sql;
 use crate::wire::frame::{Frame, FrameError, peek};
+use crate::wire::tag::frontend as tag;
 use crate::wire::{frontend, write};
 
 /// Names of statements that are none of a client's. No server has the first one.
@@ -87,7 +88,7 @@ pub fn client_to_server(
             Step::Keep => {
                 out.keep(at, at + frame.available());
                 walk.client.rest = Rest { left: frame.len - frame.available(), keep: true };
-                if frame.tag == b'S' && walk.server.pipeline.mark_copy() {
+                if frame.tag == tag::SYNC && walk.server.pipeline.mark_copy() {
                     out.insert().extend_from_slice(COPY_MARK);
                 }
             }
@@ -220,7 +221,7 @@ impl Walk<'_> {
             };
         }
         let expect = match frame.tag {
-            b'Q' => {
+            tag::QUERY => {
                 if self.context.refuse_simple {
                     return Err(Refusal::protocol("PQexec disallowed")
                         .hint("The setting disable_pqexec allows the extended query protocol only."));
@@ -236,27 +237,27 @@ impl Walk<'_> {
                 }
                 return Ok(Step::Keep);
             }
-            b'S' => {
+            tag::SYNC => {
                 self.server.unnamed.in_batch = false;
                 Expect::Sync
             }
-            b'E' => {
+            tag::EXECUTE => {
                 if self.client.statements.any().is_some_and(|known| known.portal != Deallocates::Nothing) {
                     return Ok(self.execute_deallocating());
                 }
                 Expect::Execute
             }
-            b'P' => return self.parse(frame),
-            b'B' => return self.bind(frame),
-            b'D' | b'C' => return self.describe_or_close(frame),
-            b'F' => Expect::Call,
-            b'c' | b'f' => Expect::CopyEnd,
-            b'd' => return Ok(Step::Keep),
-            b'H' => {
+            tag::PARSE => return self.parse(frame),
+            tag::BIND => return self.bind(frame),
+            tag::DESCRIBE | tag::CLOSE => return self.describe_or_close(frame),
+            tag::FUNCTION_CALL => Expect::Call,
+            tag::COPY_DONE | tag::COPY_FAIL => Expect::CopyEnd,
+            tag::COPY_DATA => return Ok(Step::Keep),
+            tag::FLUSH => {
                 self.server.pipeline.touch();
                 return Ok(Step::Keep);
             }
-            b'X' => return Ok(Step::Terminate),
+            tag::TERMINATE => return Ok(Step::Terminate),
             other => return Err(client_fault(FrameError::Tag(other))),
         };
         self.server.pipeline.expect(expect, Action::Forward, 0);
@@ -375,7 +376,7 @@ impl Walk<'_> {
     }
 
     fn describe_or_close<'a>(&mut self, frame: &Frame<'a>) -> Result<Step<'a>, Refusal> {
-        let expect = if frame.tag == b'D' { Expect::Describe } else { Expect::Close };
+        let expect = if frame.tag == tag::DESCRIBE { Expect::Describe } else { Expect::Close };
         if !frame.is_complete() {
             return self.nameless(frame, expect);
         }
@@ -579,5 +580,18 @@ impl Walk<'_> {
 
 /// COPY data goes on as it comes, and what cannot be is refused at once.
 fn is_kept_whole(tag: u8) -> bool {
-    matches!(tag, b'Q' | b'S' | b'E' | b'P' | b'B' | b'D' | b'C' | b'F' | b'c' | b'f' | b'H')
+    matches!(
+        tag,
+        tag::QUERY
+            | tag::SYNC
+            | tag::EXECUTE
+            | tag::PARSE
+            | tag::BIND
+            | tag::DESCRIBE
+            | tag::CLOSE
+            | tag::FUNCTION_CALL
+            | tag::COPY_DONE
+            | tag::COPY_FAIL
+            | tag::FLUSH
+    )
 }
