@@ -18,6 +18,7 @@ pub use self::replies::{Received, fake_replies_due, server_to_client};
 pub use self::requests::{Context, Sent, Stop, client_to_server};
 
 use super::command::{self, Ddl};
+use super::numbers::ChangeNumber;
 use super::output::Output;
 use super::parameters::{self, Parameters, ReportError};
 use super::pipeline::{Action, Expect, Pipeline, Unexpected};
@@ -53,7 +54,7 @@ pub struct ClientSession {
     /// An unnamed statement that was prepared in an earlier transaction and not run yet.
     pub unnamed: Option<Box<[u8]>>,
     /// The last change to what it has prepared.
-    last_change: u64,
+    last_change: ChangeNumber,
     /// The longest message that the client or its server may send.
     pub max_packet: MaxPacket,
     /// The part of a frame that is still to come.
@@ -176,7 +177,7 @@ impl ClientSession {
     }
 
     /// The number of the last change to what it has prepared. Later ones have higher numbers. For clients without a server.
-    pub fn last_change(&self) -> u64 {
+    pub fn last_change(&self) -> ChangeNumber {
         self.last_change
     }
 
@@ -347,7 +348,7 @@ impl ServerSession {
     /// Puts a query of the proxy's own in; nobody will see its answer.
     pub fn ask(&mut self, sql: &[u8], out: &mut Vec<u8>) {
         write::query(out, sql);
-        self.pipeline.expect(Expect::Query, Action::Skip, 0);
+        self.pipeline.expect(Expect::Query, Action::Skip);
     }
 
     /// Takes what a server says while no client has it. `Err` if it must be closed: it is going away, or says
@@ -412,7 +413,7 @@ pub fn align_parameters(client: &mut ClientSession, server: &mut ServerSession, 
     }
     let differs = client.parameters.write_difference(&mut server.parameters, out);
     if differs {
-        server.pipeline.expect(Expect::Query, Action::Skip, 0);
+        server.pipeline.expect(Expect::Query, Action::Skip);
     }
     differs
 }

@@ -18,7 +18,9 @@
 //! ([`Pipeline::is_tainted`]).
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 
+use super::numbers::{ChangeNumber, StatementId};
 use crate::wire::tag::backend;
 
 /// A message that will be answered.
@@ -64,8 +66,23 @@ struct Entry {
     expect: Expect,
     action: Action,
     note: Note,
-    /// Parse, Bind, Describe: the prepared statement, 0 if it is none of ours. Others: the last change before it.
+    /// Parse, Bind, Describe: see [`Entry::statement`]. Others: see [`Entry::changes_before`].
     value: u64,
+}
+
+impl Entry {
+    /// The prepared statement that it is about, if that is one of ours.
+    fn statement(&self) -> Option<StatementId> {
+        match self.expect {
+            Expect::Parse | Expect::Bind | Expect::Describe => NonZeroU64::new(self.value).map(StatementId),
+            _ => None,
+        }
+    }
+
+    /// The last change before a command.
+    fn changes_before(&self) -> ChangeNumber {
+        ChangeNumber(self.value)
+    }
 }
 
 /// What is special about a message that will be answered.
@@ -122,29 +139,29 @@ enum Health {
     Leaving,
 }
 
-/// Counts the changes that messages make to what client and server have prepared, up from 1. All numbers only grow, also
-/// when a client goes from one server to another.
+/// Counts the changes that messages make to what client and server have prepared. All numbers only grow, also when a client
+/// goes from one server to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The last one that was sent, or answered in the server's place.
-    pub(super) made: u64,
+    pub(super) made: ChangeNumber,
     /// The last one of which it is known whether it happened.
-    pub(super) done: u64,
+    pub(super) done: ChangeNumber,
     /// The last one that does not belong to the batch at hand.
-    pub(super) before_batch: u64,
+    pub(super) before_batch: ChangeNumber,
     /// All up to this one are about to be forgotten: DEALLOCATE ALL or DISCARD ALL has been sent.
-    forgetting: Option<u64>,
+    forgetting: Option<ChangeNumber>,
 }
 
 impl Changes {
     /// Whether the server has yet to say if a change holds: it belongs to an earlier batch, or a command forgets it.
-    pub(super) fn is_in_doubt(&self, change: u64) -> bool {
+    pub(super) fn is_in_doubt(&self, change: ChangeNumber) -> bool {
         change > self.done && change <= self.before_batch
             || self.forgetting.is_some_and(|last| change <= last)
     }
 
     /// Whether a change belongs to the batch at hand.
-    pub(super) fn is_in_batch(&self, change: u64) -> bool {
+    pub(super) fn is_in_batch(&self, change: ChangeNumber) -> bool {
         change > self.before_batch
     }
 }
@@ -190,8 +207,8 @@ pub struct Pipeline {
 /// What is not going to happen because of an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Skipped {
-    /// Changes up to this one are undone; 0: none.
-    pub(super) last_change: u64,
+    /// Changes up to this one are undone.
+    pub(super) last_change: Option<ChangeNumber>,
     /// So many of a client's Describe messages will not be answered.
     pub(super) describes: usize,
 }
@@ -309,14 +326,20 @@ impl Pipeline {
     }
 
     /// The last change on either side: from now on numbers go on from there.
-    pub(super) fn catch_up(&mut self, change: u64) {
+    pub(super) fn catch_up(&mut self, change: ChangeNumber) {
         let last = self.changes.made.max(change);
         self.changes = Changes { made: last, done: last, before_batch: last, forgetting: None };
     }
 
-    /// A message goes to the server, or is answered in its place. `statement` is 0 if none of ours is concerned.
+    /// A message goes to the server, or is answered in its place.
     #[inline]
-    pub fn expect(&mut self, expect: Expect, action: Action, statement: u64) {
+    pub fn expect(&mut self, expect: Expect, action: Action) {
+        self.expect_about(expect, action, None);
+    }
+
+    /// The same for a message that may be about a prepared statement of ours.
+    #[inline]
+    fn expect_about(&mut self, expect: Expect, action: Action, statement: Option<StatementId>) {
         self.touch();
         match (expect, self.copy) {
             (Expect::Sync, Copy::Open { .. }) => self.copy = Copy::Open { swallowed_sync: true },
@@ -331,9 +354,14 @@ impl Pipeline {
     }
 
     /// The same for a message that changes what is prepared, unless the server skips it. Returns the number of the change.
-    pub(super) fn expect_change(&mut self, expect: Expect, action: Action, statement: u64) -> u64 {
-        self.expect(expect, action, statement);
-        self.changes.made += 1;
+    pub(super) fn expect_change(
+        &mut self,
+        expect: Expect,
+        action: Action,
+        statement: Option<StatementId>,
+    ) -> ChangeNumber {
+        self.expect_about(expect, action, statement);
+        self.changes.made.0 += 1;
         if let Some(entry) = self.expected.back_mut() {
             entry.note = Note::Change;
         }
@@ -344,8 +372,8 @@ impl Pipeline {
     }
 
     /// The same for a Describe whose answer is to be read.
-    pub(super) fn expect_columns(&mut self, action: Action, statement: u64) {
-        self.expect(Expect::Describe, action, statement);
+    pub(super) fn expect_columns(&mut self, action: Action, statement: StatementId) {
+        self.expect_about(Expect::Describe, action, Some(statement));
         if let Some(entry) = self.expected.back_mut() {
             entry.note = Note::Columns;
         }
@@ -353,8 +381,8 @@ impl Pipeline {
 
     /// A Bind of a prepared statement goes to the server. `is_told`: the client knows its columns.
     #[inline]
-    pub(super) fn expect_bind(&mut self, statement: u64, is_told: bool) {
-        self.expect(Expect::Bind, Action::Forward, statement);
+    pub(super) fn expect_bind(&mut self, statement: StatementId, is_told: bool) {
+        self.expect_about(Expect::Bind, Action::Forward, Some(statement));
         if let Some(entry) = self.expected.back_mut().filter(|_| is_told) {
             entry.note = Note::KnowsColumns;
         }
@@ -364,13 +392,13 @@ impl Pipeline {
     pub(super) fn expect_forgetting(&mut self) {
         if let Some(entry) = self.expected.back_mut() {
             entry.note = Note::ForgetsAll;
-            self.changes.forgetting = Some(entry.value);
+            self.changes.forgetting = Some(entry.changes_before());
         }
     }
 
     /// A message goes to the server that is sure to be refused.
     pub(super) fn expect_refusal(&mut self, expect: Expect) {
-        self.expect(expect, Action::Refuse, 0);
+        self.expect(expect, Action::Refuse);
     }
 
     /// Whether the Sync just sent ends a COPY of which it may become doubtful how many Syncs are answered: the caller sends
@@ -380,8 +408,8 @@ impl Pipeline {
             Copy::Ended { swallowed_sync: true, sent_ahead: false } | Copy::InDoubt if !self.is_marked() => {}
             _ => return false,
         }
-        self.push(Expect::Mark, Action::Skip, 0);
-        self.push(Expect::Sync, Action::Skip, 0);
+        self.push(Expect::Mark, Action::Skip, None);
+        self.push(Expect::Sync, Action::Skip, None);
         true
     }
 
@@ -398,10 +426,10 @@ impl Pipeline {
         }
     }
 
-    fn push(&mut self, expect: Expect, action: Action, statement: u64) {
+    fn push(&mut self, expect: Expect, action: Action, statement: Option<StatementId>) {
         let value = match expect {
-            Expect::Query | Expect::Execute => self.changes.made,
-            _ => statement,
+            Expect::Query | Expect::Execute => self.changes.made.0,
+            _ => statement.map_or(0, |id| id.0.get()),
         };
         if matches!(expect, Expect::Sync | Expect::Query | Expect::Call) {
             self.changes.before_batch = self.changes.made;
@@ -413,8 +441,8 @@ impl Pipeline {
     fn pop(&mut self) -> Option<Entry> {
         let entry = self.expected.pop_front()?;
         self.for_client -= usize::from(entry.action != Action::Skip);
-        self.changes.done += u64::from(entry.note == Note::Change);
-        if entry.note == Note::ForgetsAll && self.changes.forgetting == Some(entry.value) {
+        self.changes.done.0 += u64::from(entry.note == Note::Change);
+        if entry.note == Note::ForgetsAll && self.changes.forgetting == Some(entry.changes_before()) {
             self.changes.forgetting = None;
         }
         Some(entry)
@@ -487,18 +515,17 @@ impl Pipeline {
         std::mem::take(&mut self.skipped)
     }
 
-    /// The next answer is to a Describe and is to be read: that of a statement (0: none of ours), and who gets it.
-    pub(super) fn learns(&self) -> Option<(u64, Action)> {
+    /// The next answer is to a Describe and is to be read: that of this statement, and who gets it.
+    pub(super) fn learns(&self) -> Option<(StatementId, Action)> {
         let entry = self.expected.front().filter(|entry| entry.note == Note::Columns)?;
-        Some((entry.value, entry.action))
+        Some((entry.statement()?, entry.action))
     }
 
     /// The next answer is to a message about this prepared statement, which the server has under a name of the proxy's, and
     /// whether that is a Bind of a client's that has been told its columns.
-    pub(super) fn next_statement(&self) -> Option<(u64, bool)> {
+    pub(super) fn next_statement(&self) -> Option<(StatementId, bool)> {
         let entry = self.expected.front()?;
-        let names = matches!(entry.expect, Expect::Parse | Expect::Bind | Expect::Describe);
-        (names && entry.value > 0).then_some((entry.value, entry.note == Note::KnowsColumns))
+        Some((entry.statement()?, entry.note == Note::KnowsColumns))
     }
 
     /// Whether a simple query is being answered that stands for a client's DEALLOCATE.
@@ -508,8 +535,8 @@ impl Pipeline {
     }
 
     /// The last change before the command that is being answered.
-    pub(super) fn changes_before(&self) -> u64 {
-        self.expected.front().map_or(self.changes.made, |entry| entry.value)
+    pub(super) fn changes_before(&self) -> ChangeNumber {
+        self.expected.front().map_or(self.changes.made, Entry::changes_before)
     }
 
     fn front(&self) -> Option<Expect> {
@@ -604,8 +631,8 @@ impl Pipeline {
         self.described = false;
         if let Some(entry) = self.expected.front_mut().filter(|entry| entry.note == Note::Change) {
             entry.note = Note::Nothing;
-            self.changes.done += 1;
-            self.skipped.last_change = self.changes.done;
+            self.changes.done.0 += 1;
+            self.skipped.last_change = Some(self.changes.done);
         }
     }
 
@@ -614,7 +641,7 @@ impl Pipeline {
         while self.front().is_some_and(|expect| expect != Expect::Sync) {
             let Some(entry) = self.pop() else { break };
             if entry.note == Note::Change {
-                self.skipped.last_change = self.changes.done;
+                self.skipped.last_change = Some(self.changes.done);
             }
             self.skipped.describes +=
                 usize::from(entry.note == Note::Columns && entry.action != Action::Skip);

@@ -2,8 +2,9 @@
 
 use super::{ClientSession, MAX_ANSWER, MAX_NAME, Rest, ServerFault, ServerSession};
 use crate::error::Refusal;
-use crate::session::columns;
+use crate::session::columns::{Fingerprint, fingerprint};
 use crate::session::command::{self, Ddl};
+use crate::session::numbers::{ChangeNumber, StatementId};
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Pipeline, Verdict};
 use crate::session::prepared::{Columns, Copy};
@@ -227,7 +228,12 @@ fn is_fatal(error: &[u8]) -> bool {
     matches!(error_fields(error).severity, b"FATAL" | b"PANIC")
 }
 
-fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, client: &mut ClientSession) {
+fn forget_statements(
+    command: &[u8],
+    changes: ChangeNumber,
+    server: &mut ServerSession,
+    client: &mut ClientSession,
+) {
     if command::forgets_statements(command) {
         // What was prepared behind the command stays.
         server.statements.copies_mut().forget(changes);
@@ -245,9 +251,13 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
 fn undo_statements(server: &mut ServerSession, client: &mut ClientSession) {
     server.unnamed.doubtful = true;
     let skipped = server.pipeline.take_skipped();
-    server.statements.copies_mut().undo(skipped.last_change);
+    if let Some(last) = skipped.last_change {
+        server.statements.copies_mut().undo(last);
+    }
     if let Some(known) = client.statements.any() {
-        known.names.undo(skipped.last_change);
+        if let Some(last) = skipped.last_change {
+            known.names.undo(last);
+        }
         let skipped = skipped.describes.min(known.describing.len());
         known.describing.drain(..skipped);
     }
@@ -256,15 +266,15 @@ fn undo_statements(server: &mut ServerSession, client: &mut ClientSession) {
 /// The server has told the columns of a statement.
 fn learn_columns(
     frame: &Frame<'_>,
-    id: u64,
+    id: StatementId,
     asked_by: Action,
     server: &mut ServerSession,
     client: &mut ClientSession,
 ) {
     let told = match frame.tag {
-        tag::ROW_DESCRIPTION if frame.is_complete() => columns::fingerprint(frame.body),
-        tag::ROW_DESCRIPTION => columns::LONG,
-        _ => columns::NONE,
+        tag::ROW_DESCRIPTION if frame.is_complete() => fingerprint(frame.body),
+        tag::ROW_DESCRIPTION => Fingerprint::LONG,
+        _ => Fingerprint::NO_DATA,
     };
     if let Some((copy, _)) = server.statements.copies_mut().get_mut(&id) {
         copy.columns = Columns::Known(told);
@@ -276,7 +286,7 @@ fn learn_columns(
     if let Some((name, id)) = known.describing.pop_front() {
         let named = known.names.get_mut(&*name);
         if let Some((named, _)) = named.filter(|(named, _)| named.statement.id == id) {
-            named.told = told;
+            named.told = Some(told);
         }
     }
 }
@@ -285,7 +295,7 @@ fn learn_columns(
 /// its result, is prepared anew before it is used again. Whether that was what is wrong, and no result: a client that was told the columns reads that they
 /// have changed.
 #[cold]
-fn heal(id: u64, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSession) -> bool {
+fn heal(id: StatementId, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSession) -> bool {
     const NO_STATEMENT: &[u8] = b"26000";
     const EXISTS: &[u8] = b"42P05";
     /// "cached plan must not change result type", which is not all that has this code.
@@ -293,8 +303,8 @@ fn heal(id: u64, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSess
     let is_changed = error.sqlstate == CHANGED && error.routine == b"RevalidateCachedQuery";
     let copies = server.statements.copies_mut();
     match error.sqlstate {
-        NO_STATEMENT => copies.set(id, None, 0),
-        EXISTS => copies.set(id, Some(Copy { stale: true, ..Copy::default() }), 0),
+        NO_STATEMENT => copies.set(id, None, None),
+        EXISTS => copies.set(id, Some(Copy { stale: true, ..Copy::default() }), None),
         CHANGED if is_changed => {
             if let Some((copy, _)) = copies.get_mut(&id) {
                 copy.stale = true;

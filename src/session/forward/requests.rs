@@ -231,7 +231,7 @@ impl Walk<'_> {
                 }
                 self.client.heed(sql::setting(frame.body));
                 self.forget_unnamed();
-                self.server.pipeline.expect(Expect::Query, Action::Forward, 0);
+                self.server.pipeline.expect(Expect::Query, Action::Forward);
                 if sql::may_deallocate(frame.body) && !self.server.pipeline.is_skipping() {
                     self.simple_query_may_forget(frame.body);
                 }
@@ -260,7 +260,7 @@ impl Walk<'_> {
             tag::TERMINATE => return Ok(Step::Terminate),
             other => return Err(client_fault(FrameError::Tag(other))),
         };
-        self.server.pipeline.expect(expect, Action::Forward, 0);
+        self.server.pipeline.expect(expect, Action::Forward);
         Ok(Step::Keep)
     }
 
@@ -275,7 +275,7 @@ impl Walk<'_> {
             return Ok(Step::Keep);
         }
         if self.context.max_prepared == 0 {
-            self.server.pipeline.expect(Expect::Parse, Action::Forward, 0);
+            self.server.pipeline.expect(Expect::Parse, Action::Forward);
             return Ok(Step::Keep);
         }
         if !frame.is_complete() {
@@ -301,8 +301,8 @@ impl Walk<'_> {
         match names.get_mut(name).map(|(_, change)| change) {
             Some(change) if changes.is_in_doubt(change) => return Step::Hold,
             Some(_) => {
-                pipeline.expect(Expect::Close, Action::Skip, 0);
-                pipeline.expect(Expect::Parse, Action::Skip, 0);
+                pipeline.expect(Expect::Close, Action::Skip);
+                pipeline.expect(Expect::Parse, Action::Skip);
                 pipeline.expect_refusal(Expect::Parse);
                 known.refused = Some(Refused::new(RefusedFor::Duplicate, name));
                 return Step::PrepareTwice(parse.text_and_types);
@@ -326,29 +326,29 @@ impl Walk<'_> {
             _ => return Step::Inject(Inject::Statement { statement, ask_columns: false }),
         };
         let change = if matches!(step, Step::Drop) {
-            pipeline.expect_change(Expect::Parse, Action::Fake, 0)
+            pipeline.expect_change(Expect::Parse, Action::Fake, None)
         } else {
             self.sent.server_parses += 1;
-            let change = pipeline.expect_change(Expect::Parse, Action::Forward, statement.id);
-            copies.set(statement.id, Some(Copy::default()), change);
+            let change = pipeline.expect_change(Expect::Parse, Action::Forward, Some(statement.id));
+            copies.set(statement.id, Some(Copy::default()), Some(change));
             change
         };
         self.sent.client_parses += 1;
-        known.set(name, Some(statement), change);
+        known.set(name, Some(statement), Some(change));
         step
     }
 
     /// A message that no server understands gets the server's error, and the batch ends with it.
     #[cold]
     fn malformed<'a>(&mut self, expect: Expect) -> Step<'a> {
-        self.server.pipeline.expect(expect, Action::Forward, 0);
+        self.server.pipeline.expect(expect, Action::Forward);
         Step::Keep
     }
 
     /// A Parse of the unnamed statement goes to the server. `text`: what follows its name, if it is to be kept for another
     /// server.
     pub(super) fn expect_unnamed(&mut self, text: Option<&[u8]>) {
-        self.server.pipeline.expect(Expect::Parse, Action::Forward, 0);
+        self.server.pipeline.expect(Expect::Parse, Action::Forward);
         if !self.context.exclusive && !self.server.pipeline.is_skipping() {
             self.client.unnamed = None;
             let unnamed = &mut self.server.unnamed;
@@ -385,7 +385,7 @@ impl Walk<'_> {
             if expect == Expect::Describe {
                 self.describe_portal(named.name);
             } else {
-                self.server.pipeline.expect(expect, Action::Forward, 0);
+                self.server.pipeline.expect(expect, Action::Forward);
             }
             return Ok(Step::Keep);
         }
@@ -412,7 +412,7 @@ impl Walk<'_> {
                 return pipeline.expect_columns(Action::Forward, *id);
             }
         }
-        pipeline.expect(Expect::Describe, Action::Forward, 0);
+        pipeline.expect(Expect::Describe, Action::Forward);
     }
 
     /// The server keeps the statement for the client that prepares it next.
@@ -426,10 +426,10 @@ impl Walk<'_> {
             return Step::Hold;
         }
         if known.names.get(name).is_some() {
-            let change = pipeline.expect_change(Expect::Close, Action::Fake, 0);
-            known.set(name, None, change);
+            let change = pipeline.expect_change(Expect::Close, Action::Fake, None);
+            known.set(name, None, Some(change));
         } else {
-            pipeline.expect(Expect::Close, Action::Fake, 0);
+            pipeline.expect(Expect::Close, Action::Fake);
         }
         Step::Drop
     }
@@ -442,7 +442,7 @@ impl Walk<'_> {
                 known.bound = None;
                 known.portal = known.unnamed.clone();
             }
-            pipeline.expect(expect, Action::Forward, 0);
+            pipeline.expect(expect, Action::Forward);
             return Step::Keep;
         }
         if pipeline.is_skipping() {
@@ -460,12 +460,13 @@ impl Walk<'_> {
         }
         let statement = Arc::clone(&known.statement);
         // What it was told when it asked for the columns has to hold when it binds.
-        let told = if expect == Expect::Bind { known.told } else { 0 };
+        let told = known.told.filter(|_| expect == Expect::Bind);
         let copies = self.server.statements.copies_mut();
         match copies.touch(&statement.id).map(|(copy, change)| (*copy, change)) {
             Some((_, change)) if changes.is_in_doubt(change) => return Step::Hold,
-            Some((copy, _)) if !copy.stale && (told == 0 || copy.columns == Columns::Known(told)) => {}
-            Some((copy, change)) if told != 0 && !copy.stale && changes.is_in_batch(change) => {
+            Some((copy, _))
+                if !copy.stale && told.is_none_or(|told| copy.columns == Columns::Known(told)) => {}
+            Some((copy, change)) if told.is_some() && !copy.stale && changes.is_in_batch(change) => {
                 match copy.columns {
                     Columns::Asked => return Step::Hold,
                     Columns::Known(_) => return self.refuse(RefusedFor::OtherColumns, named, expect),
@@ -476,15 +477,15 @@ impl Walk<'_> {
             None if copies.removed_by(&statement.id).is_some_and(|change| changes.is_in_doubt(change)) => {
                 return Step::Hold;
             }
-            _ => return Step::Inject(Inject::Statement { statement, ask_columns: told != 0 }),
+            _ => return Step::Inject(Inject::Statement { statement, ask_columns: told.is_some() }),
         }
         if expect == Expect::Bind {
             self.sent.binds += 1;
-            let to_learn = told == 0 && named.before == b"\0";
+            let to_learn = told.is_none() && named.before == b"\0";
             *bound = to_learn.then(|| (Arc::clone(&known.name), statement.id));
             *portal = if statement.deallocates_all { Deallocates::All } else { Deallocates::Nothing };
             self.client.heed(statement.setting);
-            pipeline.expect_bind(statement.id, told != 0);
+            pipeline.expect_bind(statement.id, told.is_some());
         } else {
             describing.push_back((Arc::clone(&known.name), statement.id));
             pipeline.expect_columns(Action::Forward, statement.id);
@@ -535,12 +536,12 @@ impl Walk<'_> {
         match inject {
             Inject::Unnamed(parse) => {
                 write::parse(out.insert(), b"", &parse);
-                self.server.pipeline.expect(Expect::Parse, Action::Skip, 0);
+                self.server.pipeline.expect(Expect::Parse, Action::Skip);
                 self.server.unnamed = Unnamed::in_batch(parse.into_vec());
             }
             Inject::NoUnnamed => {
                 write::close_statement(out.insert(), b"");
-                self.server.pipeline.expect(Expect::Close, Action::Skip, 0);
+                self.server.pipeline.expect(Expect::Close, Action::Skip);
                 self.server.unnamed = Unnamed::in_batch(Vec::new());
             }
             Inject::Statement { statement, ask_columns } => self.prepare(&statement, ask_columns, out),
@@ -552,19 +553,19 @@ impl Walk<'_> {
         let copies = statements.copies_mut();
         if copies.get(&statement.id).is_some() {
             write::close_statement(out.insert(), &statement.name);
-            let change = pipeline.expect_change(Expect::Close, Action::Skip, 0);
-            copies.set(statement.id, None, change);
+            let change = pipeline.expect_change(Expect::Close, Action::Skip, None);
+            copies.set(statement.id, None, Some(change));
         }
         while copies.len() >= self.context.max_prepared.max(1) {
-            let change = pipeline.expect_change(Expect::Close, Action::Skip, 0);
+            let change = pipeline.expect_change(Expect::Close, Action::Skip, None);
             let Some(evicted) = copies.remove_oldest(change) else { break };
             write::close_statement(out.insert(), &server_name(evicted));
         }
         out.parse(statement);
         self.sent.server_parses += 1;
-        let change = pipeline.expect_change(Expect::Parse, Action::Skip, statement.id);
+        let change = pipeline.expect_change(Expect::Parse, Action::Skip, Some(statement.id));
         let columns = if ask_columns { Columns::Asked } else { Columns::Unknown };
-        copies.set(statement.id, Some(Copy { columns, stale: false }), change);
+        copies.set(statement.id, Some(Copy { columns, stale: false }), Some(change));
         if ask_columns {
             write::describe_statement(out.insert(), &statement.name);
             pipeline.expect_columns(Action::Skip, statement.id);
