@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::requests::{Step, Walk};
+use super::walk::{Step, Walk};
 use crate::session::numbers::ChangeNumber;
 use crate::session::pipeline::{Action, Expect};
 use crate::session::prepared::Deallocates;

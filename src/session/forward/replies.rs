@@ -1,6 +1,8 @@
 //! The walk over what a server sends: what the client gets of it, and what it says about the two. HOT.
 
-use super::{ClientSession, MAX_ANSWER, MAX_NAME, Rest, ServerFault, ServerSession};
+use super::client::ClientSession;
+use super::frames::{MAX_NAME, Rest};
+use super::server::{MAX_ANSWER, ServerFault, ServerSession};
 use crate::error::Refusal;
 use crate::session::columns::{Fingerprint, fingerprint};
 use crate::session::command::{self, Ddl};
