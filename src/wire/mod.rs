@@ -10,6 +10,8 @@
 pub mod backend;
 pub mod frame;
 pub mod frontend;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod startup;
 pub mod tag;
 pub mod write;

@@ -14,7 +14,7 @@ use crate::session::output::Output;
 use crate::session::parameters::Parameters;
 use crate::session::pipeline::{Action, Expect};
 use crate::session::prepared::Registry;
-use crate::wire::write;
+use crate::wire::samples::message;
 
 /// A client and a server session with nothing between them but the walks, fed in chunks.
 #[derive(Default)]
@@ -68,12 +68,6 @@ impl Link {
         self.from_server.drain(..received.consumed);
         Ok(received)
     }
-}
-
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    write::frame(&mut out, tag, |out| out.extend(body));
-    out
 }
 
 fn messages(all: &[(u8, &[u8])]) -> Vec<u8> {
