@@ -105,7 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::model::build;
+    use crate::config::build::build;
 
     #[test]
     fn means_the_same_as_the_ini() {
