@@ -1,4 +1,8 @@
+use std::num::NonZeroU64;
+
+use super::changes::Skipped;
 use super::*;
+use crate::session::numbers::{ChangeNumber, StatementId};
 use Action::{Fake, Forward, Skip};
 use Expect::{Bind, Call, Close, CopyEnd, Describe, Execute, Parse, Query, Sync};
 
