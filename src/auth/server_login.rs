@@ -185,11 +185,11 @@ pub struct ServerAuth {
     credential: Credential,
     terms: Terms,
     nonce: [u8; NONCE],
-    state: State,
+    state: LoginState,
 }
 
 #[derive(Debug)]
-enum State {
+enum LoginState {
     Start,
     Scram(Client),
     Answered(Answered),
@@ -210,12 +210,12 @@ pub enum Step {
 impl ServerAuth {
     /// A login about to start.
     pub fn new(user: &str, credential: Credential, terms: Terms, nonce: [u8; NONCE]) -> Self {
-        Self { user: user.to_owned(), credential, terms, nonce, state: State::Start }
+        Self { user: user.to_owned(), credential, terms, nonce, state: LoginState::Start }
     }
 
     /// Whether the server has let us in.
     pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, LoginState::Done)
     }
 
     /// Iterations of PBKDF2 that the answer to a request will take.
@@ -234,7 +234,7 @@ impl ServerAuth {
     /// Whether the server may ask for that, or let us in without asking.
     fn check(&self, request: &BackendAuth<'_>) -> Result<(), ServerAuthError> {
         let (method, did) = match (&self.state, request) {
-            (State::Start, BackendAuth::Ok) => (ServerMethod::None, "did not ask for authentication"),
+            (LoginState::Start, BackendAuth::Ok) => (ServerMethod::None, "did not ask for authentication"),
             (_, BackendAuth::CleartextPassword) => (ServerMethod::Password, "requested a cleartext password"),
             (_, BackendAuth::Md5Password(_)) => (ServerMethod::Md5, "requested a hashed password"),
             (_, BackendAuth::Sasl(_)) => (ServerMethod::ScramSha256, "requested SASL authentication"),
@@ -253,17 +253,17 @@ impl ServerAuth {
     /// Takes a request.
     pub fn handle(mut self, request: BackendAuth<'_>) -> Result<(Self, Step), ServerAuthError> {
         self.check(&request)?;
-        let state = std::mem::replace(&mut self.state, State::Proved);
+        let state = std::mem::replace(&mut self.state, LoginState::Proved);
         let step = match (state, request) {
-            (State::Start | State::Proved, BackendAuth::Ok) => {
-                self.state = State::Done;
+            (LoginState::Start | LoginState::Proved, BackendAuth::Ok) => {
+                self.state = LoginState::Done;
                 Step::Wait
             }
-            (State::Start, BackendAuth::CleartextPassword) => match &self.credential {
+            (LoginState::Start, BackendAuth::CleartextPassword) => match &self.credential {
                 Credential::Password(password) => Step::Send([password.text.as_bytes(), b"\0"].concat()),
                 _ => return Err(self.wrong_type("the password itself")),
             },
-            (State::Start, BackendAuth::Md5Password(salt)) => {
+            (LoginState::Start, BackendAuth::Md5Password(salt)) => {
                 let stored = match &self.credential {
                     Credential::Password(password) => md5::stored(password.text(), &self.user),
                     Credential::Md5(hash) => hash.to_string(),
@@ -271,8 +271,8 @@ impl ServerAuth {
                 };
                 Step::Send([md5::response(&stored, salt).as_bytes(), b"\0"].concat())
             }
-            (State::Start, BackendAuth::Sasl(mechanisms)) => self.start_scram(mechanisms)?,
-            (State::Scram(client), BackendAuth::SaslContinue(message)) => {
+            (LoginState::Start, BackendAuth::Sasl(mechanisms)) => self.start_scram(mechanisms)?,
+            (LoginState::Scram(client), BackendAuth::SaslContinue(message)) => {
                 let derived;
                 let proof = match &self.credential {
                     Credential::Keys(keys) => Proof::Keys(keys),
@@ -283,10 +283,10 @@ impl ServerAuth {
                     _ => return Err(self.wrong_type("SCRAM")),
                 };
                 let (answered, text) = client.answer(message, &proof).map_err(ServerAuthError::Scram)?;
-                self.state = State::Answered(answered);
+                self.state = LoginState::Answered(answered);
                 Step::Send(text.into_bytes())
             }
-            (State::Answered(answered), BackendAuth::SaslFinal(message)) => {
+            (LoginState::Answered(answered), BackendAuth::SaslFinal(message)) => {
                 answered.verify(message).map_err(ServerAuthError::Scram)?;
                 Step::Wait
             }
@@ -311,7 +311,7 @@ impl ServerAuth {
             return Err(ServerAuthError::Scram("server offers no SASL mechanism known here"));
         }
         let (client, first) = Client::new(binding, self.nonce);
-        self.state = State::Scram(client);
+        self.state = LoginState::Scram(client);
         let len = u32::try_from(first.len()).unwrap_or(0).to_be_bytes();
         Ok(Step::Send([mechanism.as_bytes(), b"\0", &len, first.as_bytes()].concat()))
     }

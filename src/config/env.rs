@@ -80,7 +80,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// Reads the environment; `None` if nothing in it says where a server is.
 pub fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Option<Found>, ConfigError> {
     let variables = variables.into_iter().filter(|(name, value)| !is_service_link(name, value));
-    let mut reader = Reader { variables: variables.collect(), ..Reader::default() };
+    let mut reader = EnvironmentReader { variables: variables.collect(), ..EnvironmentReader::default() };
     let given: Vec<String> = reader.variables.keys().cloned().collect();
     reader.follow_files()?;
     reader.servers()?;
@@ -116,7 +116,7 @@ pub fn meant(variables: &[(String, String)]) -> Vec<String> {
 }
 
 #[derive(Default)]
-struct Reader {
+struct EnvironmentReader {
     variables: BTreeMap<String, String>,
     items: Vec<Item>,
     passwords: Vec<(String, Option<Secret>)>,
@@ -126,7 +126,7 @@ struct Reader {
     read: RefCell<BTreeSet<String>>,
 }
 
-impl Reader {
+impl EnvironmentReader {
     /// `X_FILE` names a file that holds the value of `X`, unless it is a setting itself.
     fn follow_files(&mut self) -> Result<(), ConfigError> {
         let indirect: Vec<(String, String)> = self.variables.clone().into_iter().collect();

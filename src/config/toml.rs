@@ -19,7 +19,7 @@ pub fn read(path: &Path) -> Result<Vec<Item>, ConfigError> {
 
 /// Reads a text; `path` is named in errors.
 pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
-    let source = Source { text, path };
+    let source = TomlText { text, path };
     let table = DeTable::parse(text).map_err(|error| {
         let origin = source.origin(error.span().map_or(0, |span| span.start));
         ConfigError::one(Problem::at(&origin, error.message()))
@@ -47,12 +47,12 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
     Ok(items)
 }
 
-struct Source<'a> {
+struct TomlText<'a> {
     text: &'a str,
     path: &'a Path,
 }
 
-impl Source<'_> {
+impl TomlText<'_> {
     fn origin(&self, at: usize) -> Origin {
         let before = self.text.get(..at).unwrap_or(self.text);
         let start = before.rfind('\n').map_or(0, |n| n + 1);

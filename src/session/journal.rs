@@ -19,27 +19,27 @@ use super::numbers::ChangeNumber;
 #[derive(Debug)]
 pub(super) struct Journal<K, V> {
     /// Least recently used first.
-    live: LruCache<K, Slot<V>, RandomState>,
+    live: LruCache<K, Live<V>, RandomState>,
     /// What a change that is not committed has removed, and the number of that change.
     removed: HashMap<K, ChangeNumber, RandomState>,
     /// Changes that are not committed, oldest first.
-    log: VecDeque<Change<K, V>>,
+    log: VecDeque<Undo<K, V>>,
     /// What was set by this change or an earlier one has been forgotten.
     forgotten: Option<ChangeNumber>,
 }
 
 #[derive(Debug)]
-struct Slot<V> {
+struct Live<V> {
     value: V,
     /// The change that has set it.
     change: ChangeNumber,
 }
 
 #[derive(Debug)]
-struct Change<K, V> {
+struct Undo<K, V> {
     number: ChangeNumber,
     key: K,
-    before: Option<Slot<V>>,
+    before: Option<Live<V>>,
 }
 
 impl<K: Hash + Eq, V> Default for Journal<K, V> {
@@ -107,7 +107,7 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
                 if !self.removed.is_empty() {
                     self.removed.remove(&key);
                 }
-                self.live.insert(key.clone(), Slot { value, change: number.unwrap_or_default() })
+                self.live.insert(key.clone(), Live { value, change: number.unwrap_or_default() })
             }
             None => {
                 if let Some(number) = number {
@@ -117,7 +117,7 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
             }
         };
         if let Some(number) = number {
-            self.log.push_back(Change { number, key, before });
+            self.log.push_back(Undo { number, key, before });
         }
     }
 
@@ -173,7 +173,7 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
     pub(super) fn remove_oldest(&mut self, number: ChangeNumber) -> Option<K> {
         let (key, slot) = self.live.remove_lru()?;
         self.removed.insert(key.clone(), number);
-        self.log.push_back(Change { number, key: key.clone(), before: Some(slot) });
+        self.log.push_back(Undo { number, key: key.clone(), before: Some(slot) });
         Some(key)
     }
 
@@ -193,7 +193,7 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
         self.live.len()
     }
 
-    fn is_forgotten(&self, slot: &Slot<V>) -> bool {
+    fn is_forgotten(&self, slot: &Live<V>) -> bool {
         Some(slot.change) <= self.forgotten
     }
 }

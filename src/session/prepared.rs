@@ -113,7 +113,7 @@ pub struct ClientStatements {
 /// A client's names, and what of them is under way to its server.
 #[derive(Debug, Default)]
 pub(super) struct ClientNames {
-    pub(super) names: Journal<Arc<[u8]>, Named>,
+    pub(super) names: Journal<Arc<[u8]>, ClientStatement>,
     /// The statement in the unnamed portal, if the client has not been told its columns: its name and ID.
     pub(super) bound: Option<(Arc<[u8]>, StatementId)>,
     /// Statements whose columns the server is about to tell, in the order in which the client has asked for them.
@@ -141,7 +141,7 @@ pub(super) enum Deallocates {
 
 /// What a name stands for.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(super) struct ClientStatement {
     /// The name itself.
     pub(super) name: Arc<[u8]>,
     pub(super) statement: Arc<Statement>,
@@ -153,7 +153,7 @@ pub(super) struct Named {
     generation: u32,
 }
 
-impl Named {
+impl ClientStatement {
     fn new(name: Arc<[u8]>, statement: Arc<Statement>) -> Self {
         Self { name, statement, told: None, class: None, effect: None, generation: 0 }
     }
@@ -249,7 +249,7 @@ impl ClientNames {
     ) {
         self.are_forgotten &= statement.is_none();
         let name: Arc<[u8]> = name.into();
-        let named = statement.map(|statement| Named::new(Arc::clone(&name), statement));
+        let named = statement.map(|statement| ClientStatement::new(Arc::clone(&name), statement));
         self.names.set(name, named, number);
     }
 
@@ -270,12 +270,12 @@ impl ClientNames {
 /// What a server has prepared, by [`Statement::id`].
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    copies: Journal<StatementId, Copy>,
+    copies: Journal<StatementId, ServerCopy>,
 }
 
 /// A statement that a server has prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Copy {
+pub(super) struct ServerCopy {
     pub(super) columns: Columns,
     /// The server has refused to go on with it, or has it although it should not: it must be closed and prepared again.
     pub(super) stale: bool,
@@ -304,7 +304,7 @@ impl ServerStatements {
         self.len() == 0
     }
 
-    pub(super) fn copies_mut(&mut self) -> &mut Journal<StatementId, Copy> {
+    pub(super) fn copies_mut(&mut self) -> &mut Journal<StatementId, ServerCopy> {
         &mut self.copies
     }
 }

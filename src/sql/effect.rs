@@ -22,7 +22,7 @@ pub fn effect(
     if catalog.is_some_and(Catalog::leaves_nothing) && is_plain(text) {
         return Ok(Effect::default());
     }
-    let mut scan = Scan { lexer: Lexer::new(text), catalog, is_followed, effect: Effect::default() };
+    let mut scan = EffectScan { lexer: Lexer::new(text), catalog, is_followed, effect: Effect::default() };
     let result = scan.statements();
     let effect = scan.effect;
     result.map(|()| effect).map_err(|Unterminated| Effect { takes_back: State::default(), ..effect })
@@ -93,14 +93,14 @@ fn is_harmless(name: &[u8]) -> bool {
 /// How many tokens of the arguments of set_config are looked at.
 const MOST_AHEAD: usize = 100;
 
-struct Scan<'a, 'c> {
+struct EffectScan<'a, 'c> {
     lexer: Lexer<'a>,
     catalog: Option<&'c Catalog>,
     is_followed: &'c dyn Fn(&[u8]) -> bool,
     effect: Effect,
 }
 
-impl<'a> Scan<'a, '_> {
+impl<'a> EffectScan<'a, '_> {
     fn statements(&mut self) -> Result<(), Unterminated> {
         let mut count = 0;
         while let Some((first, _)) = self.next()? {
@@ -377,7 +377,7 @@ impl<'a> Scan<'a, '_> {
     /// `set_config(name, value, is_local)`. What is set for a transaction ends with it. What has too many arguments to see that
     /// leaves a setting.
     fn set_config(&mut self) -> Result<(), Unterminated> {
-        let mut ahead = Scan {
+        let mut ahead = EffectScan {
             lexer: self.lexer.clone(),
             catalog: None,
             is_followed: self.is_followed,
@@ -423,7 +423,7 @@ impl<'a> Scan<'a, '_> {
 fn may_be_own_function(before: Option<Token<'_>>, last: Option<Token<'_>>) -> bool {
     /// What has a `(` behind it in statements that write, besides what [`functions::is_syntax`] knows.
     const SYNTAX: &[&[u8]] = &[b"conflict", b"insert", b"set", b"do", b"default", b"options"];
-    /// PostgreSQL's own functions that are not for replicas. None leaves something but those that [`Scan::name`] knows.
+    /// PostgreSQL's own functions that are not for replicas. None leaves something but those that [`EffectScan::name`] knows.
     const OWN: &[&[u8]] = &[
         b"currval",
         b"current_setting",

@@ -103,7 +103,7 @@ fn a_server_uses_the_methods_it_may() {
     // The end of SCRAM is not a login without a proof.
     let terms = Terms { require: RequireAuth::parse("scram-sha-256").unwrap(), ..Terms::default() };
     let mut auth = login_on(terms, password("secret"));
-    auth.state = State::Proved;
+    auth.state = LoginState::Proved;
     assert!(auth.handle(BackendAuth::Ok).unwrap().0.is_done());
 }
 

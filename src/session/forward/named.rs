@@ -6,7 +6,7 @@ use super::server::ServerSession;
 use super::walk::{FLUSH, Inject, Step, Walk};
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Expect};
-use crate::session::prepared::{ClientNames, Columns, Copy, Deallocates, Statement, server_name};
+use crate::session::prepared::{ClientNames, Columns, Deallocates, ServerCopy, Statement, server_name};
 use crate::session::refused::{Refused, RefusedFor};
 use crate::wire::{frontend, write};
 
@@ -52,7 +52,7 @@ impl Walk<'_> {
         } else {
             self.sent.server_parses += 1;
             let change = pipeline.expect_change(Expect::Parse, Action::Forward, Some(statement.id));
-            copies.set(statement.id, Some(Copy::default()), Some(change));
+            copies.set(statement.id, Some(ServerCopy::default()), Some(change));
             change
         };
         self.sent.client_parses += 1;
@@ -185,7 +185,7 @@ impl Walk<'_> {
         self.sent.server_parses += 1;
         let change = pipeline.expect_change(Expect::Parse, Action::Skip, Some(statement.id));
         let columns = if ask_columns { Columns::Asked } else { Columns::Unknown };
-        copies.set(statement.id, Some(Copy { columns, stale: false }), Some(change));
+        copies.set(statement.id, Some(ServerCopy { columns, stale: false }), Some(change));
         if ask_columns {
             write::describe_statement(out.insert(), &statement.name);
             pipeline.expect_columns(Action::Skip, statement.id);

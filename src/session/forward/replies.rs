@@ -9,7 +9,7 @@ use crate::session::command::{self, Ddl};
 use crate::session::numbers::{ChangeNumber, StatementId};
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Pipeline, Verdict};
-use crate::session::prepared::{Columns, Copy};
+use crate::session::prepared::{Columns, ServerCopy};
 use crate::wire::backend::{ErrorFields, error_fields};
 use crate::wire::frame::{Frame, FrameError, peek};
 use crate::wire::tag::backend as tag;
@@ -306,7 +306,7 @@ fn heal(id: StatementId, is_told: bool, error: &ErrorFields<'_>, server: &mut Se
     let copies = server.statements.copies_mut();
     match error.sqlstate {
         NO_STATEMENT => copies.set(id, None, None),
-        EXISTS => copies.set(id, Some(Copy { stale: true, ..Copy::default() }), None),
+        EXISTS => copies.set(id, Some(ServerCopy { stale: true, ..ServerCopy::default() }), None),
         CHANGED if is_changed => {
             if let Some((copy, _)) = copies.get_mut(&id) {
                 copy.stale = true;

@@ -1,8 +1,8 @@
 //! What an answer takes off the queue.
 
-use super::entry::{Action, Entry, Expect, Note};
+use super::entry::{Action, Expect, Note, Owed};
 use super::queue::Pipeline;
-use super::state::{Batch, Copy, Health};
+use super::state::{Batch, CopyState, Health};
 use crate::wire::tag::backend;
 
 /// What to do with a frame from the server.
@@ -60,7 +60,7 @@ impl Pipeline {
             backend::PARSE_COMPLETE => self.take(Expect::Parse, tag),
             backend::BIND_COMPLETE => self.take(Expect::Bind, tag),
             backend::CLOSE_COMPLETE if self.front() == Some(Expect::Mark) => {
-                self.copy = Copy::None;
+                self.copy = CopyState::None;
                 self.take(Expect::Mark, tag)
             }
             backend::CLOSE_COMPLETE => self.take(Expect::Close, tag),
@@ -73,7 +73,7 @@ impl Pipeline {
 
     fn verdict(&self) -> Verdict {
         match self.expected.front() {
-            Some(Entry { action: Action::Skip, .. }) => Verdict::Skip,
+            Some(Owed { action: Action::Skip, .. }) => Verdict::Skip,
             _ => Verdict::Forward,
         }
     }
@@ -109,12 +109,12 @@ impl Pipeline {
                 self.pop();
             }
             // The answer to a Sync that a failed COPY has not swallowed. Who asks is the client.
-            Some(Expect::Mark) if self.copy == Copy::InDoubt => {
-                self.copy = Copy::None;
+            Some(Expect::Mark) if self.copy == CopyState::InDoubt => {
+                self.copy = CopyState::None;
                 self.status = status;
                 return Ok(Verdict::Forward);
             }
-            None if self.copy == Copy::InDoubt => self.copy = Copy::None,
+            None if self.copy == CopyState::InDoubt => self.copy = CopyState::None,
             None if self.is_tainted() => {}
             _ => return Err(Unexpected(backend::READY_FOR_QUERY)),
         }
@@ -145,7 +145,7 @@ impl Pipeline {
             Expect::Call | Expect::Sync => {}
             Expect::Mark => {
                 // What the COPY has swallowed will not be known.
-                self.copy = Copy::None;
+                self.copy = CopyState::None;
                 self.taint();
                 self.fail_batch();
                 return Ok(Verdict::Skip);
@@ -177,7 +177,7 @@ impl Pipeline {
     }
 
     fn on_copy_in(&mut self, tag: u8) -> Result<Verdict, Unexpected> {
-        let is_copying = matches!(self.copy, Copy::Open { .. } | Copy::Ended { .. });
+        let is_copying = matches!(self.copy, CopyState::Open { .. } | CopyState::Ended { .. });
         if is_copying || !matches!(self.front(), Some(Expect::Execute | Expect::Query)) {
             return Err(Unexpected(tag));
         }
@@ -186,7 +186,7 @@ impl Pipeline {
     }
 
     /// Of what was sent behind the command, up to the end of the data, Sync is not answered.
-    fn forget_what_the_copy_swallows(&mut self) -> Copy {
+    fn forget_what_the_copy_swallows(&mut self) -> CopyState {
         let end = self.expected.iter().position(|entry| entry.expect == Expect::CopyEnd);
         let last = end.map_or(self.expected.len(), |end| end + 1);
         let mut sent = self.expected.drain(..last);
@@ -198,26 +198,26 @@ impl Pipeline {
         let swallowed_sync = sent - kept.len() > usize::from(end.is_some());
         kept.into_iter().rev().chain(command).for_each(|entry| self.expected.push_front(entry));
         match end {
-            Some(_) => Copy::Ended { swallowed_sync, sent_ahead: true },
-            None => Copy::Open { swallowed_sync },
+            Some(_) => CopyState::Ended { swallowed_sync, sent_ahead: true },
+            None => CopyState::Open { swallowed_sync },
         }
     }
 
     fn end_copy(&mut self) {
-        if matches!(self.copy, Copy::Open { .. } | Copy::Ended { .. }) {
-            self.copy = Copy::None;
+        if matches!(self.copy, CopyState::Open { .. } | CopyState::Ended { .. }) {
+            self.copy = CopyState::None;
         }
     }
 
     /// If it has swallowed a Sync only the server knows whether that was before or after the error.
     fn fail_copy(&mut self) {
         let (swallowed_sync, sent_ahead) = match self.copy {
-            Copy::None | Copy::InDoubt => return,
-            Copy::Open { swallowed_sync } => (swallowed_sync, false),
-            Copy::Ended { swallowed_sync, sent_ahead } => (swallowed_sync, sent_ahead),
+            CopyState::None | CopyState::InDoubt => return,
+            CopyState::Open { swallowed_sync } => (swallowed_sync, false),
+            CopyState::Ended { swallowed_sync, sent_ahead } => (swallowed_sync, sent_ahead),
         };
         let can_be_marked = !sent_ahead && self.front() == Some(Expect::Execute);
-        self.copy = if swallowed_sync && can_be_marked { Copy::InDoubt } else { Copy::None };
+        self.copy = if swallowed_sync && can_be_marked { CopyState::InDoubt } else { CopyState::None };
         if swallowed_sync && !can_be_marked {
             self.taint();
         }

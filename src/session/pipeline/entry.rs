@@ -43,15 +43,15 @@ pub enum Action {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct Owed {
     pub(super) expect: Expect,
     pub(super) action: Action,
     pub(super) note: Note,
-    /// Parse, Bind, Describe: see [`Entry::statement`]. Others: see [`Entry::changes_before`].
+    /// Parse, Bind, Describe: see [`Owed::statement`]. Others: see [`Owed::changes_before`].
     pub(super) value: u64,
 }
 
-impl Entry {
+impl Owed {
     /// The prepared statement that it is about, if that is one of ours.
     pub(super) fn statement(&self) -> Option<StatementId> {
         match self.expect {

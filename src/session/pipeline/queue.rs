@@ -3,19 +3,19 @@
 use std::collections::VecDeque;
 
 use super::changes::{Changes, Skipped};
-use super::entry::{Action, Entry, Expect, Note};
-use super::state::{Batch, Copy, Health};
+use super::entry::{Action, Expect, Note, Owed};
+use super::state::{Batch, CopyState, Health};
 use crate::session::numbers::{ChangeNumber, StatementId};
 use crate::wire::tag::backend;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Pipeline {
-    pub(super) expected: VecDeque<Entry>,
+    pub(super) expected: VecDeque<Owed>,
     /// Status byte of the last ReadyForQuery.
     pub(super) status: u8,
     pub(super) batch: Batch,
-    pub(super) copy: Copy,
+    pub(super) copy: CopyState,
     pub(super) health: Health,
     /// Rows may come in answer to a simple query: it has said which columns.
     pub(super) described: bool,
@@ -36,7 +36,7 @@ impl Default for Pipeline {
             expected: VecDeque::new(),
             status: b'I',
             batch: Batch::Settled,
-            copy: Copy::None,
+            copy: CopyState::None,
             health: Health::Good,
             described: false,
             for_client: 0,
@@ -83,7 +83,7 @@ impl Pipeline {
     /// batch. `is_cut`: the last message was not sent whole.
     pub fn behind_last_batch(&self, is_cut: bool) -> Option<usize> {
         let whole = self.expected.len() - usize::from(is_cut && !self.expected.is_empty());
-        let is_end = |entry: &Entry| matches!(entry.expect, Expect::Sync | Expect::Query | Expect::Call);
+        let is_end = |entry: &Owed| matches!(entry.expect, Expect::Sync | Expect::Query | Expect::Call);
         let last = self.expected.range(..whole).rposition(is_end)?;
         // The end of COPY data belongs to the query before it, and is not answered.
         Some(self.expected.range(last + 1..).filter(|entry| entry.expect != Expect::CopyEnd).count())
@@ -91,7 +91,7 @@ impl Pipeline {
 
     /// Whether the server waits for COPY data.
     pub fn awaits_copy_data(&self) -> bool {
-        matches!(self.copy, Copy::Open { .. })
+        matches!(self.copy, CopyState::Open { .. })
     }
 
     /// Whether nothing but the proxy's own messages is under way.
@@ -101,7 +101,7 @@ impl Pipeline {
 
     /// Whether the next answer is that to a query which the proxy has put in.
     pub fn next_is_ours(&self) -> bool {
-        matches!(self.expected.front(), Some(Entry { expect: Expect::Query, action: Action::Skip, .. }))
+        matches!(self.expected.front(), Some(Owed { expect: Expect::Query, action: Action::Skip, .. }))
     }
 
     /// Whether the last message sent closes a batch: what comes next could as well go to another server.
@@ -155,9 +155,9 @@ impl Pipeline {
     fn expect_about(&mut self, expect: Expect, action: Action, statement: Option<StatementId>) {
         self.touch();
         match (expect, self.copy) {
-            (Expect::Sync, Copy::Open { .. }) => self.copy = Copy::Open { swallowed_sync: true },
-            (Expect::CopyEnd, Copy::Open { swallowed_sync }) => {
-                self.copy = Copy::Ended { swallowed_sync, sent_ahead: false };
+            (Expect::Sync, CopyState::Open { .. }) => self.copy = CopyState::Open { swallowed_sync: true },
+            (Expect::CopyEnd, CopyState::Open { swallowed_sync }) => {
+                self.copy = CopyState::Ended { swallowed_sync, sent_ahead: false };
             }
             (Expect::CopyEnd, _) if self.expected.is_empty() => {}
             (Expect::Sync, _) => self.push(expect, action, statement),
@@ -218,7 +218,8 @@ impl Pipeline {
     /// Close of a portal and Sync behind it.
     pub(in crate::session) fn mark_copy(&mut self) -> bool {
         match self.copy {
-            Copy::Ended { swallowed_sync: true, sent_ahead: false } | Copy::InDoubt if !self.is_marked() => {}
+            CopyState::Ended { swallowed_sync: true, sent_ahead: false } | CopyState::InDoubt
+                if !self.is_marked() => {}
             _ => return false,
         }
         self.push(Expect::Mark, Action::Skip, None);
@@ -248,10 +249,10 @@ impl Pipeline {
             self.changes.before_batch = self.changes.made;
         }
         self.for_client += usize::from(action != Action::Skip);
-        self.expected.push_back(Entry { expect, action, note: Note::Nothing, value });
+        self.expected.push_back(Owed { expect, action, note: Note::Nothing, value });
     }
 
-    pub(super) fn pop(&mut self) -> Option<Entry> {
+    pub(super) fn pop(&mut self) -> Option<Owed> {
         let entry = self.expected.pop_front()?;
         self.for_client -= usize::from(entry.action != Action::Skip);
         self.changes.done.0 += u64::from(entry.note == Note::Change);
@@ -264,7 +265,7 @@ impl Pipeline {
     /// Whether [`Self::pop_fake`] has something to do. Asked behind every frame.
     #[inline]
     pub(in crate::session) fn may_owe_fake(&self) -> bool {
-        let is_next = |entry: &Entry| entry.action == Action::Fake || entry.expect == Expect::CopyEnd;
+        let is_next = |entry: &Owed| entry.action == Action::Fake || entry.expect == Expect::CopyEnd;
         self.expected.front().is_some_and(is_next)
     }
 
@@ -304,7 +305,7 @@ impl Pipeline {
 
     /// The last change before the command that is being answered.
     pub(in crate::session) fn changes_before(&self) -> ChangeNumber {
-        self.expected.front().map_or(self.changes.made, Entry::changes_before)
+        self.expected.front().map_or(self.changes.made, Owed::changes_before)
     }
 
     pub(super) fn front(&self) -> Option<Expect> {

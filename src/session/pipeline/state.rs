@@ -14,7 +14,7 @@ pub(super) enum Batch {
 /// The COPY from the client that the server is busy with. In the time between its CopyInResponse and the end of the data the
 /// server swallows Sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Copy {
+pub(super) enum CopyState {
     None,
     /// The server reads data, and the client has not said yet that they end.
     Open {
