@@ -240,7 +240,7 @@ fn forget_statements(
         // What was prepared behind the command stays.
         server.statements.copies_mut().forget(changes);
         if let Some(known) = client.statements.any() {
-            known.are_forgotten |= known.names.len() > 0;
+            known.are_forgotten |= !known.names.is_empty();
             known.names.forget(changes);
         }
     }
