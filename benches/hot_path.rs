@@ -67,7 +67,7 @@ fn pipeline(c: &mut Criterion) {
         let mut pipeline = Pipeline::default();
         b.iter(|| {
             for expect in [Expect::Parse, Expect::Bind, Expect::Describe, Expect::Execute, Expect::Sync] {
-                pipeline.expect(expect, Action::Forward, 0);
+                pipeline.expect(expect, Action::Forward);
             }
             for tag in *b"12TDC" {
                 let _ = black_box(pipeline.on_backend(tag, b""));
@@ -131,7 +131,7 @@ fn relay(c: &mut Criterion) {
     group.bench_function("64 KB of rows", |b| {
         let mut scratch = Vec::new();
         let (mut client, mut server) = (ClientSession::default(), ServerSession::default());
-        server.pipeline.expect(Expect::Query, Action::Forward, 0);
+        server.pipeline.expect(Expect::Query, Action::Forward);
         b.iter(|| {
             let mut out = Output::new(&buf, &mut scratch);
             assert!(forward::server_to_client(&buf, &mut server, &mut client, &mut out).is_ok());

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use pgweir::config::model::{self, Loaded};
+use pgweir::config::Loaded;
 use pgweir::config::raw::{Item, Section};
 use pgweir::config::settings::TABLE;
-use pgweir::config::{ConfigError, connstr as connect, env, ini as ini_file, toml as toml_file};
+use pgweir::config::{ConfigError, build, connstr as connect, env, ini as ini_file, load, toml as toml_file};
 
 use super::bytes::{Bytes, texts};
 
@@ -70,7 +70,7 @@ pub(super) fn environment(input: &[u8]) {
         Ok(None) => {}
         Err(error) => configure(&text, Err(error)),
     }
-    if let Ok(Some(loaded)) = model::load_env(variables) {
+    if let Ok(Some(loaded)) = load::load_env(variables) {
         assert!(!loaded.config.databases.is_empty() || loaded.config.fallback.is_some());
     }
 }
@@ -78,7 +78,7 @@ pub(super) fn environment(input: &[u8]) {
 /// What was read becomes a configuration, or errors that say where; a configuration can be shown and set again.
 fn configure(text: &str, parsed: Result<Vec<Item>, ConfigError>) {
     let lines = text.split('\n').count();
-    let built = parsed.and_then(model::build);
+    let built = parsed.and_then(build::build);
     let problems = match &built {
         Ok(Loaded { warnings, .. }) => warnings,
         Err(ConfigError(problems)) => {

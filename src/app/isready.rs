@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::healthcheck::{Socket, reachable};
 use crate::admin::show::VERSION;
 use crate::clock;
-use crate::config::{Settings, connstr, env};
+use crate::config::{Settings, connstr, url};
 use crate::error::sqlstate;
 use crate::wire::{backend, frame, write};
 
@@ -155,7 +155,7 @@ impl Question {
     /// The name of a database, or a connect string or URL, which then counts.
     fn connect_string(&mut self, text: &str) -> Result<(), String> {
         let pairs = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            env::url_pairs(text)?
+            url::url_pairs(text)?
         } else if text.contains('=') {
             connstr::parse(text).map_err(|(_, expected)| expected.to_owned())?
         } else {

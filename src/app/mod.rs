@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::admin::show::VERSION;
 use crate::cli::{self, Command, Options};
 use crate::config::Access;
-use crate::config::model;
+use crate::config::load;
 use crate::config::settings::{self as table, Change};
 use crate::config::{Config, Loaded, Source};
 use crate::error::{Refusal, sqlstate};
@@ -365,7 +365,7 @@ fn reload(shared: &Arc<Shared>, doors: &Doors) -> Result<(), String> {
 
 fn read_again(current: &Config, access: &Access) -> Result<(Config, Access), String> {
     let Loaded { mut config, warnings, .. } = match &current.source {
-        Source::File(path) => model::load_file_again(path, current).map_err(|error| error.to_string())?,
+        Source::File(path) => load::load_file_again(path, current).map_err(|error| error.to_string())?,
         Source::Environment => Loaded { config: current.clone(), warnings: Vec::new(), sources: Vec::new() },
     };
     warnings.iter().for_each(|problem| tracing::warn!("{problem}"));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Fatal;
 use crate::config::error::Problem;
-use crate::config::{Loaded, env, model};
+use crate::config::{Loaded, env, load};
 
 /// Read when no file is named and the environment names no server: where PgBouncer's packages and images have theirs.
 pub(super) const USUAL_FILE: &str = "/etc/pgbouncer/pgbouncer.ini";
@@ -22,7 +22,7 @@ fn choose(file: Option<&Path>, usual: &Path, variables: Vec<(String, String)>) -
     if let Some(file) = file {
         return from_file(file, &variables);
     }
-    let found = model::load_env(variables.clone()).map_err(|error| match has_usual {
+    let found = load::load_env(variables.clone()).map_err(|error| match has_usual {
         true => format!(
             "{error}\nThe environment says where a server is, so {} is not read; to read it, name it on the command line.",
             usual.display()
@@ -49,7 +49,7 @@ fn choose(file: Option<&Path>, usual: &Path, variables: Vec<(String, String)>) -
 }
 
 fn from_file(file: &Path, variables: &[(String, String)]) -> Result<Loaded, Fatal> {
-    let mut loaded = model::load_file(file).map_err(|error| error.to_string())?;
+    let mut loaded = load::load_file(file).map_err(|error| error.to_string())?;
     let ignored = env::meant(variables);
     if !ignored.is_empty() {
         let message = format!("{} is the configuration, ignoring {}", file.display(), ignored.join(", "));

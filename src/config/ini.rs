@@ -12,24 +12,24 @@ const MAX_DEPTH: usize = 10;
 
 /// Reads a file and those it includes.
 pub fn read(path: &Path) -> Result<Vec<Item>, ConfigError> {
-    let mut reader = Reader { items: Vec::new(), section: None };
+    let mut reader = IniReader { items: Vec::new(), section: None };
     reader.file(path, 0, None)?;
     Ok(reader.items)
 }
 
 /// Reads a text; `path` is named in errors.
 pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
-    let mut reader = Reader { items: Vec::new(), section: None };
+    let mut reader = IniReader { items: Vec::new(), section: None };
     reader.text(text, path, 0)?;
     Ok(reader.items)
 }
 
-struct Reader {
+struct IniReader {
     items: Vec<Item>,
     section: Option<Section>,
 }
 
-impl Reader {
+impl IniReader {
     fn file(&mut self, path: &Path, depth: usize, from: Option<&Origin>) -> Result<(), ConfigError> {
         let problem = |message| match from {
             Some(origin) => Problem::at(origin, message),

@@ -19,7 +19,7 @@ pub fn read(path: &Path) -> Result<Vec<Item>, ConfigError> {
 
 /// Reads a text; `path` is named in errors.
 pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
-    let source = Source::new(text, path);
+    let source = TomlText::new(text, path);
     let table = DeTable::parse(text).map_err(|error| {
         let origin = source.origin(error.span().map_or(0, |span| span.start));
         ConfigError::one(Problem::at(&origin, error.message()))
@@ -47,13 +47,13 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Item>, ConfigError> {
     Ok(items)
 }
 
-struct Source<'a> {
+struct TomlText<'a> {
     path: &'a Path,
     /// Each line and where it begins.
     lines: Vec<(usize, &'a str)>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> TomlText<'a> {
     fn new(text: &'a str, path: &'a Path) -> Self {
         let mut next = 0;
         let lines = text.split('\n').map(|line| {
@@ -116,7 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::model::build;
+    use crate::config::build::build;
 
     #[test]
     fn means_the_same_as_the_ini() {

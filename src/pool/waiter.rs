@@ -12,11 +12,11 @@ use crate::error::Refusal;
 pub struct Waiter<S> {
     /// The worker whose task waits.
     pub worker: usize,
-    inner: Mutex<Inner<S>>,
+    inner: Mutex<Wait<S>>,
 }
 
 #[derive(Debug)]
-struct Inner<S> {
+struct Wait<S> {
     since: Micros,
     outcome: Option<Outcome<S>>,
     waiting: bool,
@@ -37,7 +37,7 @@ impl<S> Waiter<S> {
     pub fn new(worker: usize) -> Self {
         Self {
             worker,
-            inner: Mutex::new(Inner { since: Micros(0), outcome: None, waiting: false, waker: None }),
+            inner: Mutex::new(Wait { since: Micros(0), outcome: None, waiting: false, waker: None }),
         }
     }
 

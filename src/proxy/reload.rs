@@ -185,14 +185,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{PoolSettings, Timeouts, ini, model};
+    use crate::config::build::build;
+    use crate::config::{PoolSettings, Timeouts, ini};
     use crate::proxy::registry::{database, pool, user};
     use crate::proxy::versioned::LastSeen;
 
     const APP: &str = "[databases]\napp = pool_size=3\nforced = user=owner\n";
 
     fn config(text: &str) -> Config {
-        model::build(ini::parse(&format!("{APP}{text}"), Path::new("x.ini")).unwrap()).unwrap().config
+        build(ini::parse(&format!("{APP}{text}"), Path::new("x.ini")).unwrap()).unwrap().config
     }
 
     fn pools(config: &Config) -> (Arc<Shared>, [Arc<Pool>; 2]) {

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::session::parameters::Parameters;
     use crate::session::prepared::Registry;
-    use crate::wire::write;
+    use crate::wire::samples::{bind, message, parse, query};
 
     /// A client that has prepared `r` and `w`.
     fn client(parameters: &[(&str, &str)]) -> ClientSession {
@@ -166,32 +166,8 @@ mod tests {
         client
     }
 
-    fn parse(name: &str, sql: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        write::parse(&mut out, name.as_bytes(), format!("{sql}\0\0\0").as_bytes());
-        out
-    }
-
-    fn bind(statement: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        write::frame(&mut out, b'B', |body| {
-            body.push(0);
-            write::cstr(body, statement.as_bytes());
-            body.extend([0; 6]);
-        });
-        out
-    }
-
     fn other(tag: u8) -> Vec<u8> {
-        let mut out = Vec::new();
-        write::frame(&mut out, tag, |_| {});
-        out
-    }
-
-    fn query(sql: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        write::query(&mut out, sql.as_bytes());
-        out
+        message(tag, b"")
     }
 
     fn reads(client: &mut ClientSession, batch: &[Vec<u8>]) -> bool {

@@ -1,20 +1,29 @@
 //! The columns that a client has been told of, as one number, to compare with what another server says.
 
 use std::hash::{DefaultHasher, Hasher};
+use std::num::NonZeroU64;
 
 use crate::wire::frame::cstr;
 
 /// Bytes of a column's description behind its name.
 const FIXED: usize = 18;
 
-/// A statement without a result (NoData).
-pub(super) const NONE: u64 = 1;
-/// Columns whose description is too long to be read.
-pub(super) const LONG: u64 = 2;
+/// The columns of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint(NonZeroU64);
 
-/// A number for the columns of a RowDescription: their names, types and type modifiers, which is what PostgreSQL compares
-/// (`RevalidateCachedQuery`), but neither the tables they come from nor their formats. Never 0.
-pub(super) fn fingerprint(row_description: &[u8]) -> u64 {
+impl Fingerprint {
+    /// A statement without a result (NoData).
+    pub(super) const NO_DATA: Self = Self(NonZeroU64::MIN);
+    /// Columns whose description is too long to be read.
+    pub(super) const LONG: Self = Self(NonZeroU64::MIN.saturating_add(1));
+    /// The first that is left for those that are read.
+    const FIRST: NonZeroU64 = NonZeroU64::MIN.saturating_add(2);
+}
+
+/// The columns of a RowDescription: their names, types and type modifiers, which is what PostgreSQL compares
+/// (`RevalidateCachedQuery`), but neither the tables they come from nor their formats.
+pub(super) fn fingerprint(row_description: &[u8]) -> Fingerprint {
     let mut hasher = DefaultHasher::new();
     let mut rest = row_description.get(2..).unwrap_or_default();
     while let Some((name, after)) = cstr(rest) {
@@ -24,7 +33,8 @@ pub(super) fn fingerprint(row_description: &[u8]) -> u64 {
         hasher.write(&fixed[6..16]);
         rest = next;
     }
-    hasher.finish().max(LONG + 1)
+    let number = NonZeroU64::new(hasher.finish()).unwrap_or(Fingerprint::FIRST);
+    Fingerprint(number.max(Fingerprint::FIRST))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! error undoes those of the messages that the server skips. Every operation takes constant time, but for [`Journal::undo`]
 //! and [`Journal::commit`], which take constant time per change.
 //!
-//! Changes are numbered by [`super::pipeline::Changes`], upwards. 0: done before.
+//! Changes are numbered by [`super::pipeline::Changes`], upwards.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
@@ -13,30 +13,33 @@ use std::hash::Hash;
 use foldhash::fast::RandomState;
 use hashlink::LruCache;
 
+use super::numbers::ChangeNumber;
+
 /// See the module's documentation. Keys are cloned, and should be cheap to clone.
 #[derive(Debug)]
 pub(super) struct Journal<K, V> {
     /// Least recently used first.
-    live: LruCache<K, Slot<V>, RandomState>,
+    live: LruCache<K, Live<V>, RandomState>,
     /// What a change that is not committed has removed, and the number of that change.
-    removed: HashMap<K, u64, RandomState>,
+    removed: HashMap<K, ChangeNumber, RandomState>,
     /// Changes that are not committed, oldest first.
-    log: VecDeque<Change<K, V>>,
+    log: VecDeque<Undo<K, V>>,
     /// What was set by this change or an earlier one has been forgotten.
-    forgotten: u64,
+    forgotten: Option<ChangeNumber>,
 }
 
 #[derive(Debug)]
-struct Slot<V> {
+struct Live<V> {
     value: V,
-    change: u64,
+    /// The change that has set it.
+    change: ChangeNumber,
 }
 
 #[derive(Debug)]
-struct Change<K, V> {
-    number: u64,
+struct Undo<K, V> {
+    number: ChangeNumber,
     key: K,
-    before: Option<Slot<V>>,
+    before: Option<Live<V>>,
 }
 
 impl<K: Hash + Eq, V> Default for Journal<K, V> {
@@ -45,7 +48,7 @@ impl<K: Hash + Eq, V> Default for Journal<K, V> {
             live: LruCache::with_hasher(usize::MAX, RandomState::default()),
             removed: HashMap::default(),
             log: VecDeque::new(),
-            forgotten: 0,
+            forgotten: None,
         }
     }
 }
@@ -61,7 +64,7 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
     }
 
     /// The change that has set a key.
-    pub(super) fn set_by<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u64>
+    pub(super) fn set_by<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<ChangeNumber>
     where
         K: Borrow<Q>,
     {
@@ -70,63 +73,63 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
     }
 
     /// The value of a key and the change that has set it.
-    pub(super) fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(&mut V, u64)>
+    pub(super) fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(&mut V, ChangeNumber)>
     where
         K: Borrow<Q>,
     {
         let forgotten = self.forgotten;
         let slot = self.live.peek_mut(key)?;
-        (forgotten == 0 || slot.change > forgotten).then_some((&mut slot.value, slot.change))
+        (Some(slot.change) > forgotten).then_some((&mut slot.value, slot.change))
     }
 
     /// The same; the key becomes the most recently used one.
-    pub(super) fn touch<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(&mut V, u64)>
+    pub(super) fn touch<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(&mut V, ChangeNumber)>
     where
         K: Borrow<Q>,
     {
         let forgotten = self.forgotten;
         let slot = self.live.get_mut(key)?;
-        (forgotten == 0 || slot.change > forgotten).then_some((&mut slot.value, slot.change))
+        (Some(slot.change) > forgotten).then_some((&mut slot.value, slot.change))
     }
 
     /// The change that has removed a key, if that can still be undone.
-    pub(super) fn removed_by<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u64>
+    pub(super) fn removed_by<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<ChangeNumber>
     where
         K: Borrow<Q>,
     {
         if self.removed.is_empty() { None } else { self.removed.get(key).copied() }
     }
 
-    /// Sets a key, or removes it. `number` is 0 if nothing can undo it.
-    pub(super) fn set(&mut self, key: K, value: Option<V>, number: u64) {
+    /// Sets a key, or removes it. Without a `number` nothing can undo it.
+    pub(super) fn set(&mut self, key: K, value: Option<V>, number: Option<ChangeNumber>) {
         let before = match value {
             Some(value) => {
                 if !self.removed.is_empty() {
                     self.removed.remove(&key);
                 }
-                self.live.insert(key.clone(), Slot { value, change: number })
+                self.live.insert(key.clone(), Live { value, change: number.unwrap_or_default() })
             }
             None => {
-                if number > 0 {
+                if let Some(number) = number {
                     self.removed.insert(key.clone(), number);
                 }
                 self.live.remove(&key)
             }
         };
-        if number > 0 {
-            self.log.push_back(Change { number, key, before });
+        if let Some(number) = number {
+            self.log.push_back(Undo { number, key, before });
         }
     }
 
     /// The server has answered the messages of all changes up to this one.
     #[inline]
-    pub(super) fn commit(&mut self, done: u64) {
+    pub(super) fn commit(&mut self, done: ChangeNumber) {
         if !self.log.is_empty() {
             self.commit_some(done);
         }
     }
 
-    fn commit_some(&mut self, done: u64) {
+    fn commit_some(&mut self, done: ChangeNumber) {
         while self.log.front().is_some_and(|change| change.number <= done) {
             let Some(change) = self.log.pop_front() else { break };
             if self.removed.get(&change.key) == Some(&change.number) {
@@ -137,7 +140,7 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
     }
 
     /// The server skips the messages of all changes up to this one.
-    pub(super) fn undo(&mut self, last: u64) {
+    pub(super) fn undo(&mut self, last: ChangeNumber) {
         let undone = self.log.partition_point(|change| change.number <= last);
         for change in self.log.drain(..undone).rev() {
             self.removed.remove(&change.key);
@@ -151,29 +154,29 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
 
     /// … as soon as no change is left that could bring one back.
     fn drop_forgotten(&mut self) {
-        if self.forgotten > 0 && self.log.is_empty() {
-            let forgotten = std::mem::take(&mut self.forgotten);
-            self.live.retain(|_, slot| slot.change > forgotten);
+        if let Some(last) = self.forgotten.filter(|_| self.log.is_empty()) {
+            self.forgotten = None;
+            self.live.retain(|_, slot| slot.change > last);
         }
     }
 
     /// Forgets all that was set by change `last` or an earlier one: the server has done so. Says whether there was anything;
     /// what has been forgotten a moment ago may count.
-    pub(super) fn forget(&mut self, last: u64) -> bool {
+    pub(super) fn forget(&mut self, last: ChangeNumber) -> bool {
         let had_any = !self.live.is_empty();
         if self.log.back().is_none_or(|change| change.number <= last) {
             self.live.clear();
         } else {
-            self.forgotten = last;
+            self.forgotten = Some(last);
         }
         had_any
     }
 
     /// Removes the key that was not used for longest.
-    pub(super) fn remove_oldest(&mut self, number: u64) -> Option<K> {
+    pub(super) fn remove_oldest(&mut self, number: ChangeNumber) -> Option<K> {
         let (key, slot) = self.live.remove_lru()?;
         self.removed.insert(key.clone(), number);
-        self.log.push_back(Change { number, key: key.clone(), before: Some(slot) });
+        self.log.push_back(Undo { number, key: key.clone(), before: Some(slot) });
         Some(key)
     }
 
@@ -193,8 +196,8 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
         self.live.len()
     }
 
-    fn is_forgotten(&self, slot: &Slot<V>) -> bool {
-        self.forgotten > 0 && slot.change <= self.forgotten
+    fn is_forgotten(&self, slot: &Live<V>) -> bool {
+        Some(slot.change) <= self.forgotten
     }
 }
 
@@ -210,65 +213,76 @@ mod tests {
 
     fn journal() -> Journal<&'static str, u32> {
         let mut journal = Journal::default();
-        journal.set("a", Some(1), 0);
-        journal.set("b", Some(2), 0);
+        journal.set("a", Some(1), None);
+        journal.set("b", Some(2), None);
         journal
     }
 
     #[test]
     fn what_is_skipped_is_undone_backwards() {
         let mut journal = journal();
-        journal.set("a", None, 1);
-        journal.set("a", Some(3), 2);
-        journal.set("c", Some(4), 3);
-        journal.set("b", None, 4);
+        journal.set("a", None, Some(ChangeNumber(1)));
+        journal.set("a", Some(3), Some(ChangeNumber(2)));
+        journal.set("c", Some(4), Some(ChangeNumber(3)));
+        journal.set("b", None, Some(ChangeNumber(4)));
         assert_eq!(all(&journal), [("a", 3), ("c", 4)]);
         assert_eq!(
             [journal.removed_by("a"), journal.removed_by("b"), journal.removed_by("d")],
-            [None, Some(4), None]
+            [None, Some(ChangeNumber(4)), None]
         );
-        assert_eq!(journal.get_mut("a"), Some((&mut 3, 2)));
-        journal.commit(1);
-        journal.undo(3);
+        assert_eq!(journal.get_mut("a"), Some((&mut 3, ChangeNumber(2))));
+        journal.commit(ChangeNumber(1));
+        journal.undo(ChangeNumber(3));
         assert_eq!(all(&journal), [], "the first is done, and the last one belongs to another batch");
-        journal.commit(4);
+        journal.commit(ChangeNumber(4));
         assert_eq!((journal.log.len(), journal.removed.len()), (0, 0));
     }
 
     #[test]
     fn what_comes_behind_a_deallocate_all_stays() {
         let mut journal = journal();
-        journal.set("c", Some(3), 5);
-        journal.set("a", Some(4), 7);
-        journal.forget(6);
+        journal.set("c", Some(3), Some(ChangeNumber(5)));
+        journal.set("a", Some(4), Some(ChangeNumber(7)));
+        journal.forget(ChangeNumber(6));
         assert_eq!(all(&journal), [("a", 4)]);
         assert_eq!(journal.get("b"), None);
         assert_eq!(journal.touch("c"), None);
-        assert_eq!(journal.get_mut("a"), Some((&mut 4, 7)));
-        journal.commit(7);
+        assert_eq!(journal.get_mut("a"), Some((&mut 4, ChangeNumber(7))));
+        journal.commit(ChangeNumber(7));
         assert_eq!(journal.len(), 1);
-        journal.forget(7);
+        journal.forget(ChangeNumber(7));
         assert_eq!(journal.len(), 0);
+    }
+
+    #[test]
+    fn what_was_there_before_the_first_change_is_forgotten() {
+        let mut journal = journal();
+        journal.set("a", Some(4), Some(ChangeNumber(1)));
+        journal.forget(ChangeNumber::default());
+        assert_eq!(all(&journal), [("a", 4)]);
     }
 
     #[test]
     fn what_was_forgotten_is_not_brought_back_by_an_error() {
         let mut journal = journal();
-        journal.set("a", Some(4), 7);
-        journal.set("b", None, 8);
-        journal.forget(6);
+        journal.set("a", Some(4), Some(ChangeNumber(7)));
+        journal.set("b", None, Some(ChangeNumber(8)));
+        journal.forget(ChangeNumber(6));
         assert!(!journal.is_empty());
-        journal.undo(8);
-        assert_eq!((all(&journal), journal.len(), journal.forgotten), (vec![], 0, 0));
+        journal.undo(ChangeNumber(8));
+        assert_eq!((all(&journal), journal.len(), journal.forgotten), (vec![], 0, None));
     }
 
     #[test]
     fn the_one_not_used_for_longest_goes_first() {
         let mut journal = journal();
         journal.touch("a");
-        assert_eq!(journal.remove_oldest(1), Some("b"));
-        assert_eq!((journal.remove_oldest(2), journal.remove_oldest(3)), (Some("a"), None));
-        journal.undo(2);
+        assert_eq!(journal.remove_oldest(ChangeNumber(1)), Some("b"));
+        assert_eq!(
+            (journal.remove_oldest(ChangeNumber(2)), journal.remove_oldest(ChangeNumber(3))),
+            (Some("a"), None)
+        );
+        journal.undo(ChangeNumber(2));
         assert_eq!(all(&journal), [("a", 1), ("b", 2)]);
     }
 }

@@ -10,12 +10,14 @@
 //! * `journal`: a map whose changes can be undone while the server has not answered.
 //! * `refused`: messages that the server is made to refuse.
 //! * `columns`: the columns of a result as one number.
+//! * [`numbers`]: numbers that say what they count.
 //! * [`output`]: the bytes a walk produces: a slice of its input if nothing had to be changed.
 
 mod columns;
 pub mod command;
 pub mod forward;
 mod journal;
+pub mod numbers;
 pub mod output;
 pub mod parameters;
 pub mod pipeline;
@@ -23,3 +25,4 @@ pub mod prepared;
 mod refused;
 pub mod startup;
 pub mod trials;
+mod unnamed;

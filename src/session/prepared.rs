@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::columns::Fingerprint;
 use super::journal::Journal;
+use super::numbers::{ChangeNumber, StatementId};
 use super::pipeline::Changes;
 use super::refused::Refused;
 use crate::sql::{self, Class, Effect, Route};
@@ -22,7 +24,7 @@ use crate::wire::frontend;
 #[derive(Debug)]
 pub struct Statement {
     /// Unique in this process.
-    pub id: u64,
+    pub id: StatementId,
     /// Its name on servers.
     pub name: Box<[u8]>,
     /// Query text, NUL, parameter types: a Parse without its name.
@@ -73,7 +75,7 @@ impl Registry {
     }
 
     fn statement(&self, text_and_types: &[u8]) -> Statement {
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = StatementId::after(self.last_id.fetch_add(1, Ordering::Relaxed));
         let mut new = Statement {
             id,
             name: server_name(id).into(),
@@ -111,11 +113,11 @@ pub struct ClientStatements {
 /// A client's names, and what of them is under way to its server.
 #[derive(Debug, Default)]
 pub(super) struct ClientNames {
-    pub(super) names: Journal<Arc<[u8]>, Named>,
+    pub(super) names: Journal<Arc<[u8]>, ClientStatement>,
     /// The statement in the unnamed portal, if the client has not been told its columns: its name and ID.
-    pub(super) bound: Option<(Arc<[u8]>, u64)>,
+    pub(super) bound: Option<(Arc<[u8]>, StatementId)>,
     /// Statements whose columns the server is about to tell, in the order in which the client has asked for them.
-    pub(super) describing: VecDeque<(Arc<[u8]>, u64)>,
+    pub(super) describing: VecDeque<(Arc<[u8]>, StatementId)>,
     /// What the server was made to refuse.
     pub(super) refused: Option<Refused>,
     /// DEALLOCATE ALL or DISCARD ALL has made it forget names, and none was given since.
@@ -139,21 +141,21 @@ pub(super) enum Deallocates {
 
 /// What a name stands for.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(super) struct ClientStatement {
     /// The name itself.
     pub(super) name: Arc<[u8]>,
     pub(super) statement: Arc<Statement>,
-    /// The columns that the client has been told of; 0: none yet. See [`super::columns`].
-    pub(super) told: u64,
+    /// The columns that the client has been told of.
+    pub(super) told: Option<Fingerprint>,
     /// Where it may run and what it leaves in its session, as far as that was found out with the catalog of this generation.
     class: Option<Class>,
     effect: Option<Effect>,
     generation: u32,
 }
 
-impl Named {
+impl ClientStatement {
     fn new(name: Arc<[u8]>, statement: Arc<Statement>) -> Self {
-        Self { name, statement, told: 0, class: None, effect: None, generation: 0 }
+        Self { name, statement, told: None, class: None, effect: None, generation: 0 }
     }
 
     /// Forgets what was found out with another catalog. Generation 0 is never remembered.
@@ -204,14 +206,14 @@ impl ClientStatements {
 
     /// Gives a statement a name that is not in use.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
-        self.known().set(name, Some(statement), 0);
+        self.known().set(name, Some(statement), None);
     }
 
     /// Takes a name away that a later change than this one has given.
-    pub fn remove_set_after(&mut self, name: &[u8], change: u64) {
+    pub fn remove_set_after(&mut self, name: &[u8], change: ChangeNumber) {
         if let Some(known) = &mut self.known {
             if known.names.set_by(name).is_some_and(|set_by| set_by > change) {
-                known.set(name, None, 0);
+                known.set(name, None, None);
             }
         }
     }
@@ -237,11 +239,17 @@ impl ClientStatements {
 }
 
 impl ClientNames {
-    /// Gives a statement a name, or takes it away, as change `number` of the conversation with the server.
-    pub(super) fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>, number: u64) {
+    /// Gives a statement a name, or takes it away, as change `number` of the conversation with the server. Without a number
+    /// nothing can undo it.
+    pub(super) fn set(
+        &mut self,
+        name: &[u8],
+        statement: Option<Arc<Statement>>,
+        number: Option<ChangeNumber>,
+    ) {
         self.are_forgotten &= statement.is_none();
         let name: Arc<[u8]> = name.into();
-        let named = statement.map(|statement| Named::new(Arc::clone(&name), statement));
+        let named = statement.map(|statement| ClientStatement::new(Arc::clone(&name), statement));
         self.names.set(name, named, number);
     }
 
@@ -253,7 +261,7 @@ impl ClientNames {
 
     /// The server is lost: what it was told and has not answered has not happened.
     pub(super) fn lose_server(&mut self) {
-        self.names.undo(u64::MAX);
+        self.names.undo(ChangeNumber::MAX);
         self.describing.clear();
         (self.bound, self.refused) = (None, None);
     }
@@ -262,12 +270,12 @@ impl ClientNames {
 /// What a server has prepared, by [`Statement::id`].
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    copies: Journal<u64, Copy>,
+    copies: Journal<StatementId, ServerCopy>,
 }
 
 /// A statement that a server has prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Copy {
+pub(super) struct ServerCopy {
     pub(super) columns: Columns,
     /// The server has refused to go on with it, or has it although it should not: it must be closed and prepared again.
     pub(super) stale: bool,
@@ -281,8 +289,8 @@ pub(super) enum Columns {
     Unknown,
     /// The proxy has asked the server for them.
     Asked,
-    /// See [`super::columns`].
-    Known(u64),
+    /// These.
+    Known(Fingerprint),
 }
 
 impl ServerStatements {
@@ -296,13 +304,13 @@ impl ServerStatements {
         self.len() == 0
     }
 
-    pub(super) fn copies_mut(&mut self) -> &mut Journal<u64, Copy> {
+    pub(super) fn copies_mut(&mut self) -> &mut Journal<StatementId, ServerCopy> {
         &mut self.copies
     }
 }
 
 /// A statement's name on servers.
-pub fn server_name(id: u64) -> Vec<u8> {
+pub fn server_name(id: StatementId) -> Vec<u8> {
     format!("PGWEIR_{id}").into_bytes()
 }
 

@@ -29,13 +29,13 @@ pub enum Outcome {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Trials {
-    taken: HashSet<Key>,
-    refused: HashMap<Key, (Refusal, Micros)>,
+    taken: HashSet<TrialKey>,
+    refused: HashMap<TrialKey, (Refusal, Micros)>,
 }
 
-type Key = Box<[u8]>;
+type TrialKey = Box<[u8]>;
 
-fn key(name: &[u8], value: &[u8]) -> Key {
+fn key(name: &[u8], value: &[u8]) -> TrialKey {
     [&*name.to_ascii_lowercase(), b"\0", value].concat().into()
 }
 

@@ -32,11 +32,11 @@ pub struct Catalog {
     functions: HashMap<Box<[u8]>, Vec<Overload>>,
     /// Names that PostgreSQL's own functions share with unsafe ones.
     shadowed: HashSet<Box<[u8]>>,
-    names: Names,
+    names: CatalogNames,
     /// Unsafe functions that can be called as if they were a column: `(x).f`.
-    attributes: Names,
+    attributes: CatalogNames,
     /// Functions that leave something in the session, and what calls them.
-    leaving: Names,
+    leaving: CatalogNames,
     /// Unsafe operators.
     operators: Vec<Box<[u8]>>,
     /// Why nothing at all is a read here.
@@ -52,7 +52,7 @@ struct Overload {
 
 /// Names that mean something when they occur.
 #[derive(Debug, PartialEq, Eq)]
-struct Names {
+struct CatalogNames {
     all: HashSet<Box<[u8]>>,
     /// One of them has other bytes than ASCII ones, which look different in other encodings.
     beyond_ascii: bool,
@@ -60,7 +60,7 @@ struct Names {
     filter: Box<[u64; 64]>,
 }
 
-impl Default for Names {
+impl Default for CatalogNames {
     fn default() -> Self {
         Self { all: HashSet::new(), beyond_ascii: false, filter: Box::new([0; 64]) }
     }
@@ -192,7 +192,7 @@ impl Catalog {
     }
 }
 
-impl Names {
+impl CatalogNames {
     fn insert(&mut self, name: Box<[u8]>) {
         let (word, bit) = mix(&name);
         self.filter[word] |= bit;

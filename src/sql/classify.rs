@@ -39,7 +39,7 @@ pub fn classify(text: &[u8], catalog: Option<&Catalog>) -> Class {
 
 /// What a single statement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum StatementKind {
     Write,
     Read,
     Begin,
@@ -59,11 +59,11 @@ fn statements(lexer: &mut Lexer<'_>, catalog: Option<&Catalog>) -> Result<Class,
             continue;
         }
         class = match (class, statement(first, lexer, catalog)?) {
-            (Class::Read | Class::ReadOnly, Kind::Read) => class,
-            (Class::Read, Kind::BeginReadOnly) if count == 0 => Class::ReadOnly,
-            (Class::Read, Kind::Begin) if count == 0 => Class::Begin,
-            (Class::Begin, Kind::SetReadOnly) => Class::ReadOnly,
-            (Class::ReadOnly, Kind::End) => Class::Read,
+            (Class::Read | Class::ReadOnly, StatementKind::Read) => class,
+            (Class::Read, StatementKind::BeginReadOnly) if count == 0 => Class::ReadOnly,
+            (Class::Read, StatementKind::Begin) if count == 0 => Class::Begin,
+            (Class::Begin, StatementKind::SetReadOnly) => Class::ReadOnly,
+            (Class::ReadOnly, StatementKind::End) => Class::Read,
             _ => return Ok(Class::Write),
         };
         count += 1;
@@ -76,12 +76,12 @@ fn statement<'a>(
     first: Token<'a>,
     lexer: &mut Lexer<'a>,
     catalog: Option<&Catalog>,
-) -> Result<Kind, Unterminated> {
+) -> Result<StatementKind, Unterminated> {
     let word = match first {
         // `(SELECT …) UNION (SELECT …)`
         Token::Other(b'(') => return body(first, lexer, catalog),
         Token::Word(word) => word,
-        _ => return Ok(Kind::Write),
+        _ => return Ok(StatementKind::Write),
     };
     match word.len() {
         3 if is(word, b"set") => set_transaction(lexer),
@@ -92,32 +92,32 @@ fn statement<'a>(
         5 if is(word, b"begin") => begin(lexer),
         5 if is(word, b"start") => match lexer.next()? {
             Some(Token::Word(word)) if is(word, b"transaction") => begin(lexer),
-            _ => Ok(Kind::Write),
+            _ => Ok(StatementKind::Write),
         },
         6 if is(word, b"select") || is(word, b"values") => body(first, lexer, catalog),
         6 if is(word, b"commit") => end(lexer),
         7 if is(word, b"explain") => explain(lexer, catalog),
         8 if is(word, b"rollback") => end(lexer),
-        _ => Ok(Kind::Write),
+        _ => Ok(StatementKind::Write),
     }
 }
 
 /// `BEGIN` and what may follow it.
-fn begin(lexer: &mut Lexer<'_>) -> Result<Kind, Unterminated> {
+fn begin(lexer: &mut Lexer<'_>) -> Result<StatementKind, Unterminated> {
     Ok(match modes(lexer)? {
-        Some(None) => Kind::Begin,
-        Some(Some(true)) => Kind::BeginReadOnly,
-        _ => Kind::Write,
+        Some(None) => StatementKind::Begin,
+        Some(Some(true)) => StatementKind::BeginReadOnly,
+        _ => StatementKind::Write,
     })
 }
 
 /// `SET TRANSACTION READ ONLY`, which means something behind `BEGIN`.
-fn set_transaction(lexer: &mut Lexer<'_>) -> Result<Kind, Unterminated> {
+fn set_transaction(lexer: &mut Lexer<'_>) -> Result<StatementKind, Unterminated> {
     match lexer.next()? {
         Some(Token::Word(word)) if is(word, b"transaction") => {}
-        _ => return Ok(Kind::Write),
+        _ => return Ok(StatementKind::Write),
     }
-    Ok(if modes(lexer)? == Some(Some(true)) { Kind::SetReadOnly } else { Kind::Write })
+    Ok(if modes(lexer)? == Some(Some(true)) { StatementKind::SetReadOnly } else { StatementKind::Write })
 }
 
 /// Transaction modes up to the end of the statement: whether READ ONLY, if one of them says. `None`: not for a standby, which
@@ -142,19 +142,19 @@ fn modes(lexer: &mut Lexer<'_>) -> Result<Option<Option<bool>>, Unterminated> {
 }
 
 /// `COMMIT` and `ROLLBACK`, without a savepoint's name, AND CHAIN or PREPARED.
-fn end(lexer: &mut Lexer<'_>) -> Result<Kind, Unterminated> {
+fn end(lexer: &mut Lexer<'_>) -> Result<StatementKind, Unterminated> {
     Ok(match lexer.next()? {
-        None | Some(Token::Other(b';')) => Kind::End,
+        None | Some(Token::Other(b';')) => StatementKind::End,
         Some(Token::Word(word)) if is(word, b"work") || is(word, b"transaction") => match lexer.next()? {
-            None | Some(Token::Other(b';')) => Kind::End,
-            _ => Kind::Write,
+            None | Some(Token::Other(b';')) => StatementKind::End,
+            _ => StatementKind::Write,
         },
-        _ => Kind::Write,
+        _ => StatementKind::Write,
     })
 }
 
 /// EXPLAIN of a read. Of a write it would not write, but ask for locks that a standby does not give.
-fn explain<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<Kind, Unterminated> {
+fn explain<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<StatementKind, Unterminated> {
     let mut first = lexer.next()?;
     if first == Some(Token::Other(b'(')) {
         let inside = lexer.clone().next()?;
@@ -174,7 +174,7 @@ fn explain<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<Kind,
     match first {
         Some(Token::Word(word)) if begins_query(word) => body(Token::Word(word), lexer, catalog),
         Some(Token::Other(b'(')) => body(Token::Other(b'('), lexer, catalog),
-        _ => Ok(Kind::Write),
+        _ => Ok(StatementKind::Write),
     }
 }
 
@@ -183,9 +183,9 @@ fn begins_query(word: &[u8]) -> bool {
 }
 
 /// `COPY … TO STDOUT` reads. `COPY … TO 'file'` writes on the server's disk.
-fn copy<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<Kind, Unterminated> {
-    let Some(catalog) = catalog else { return Ok(Kind::Write) };
-    let mut scan = Scan::new(catalog);
+fn copy<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<StatementKind, Unterminated> {
+    let Some(catalog) = catalog else { return Ok(StatementKind::Write) };
+    let mut scan = ClassScan::new(catalog);
     let (mut to, mut to_stdout, mut seen_to) = (false, false, false);
     while let Some(token) = lexer.next()? {
         match (scan.depth, token) {
@@ -195,7 +195,7 @@ fn copy<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<Kind, Un
                 to = is(word, b"to");
                 seen_to |= to;
                 if is(word, b"from") {
-                    return Ok(Kind::Write);
+                    return Ok(StatementKind::Write);
                 }
             }
             // `COPY t (a, b) TO`
@@ -203,10 +203,10 @@ fn copy<'a>(lexer: &mut Lexer<'a>, catalog: Option<&Catalog>) -> Result<Kind, Un
             _ => {}
         }
         if !scan.token(token) {
-            return Ok(Kind::Write);
+            return Ok(StatementKind::Write);
         }
     }
-    Ok(if to_stdout && scan.is_read() { Kind::Read } else { Kind::Write })
+    Ok(if to_stdout && scan.is_read() { StatementKind::Read } else { StatementKind::Write })
 }
 
 /// A statement that reads unless something in it writes.
@@ -214,23 +214,23 @@ fn body<'a>(
     first: Token<'a>,
     lexer: &mut Lexer<'a>,
     catalog: Option<&Catalog>,
-) -> Result<Kind, Unterminated> {
-    let Some(catalog) = catalog else { return Ok(Kind::Write) };
-    let mut scan = Scan::new(catalog);
+) -> Result<StatementKind, Unterminated> {
+    let Some(catalog) = catalog else { return Ok(StatementKind::Write) };
+    let mut scan = ClassScan::new(catalog);
     scan.token(first);
     while let Some(token) = lexer.next()? {
         if token == Token::Other(b';') {
             break;
         }
         if !scan.token(token) {
-            return Ok(Kind::Write);
+            return Ok(StatementKind::Write);
         }
     }
-    Ok(if scan.is_read() { Kind::Read } else { Kind::Write })
+    Ok(if scan.is_read() { StatementKind::Read } else { StatementKind::Write })
 }
 
 /// What the last tokens were, as far as the rules ask.
-struct Scan<'a, 'c> {
+struct ClassScan<'a, 'c> {
     catalog: &'c Catalog,
     depth: usize,
     /// The token before the last one.
@@ -256,7 +256,7 @@ enum Before {
     Unsafe,
 }
 
-impl<'a, 'c> Scan<'a, 'c> {
+impl<'a, 'c> ClassScan<'a, 'c> {
     fn new(catalog: &'c Catalog) -> Self {
         Self { catalog, depth: 0, before: None, last: None, schema: None, tables: 0, closed_table: false }
     }

@@ -16,12 +16,12 @@ const LONGEST: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Memo {
     /// None until the first is remembered.
-    places: Vec<Place>,
+    places: Vec<Judged>,
     hasher: RandomState,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Place {
+struct Judged {
     text: Vec<u8>,
     generation: u32,
     class: Option<Class>,
@@ -49,12 +49,12 @@ impl Memo {
     }
 
     #[inline]
-    fn place(&mut self, text: &[u8], generation: u32) -> Option<&mut Place> {
+    fn place(&mut self, text: &[u8], generation: u32) -> Option<&mut Judged> {
         if generation == 0 || text.len() > LONGEST {
             return None;
         }
         if self.places.is_empty() {
-            self.places.resize(PLACES, Place::default());
+            self.places.resize(PLACES, Judged::default());
         }
         let place = &mut self.places[self.hasher.hash_one(text) as usize % PLACES];
         if place.generation != generation || place.text != text {

@@ -1,6 +1,7 @@
 //! Builders for the messages the proxy itself sends. Cold path: they append to a `Vec`.
 
 use super::startup::CancelKey;
+use super::tag::{backend, frontend};
 use crate::error::Refusal;
 
 /// Appends one frame; `body` writes what follows the header.
@@ -49,30 +50,30 @@ pub fn cancel_request(out: &mut Vec<u8>, key: &CancelKey) {
 
 /// Simple query.
 pub fn query(out: &mut Vec<u8>, sql: &[u8]) {
-    frame(out, b'Q', |out| cstr(out, sql));
+    frame(out, frontend::QUERY, |out| cstr(out, sql));
 }
 
 /// A query with one parameter, in text form, by the extended protocol: Parse, Bind, Execute, Sync.
 pub fn query_with_parameter(out: &mut Vec<u8>, sql: &[u8], parameter: &[u8]) {
-    frame(out, b'P', |out| {
+    frame(out, frontend::PARSE, |out| {
         cstr(out, b"");
         cstr(out, sql);
         out.extend([0; 2]);
     });
-    frame(out, b'B', |out| {
+    frame(out, frontend::BIND, |out| {
         // Unnamed portal and statement, no formats, one parameter, no formats for results.
         out.extend([0, 0, 0, 0, 0, 1]);
         out.extend((parameter.len() as u32).to_be_bytes());
         out.extend_from_slice(parameter);
         out.extend([0; 2]);
     });
-    frame(out, b'E', |out| out.extend([0; 5]));
-    frame(out, b'S', |_| {});
+    frame(out, frontend::EXECUTE, |out| out.extend([0; 5]));
+    frame(out, frontend::SYNC, |_| {});
 }
 
 /// Parse from a statement's text and parameter types as they stood in the client's own Parse.
 pub fn parse(out: &mut Vec<u8>, name: &[u8], text_and_types: &[u8]) {
-    frame(out, b'P', |out| {
+    frame(out, frontend::PARSE, |out| {
         cstr(out, name);
         out.extend_from_slice(text_and_types);
     });
@@ -80,14 +81,14 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], text_and_types: &[u8]) {
 
 /// The beginning of a Parse whose text and types, of this length, come behind it.
 pub fn parse_without_text(out: &mut Vec<u8>, name: &[u8], len: usize) {
-    out.push(b'P');
+    out.push(frontend::PARSE);
     out.extend(u32::try_from(4 + name.len() + 1 + len).unwrap_or(u32::MAX).to_be_bytes());
     cstr(out, name);
 }
 
 /// Close of a prepared statement.
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
-    frame(out, b'C', |out| {
+    frame(out, frontend::CLOSE, |out| {
         out.push(b'S');
         cstr(out, name);
     });
@@ -95,7 +96,7 @@ pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
 
 /// Describe of a prepared statement.
 pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
-    frame(out, b'D', |out| {
+    frame(out, frontend::DESCRIBE, |out| {
         out.push(b'S');
         cstr(out, name);
     });
@@ -103,12 +104,12 @@ pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
 
 /// A password or SASL response (`p`).
 pub fn password(out: &mut Vec<u8>, body: &[u8]) {
-    frame(out, b'p', |out| out.extend(body));
+    frame(out, frontend::PASSWORD, |out| out.extend(body));
 }
 
 /// An authentication request (`R`).
 pub fn authentication(out: &mut Vec<u8>, code: u32, body: &[u8]) {
-    frame(out, b'R', |out| {
+    frame(out, backend::AUTHENTICATION, |out| {
         out.extend(code.to_be_bytes());
         out.extend(body);
     });
@@ -116,7 +117,7 @@ pub fn authentication(out: &mut Vec<u8>, code: u32, body: &[u8]) {
 
 /// ParameterStatus.
 pub fn parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    frame(out, b'S', |out| {
+    frame(out, backend::PARAMETER_STATUS, |out| {
         cstr(out, name);
         cstr(out, value);
     });
@@ -124,7 +125,7 @@ pub fn parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// BackendKeyData.
 pub fn backend_key_data(out: &mut Vec<u8>, key: &CancelKey) {
-    frame(out, b'K', |out| {
+    frame(out, backend::BACKEND_KEY_DATA, |out| {
         out.extend(key.pid.to_be_bytes());
         out.extend(&*key.secret);
     });
@@ -132,7 +133,7 @@ pub fn backend_key_data(out: &mut Vec<u8>, key: &CancelKey) {
 
 /// NegotiateProtocolVersion: the newest minor version spoken here and the options not known.
 pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: u32, options: &[&[u8]]) {
-    frame(out, b'v', |out| {
+    frame(out, backend::NEGOTIATE_PROTOCOL_VERSION, |out| {
         out.extend(newest.to_be_bytes());
         out.extend(u32::try_from(options.len()).unwrap_or(0).to_be_bytes());
         for option in options {
@@ -143,7 +144,7 @@ pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: u32, options: &[&[u
 
 /// ReadyForQuery.
 pub fn ready_for_query(out: &mut Vec<u8>, status: u8) {
-    frame(out, b'Z', |out| out.push(status));
+    frame(out, backend::READY_FOR_QUERY, |out| out.push(status));
 }
 
 /// ErrorResponse with severity FATAL: the connection is closed after it.
@@ -157,7 +158,7 @@ pub fn error(out: &mut Vec<u8>, refusal: &Refusal) {
 }
 
 fn error_response(out: &mut Vec<u8>, severity: &str, refusal: &Refusal) {
-    frame(out, b'E', |out| {
+    frame(out, backend::ERROR_RESPONSE, |out| {
         fields(out, severity, refusal.sqlstate, &refusal.message);
         for (field, text) in [(b'D', &refusal.detail), (b'H', &refusal.hint)] {
             if let Some(text) = text {
@@ -176,7 +177,7 @@ pub fn notice(out: &mut Vec<u8>, message: &str) {
 
 /// … with field `D`.
 pub fn notice_with_detail(out: &mut Vec<u8>, message: &str, detail: Option<&str>) {
-    frame(out, b'N', |out| {
+    frame(out, backend::NOTICE_RESPONSE, |out| {
         fields(out, "NOTICE", "00000", message);
         if let Some(detail) = detail {
             out.push(b'D');
@@ -195,7 +196,7 @@ fn fields(out: &mut Vec<u8>, severity: &str, sqlstate: &str, message: &str) {
 
 /// CommandComplete.
 pub fn command_complete(out: &mut Vec<u8>, command: &str) {
-    frame(out, b'C', |out| cstr(out, command.as_bytes()));
+    frame(out, backend::COMMAND_COMPLETE, |out| cstr(out, command.as_bytes()));
 }
 
 /// A column of a RowDescription: its name and its type's OID and size (`pg_type`).
@@ -211,12 +212,12 @@ pub struct Column {
 
 /// ParameterDescription of a statement without parameters.
 pub fn no_parameters(out: &mut Vec<u8>) {
-    frame(out, b't', |out| out.extend([0; 2]));
+    frame(out, backend::PARAMETER_DESCRIPTION, |out| out.extend([0; 2]));
 }
 
 /// RowDescription; columns whose values come in binary form are marked so.
 pub fn row_description(out: &mut Vec<u8>, columns: &[Column], is_binary: impl Fn(usize) -> bool) {
-    frame(out, b'T', |out| {
+    frame(out, backend::ROW_DESCRIPTION, |out| {
         out.extend(u16::try_from(columns.len()).unwrap_or(0).to_be_bytes());
         for (n, column) in columns.iter().enumerate() {
             cstr(out, column.name.as_bytes());
@@ -231,7 +232,7 @@ pub fn row_description(out: &mut Vec<u8>, columns: &[Column], is_binary: impl Fn
 
 /// DataRow; `None` is NULL.
 pub fn data_row(out: &mut Vec<u8>, values: &[Option<impl AsRef<[u8]>>]) {
-    frame(out, b'D', |out| {
+    frame(out, backend::DATA_ROW, |out| {
         out.extend(u16::try_from(values.len()).unwrap_or(0).to_be_bytes());
         for value in values {
             match value {

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use pgweir::config::model;
+use pgweir::config::load;
 
 use crate::support::raw::Raw;
 use crate::support::{
@@ -21,7 +21,7 @@ fn every_sample_is_valid() {
     let samples = files.iter().filter(|path| path.extension().is_some_and(|e| e == "ini" || e == "toml"));
     let mut count = 0;
     for path in samples {
-        let loaded = model::load_file(path).unwrap_or_else(|error| panic!("{error}"));
+        let loaded = load::load_file(path).unwrap_or_else(|error| panic!("{error}"));
         assert!(loaded.warnings.is_empty(), "{}: {:?}", path.display(), loaded.warnings);
         assert!(!loaded.config.databases.is_empty() || loaded.config.fallback.is_some());
         count += 1;
@@ -50,7 +50,7 @@ fn the_sample_environment_is_valid() {
         _ => value.to_owned(),
     };
     let variables = lines.map(|(name, value)| (format!("PGBOUNCER_{name}"), unquoted(value)));
-    let loaded = model::load_env(variables).unwrap().unwrap();
+    let loaded = load::load_env(variables).unwrap().unwrap();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     let fhirdb = &loaded.config.databases["fhirdb"];
     assert_eq!(fhirdb.hosts().len(), 2);

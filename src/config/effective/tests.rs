@@ -1,14 +1,14 @@
 use std::path::Path;
 
 use super::super::value::Value;
-use super::super::{ini, model};
+use super::super::{build::build, ini};
 use super::*;
 
 /// A configuration with one database and one user's line, each without a key unless given.
 fn config(global: &str, database: &str, user: &str) -> Config {
     let text = format!("[databases]\napp = {database}\n[users]\nme = {user}\n[pgbouncer]\n{global}\n");
     let items = ini::parse(&text, Path::new("x.ini")).unwrap();
-    model::build(items).unwrap_or_else(|error| panic!("{error}\n{text}")).config
+    build(items).unwrap_or_else(|error| panic!("{error}\n{text}")).config
 }
 
 fn pool(config: &Config, user: &str) -> PoolSettings {
@@ -167,7 +167,7 @@ fn only_the_databases_line_says_this() {
 #[test]
 fn a_database_without_a_line_of_its_own_has_that_of_the_star() {
     let text = "[databases]\n* = pool_size=2 pool_mode=statement\n[pgbouncer]\ndefault_pool_size = 1\n";
-    let config = model::build(ini::parse(text, Path::new("x.ini")).unwrap()).unwrap().config;
+    let config = build(ini::parse(text, Path::new("x.ini")).unwrap()).unwrap().config;
     let (line, auto) = config.database("any").unwrap();
     let settings = PoolSettings::of(&config, "any", line, "me");
     assert!(auto);

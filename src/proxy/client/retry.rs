@@ -11,6 +11,7 @@ use super::super::relay::Scratch;
 use super::{Client, Phase, max_prepared};
 use crate::route::router::Access;
 use crate::session::forward::batch_len;
+use crate::session::numbers::ChangeNumber;
 use crate::wire::frame::peek;
 use crate::wire::{backend, frontend};
 
@@ -23,7 +24,7 @@ const SERVER_GOES: &[u8] = b"57P0";
 pub(super) struct Attempt {
     batch: Vec<u8>,
     /// The last change to what the client has prepared before it.
-    last_change: u64,
+    last_change: ChangeNumber,
     held: Vec<u8>,
     failed: bool,
     /// An error is among what is held back.
@@ -55,7 +56,7 @@ pub(super) enum Verdict {
 
 impl Attempt {
     /// `None`: the batch at the start of `bytes` cannot be repeated.
-    fn new(scratch: &mut Scratch, bytes: &[u8], access: Access, last_change: u64) -> Option<Self> {
+    fn new(scratch: &mut Scratch, bytes: &[u8], access: Access, last_change: ChangeNumber) -> Option<Self> {
         let batch = &bytes[..batch_len(bytes).filter(|&len| len <= MOST)?];
         is_repeatable(batch)?;
         let reason = if access == Access::Read { Reason::Standby } else { Reason::ServerGone };
@@ -64,7 +65,7 @@ impl Attempt {
 
     /// The same if `bytes` are one batch that uses prepared statements.
     #[inline]
-    fn with_statements(scratch: &mut Scratch, bytes: &[u8], last_change: u64) -> Option<Self> {
+    fn with_statements(scratch: &mut Scratch, bytes: &[u8], last_change: ChangeNumber) -> Option<Self> {
         if bytes.len() > MOST || batch_len(bytes) != Some(bytes.len()) {
             return None;
         }
@@ -72,7 +73,7 @@ impl Attempt {
         Some(Self::of(scratch.vector(bytes), Reason::LostStatement, last_change))
     }
 
-    fn of(batch: Vec<u8>, reason: Reason, last_change: u64) -> Self {
+    fn of(batch: Vec<u8>, reason: Reason, last_change: ChangeNumber) -> Self {
         Self { batch, last_change, held: Vec::new(), failed: false, has_error: false, reason }
     }
 
@@ -293,7 +294,7 @@ mod tests {
         assert_eq!(judge(&messages(&start), Reason::Standby, false, false), Verdict::Hold);
         let failed = messages(&[&start[..], &[error]].concat());
         for cut in 0..failed.len() {
-            let mut attempt = Attempt::of(Vec::new(), Reason::Standby, 0);
+            let mut attempt = Attempt::of(Vec::new(), Reason::Standby, ChangeNumber::default());
             assert_eq!(attempt.judge(&failed[..cut], true, false), Verdict::Hold, "{cut}");
             assert_eq!(attempt.judge(&failed[cut..], true, false), Verdict::Drop, "{cut}");
             assert_eq!(attempt.judge(&message(b'Z', b"I"), false, false), Verdict::Drop);
@@ -357,7 +358,7 @@ mod tests {
     #[test]
     fn what_was_held_back_comes_before_the_rest() {
         let (start, row) = (messages(&[(b'1', b""), (b'T', b"\0\0")]), message(b'D', b"\0\0"));
-        let mut attempt = Attempt::of(Vec::new(), Reason::Standby, 0);
+        let mut attempt = Attempt::of(Vec::new(), Reason::Standby, ChangeNumber::default());
         assert_eq!(attempt.judge(&start, false, false), Verdict::Hold);
         assert_eq!(attempt.judge(&row, false, false), Verdict::Deliver);
         assert_eq!(attempt.held(), [start, row].concat());

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::requests::{Step, Walk};
+use super::walk::{Step, Walk};
+use crate::session::numbers::ChangeNumber;
 use crate::session::pipeline::{Action, Expect};
 use crate::session::prepared::Deallocates;
 use crate::sql;
@@ -22,7 +23,7 @@ pub(super) const EMPTY: &[u8] = b"\0\0\0";
 
 /// A simple query that prepares and deallocates a statement of nobody's. The answer to PREPARE is not for the client. A request
 /// to cancel it may leave the statement there, so `number` makes its name unique on the server.
-fn simple_query(number: u64) -> Vec<u8> {
+fn simple_query(number: ChangeNumber) -> Vec<u8> {
     let mut message = Vec::new();
     let name = format!("\"{DEALLOCATED}_{number}\"");
     write::query(&mut message, format!("PREPARE {name} AS SELECT; DEALLOCATE {name}").as_bytes());
@@ -55,8 +56,8 @@ impl<'a> Walk<'_> {
             Err(step) => return Some(step),
         };
         self.forget_unnamed();
-        let change = self.server.pipeline.expect_change(Expect::Query, Action::Forward, 0);
-        self.client.statements.known().set(&name, None, change);
+        let change = self.server.pipeline.expect_change(Expect::Query, Action::Forward, None);
+        self.client.statements.known().set(&name, None, Some(change));
         Some(Step::Replace(simple_query(change)))
     }
 
@@ -89,10 +90,10 @@ impl<'a> Walk<'_> {
         let known = self.client.statements.known();
         let pipeline = &mut self.server.pipeline;
         match known.portal.clone() {
-            _ if pipeline.is_skipping() => pipeline.expect(Expect::Execute, Action::Forward, 0),
-            Deallocates::Nothing => pipeline.expect(Expect::Execute, Action::Forward, 0),
+            _ if pipeline.is_skipping() => pipeline.expect(Expect::Execute, Action::Forward),
+            Deallocates::Nothing => pipeline.expect(Expect::Execute, Action::Forward),
             Deallocates::All => {
-                pipeline.expect(Expect::Execute, Action::Forward, 0);
+                pipeline.expect(Expect::Execute, Action::Forward);
                 pipeline.expect_forgetting();
             }
             Deallocates::One(name) => {
@@ -100,13 +101,13 @@ impl<'a> Walk<'_> {
                     return Step::Hold;
                 }
                 if known.names.get(&name).is_some() {
-                    pipeline.expect(Expect::Close, Action::Skip, 0);
-                    pipeline.expect(Expect::Parse, Action::Skip, 0);
-                    let change = pipeline.expect_change(Expect::Execute, Action::Forward, 0);
-                    known.set(&name, None, change);
+                    pipeline.expect(Expect::Close, Action::Skip);
+                    pipeline.expect(Expect::Parse, Action::Skip);
+                    let change = pipeline.expect_change(Expect::Execute, Action::Forward, None);
+                    known.set(&name, None, Some(change));
                     return Step::KeepBehind(preparation());
                 }
-                pipeline.expect(Expect::Execute, Action::Forward, 0);
+                pipeline.expect(Expect::Execute, Action::Forward);
             }
         }
         Step::Keep

@@ -1,14 +1,18 @@
 //! The walk over what a server sends: what the client gets of it, and what it says about the two. HOT.
 
-use super::{ClientSession, MAX_ANSWER, MAX_NAME, Rest, ServerFault, ServerSession};
+use super::client::ClientSession;
+use super::frames::{MAX_NAME, Rest};
+use super::server::{MAX_ANSWER, ServerFault, ServerSession};
 use crate::error::Refusal;
-use crate::session::columns;
+use crate::session::columns::{Fingerprint, fingerprint};
 use crate::session::command::{self, Ddl};
+use crate::session::numbers::{ChangeNumber, StatementId};
 use crate::session::output::Output;
 use crate::session::pipeline::{Action, Pipeline, Verdict};
-use crate::session::prepared::{Columns, Copy};
+use crate::session::prepared::{Columns, ServerCopy};
 use crate::wire::backend::{ErrorFields, error_fields};
 use crate::wire::frame::{Frame, FrameError, peek};
+use crate::wire::tag::backend as tag;
 use crate::wire::write;
 
 /// How much of an ErrorResponse longer than [`MAX_NAME`] is looked at: severity and code stand in front.
@@ -50,10 +54,11 @@ pub fn server_to_client(
     out: &mut Output<'_>,
 ) -> Result<Received, ServerFault> {
     let mut received = Received::default();
-    if server.has_ended {
-        return Ok(Received { consumed: buf.len(), is_last: true, ..received });
-    }
     let mut at = server.rest.pass(buf, out);
+    if server.has_ended {
+        // A long last word may still be on its way.
+        return Ok(Received { consumed: buf.len(), is_last: server.rest.left == 0, ..received });
+    }
     if at > 0 && server.rest.left == 0 {
         fake_replies(server, client, out);
     }
@@ -65,8 +70,13 @@ pub fn server_to_client(
         if !frame.is_complete() && must_be_whole(&frame, &server.pipeline)? {
             break;
         }
-        let learns = if matches!(frame.tag, b'T' | b'n') { server.pipeline.learns() } else { None };
-        let statement = if frame.tag == b'E' { server.pipeline.next_statement() } else { None };
+        let learns = if matches!(frame.tag, tag::ROW_DESCRIPTION | tag::NO_DATA) {
+            server.pipeline.learns()
+        } else {
+            None
+        };
+        let statement =
+            if frame.tag == tag::ERROR_RESPONSE { server.pipeline.next_statement() } else { None };
         let changes = server.pipeline.changes_before();
         let unnamed_is_answered = server.pipeline.changes().done >= server.unnamed.change;
         let verdict = server.pipeline.on_backend(frame.tag, frame.body)?;
@@ -75,12 +85,15 @@ pub fn server_to_client(
             Verdict::Farewell => server.exclusive,
             Verdict::Refused | Verdict::Skip | Verdict::SetupFailed => false,
         };
-        if frame.tag == b'C' && frame.body == b"PREPARE\0" && server.pipeline.deallocates_by_query() {
+        if frame.tag == tag::COMMAND_COMPLETE
+            && frame.body == b"PREPARE\0"
+            && server.pipeline.deallocates_by_query()
+        {
             keep = false;
         }
         match frame.tag {
-            b'D' | b'd' => {}
-            b'Z' => {
+            tag::DATA_ROW | tag::COPY_DATA => {}
+            tag::READY_FOR_QUERY => {
                 commit(server, client);
                 server.dropped = 0;
                 if keep {
@@ -97,12 +110,12 @@ pub fn server_to_client(
                     received.preamble_ended = !server.pipeline.next_is_ours();
                 }
             }
-            b'1' | b'3' => commit(server, client),
-            b'S' => {
+            tag::PARSE_COMPLETE | tag::CLOSE_COMPLETE => commit(server, client),
+            tag::PARAMETER_STATUS => {
                 server.report(frame.body)?;
                 received.reported = true;
             }
-            b'C' => {
+            tag::COMMAND_COMPLETE => {
                 if keep {
                     server.ddl = server.ddl.max(command::ddl(frame.body));
                     received.may_have_written |= server.past_first || !command::reads(frame.body);
@@ -110,13 +123,13 @@ pub fn server_to_client(
                 }
                 forget_statements(frame.body, changes, server, client);
             }
-            b'V' => received.may_have_written = true,
-            b'T' | b'n' => {
+            tag::FUNCTION_CALL_RESPONSE => received.may_have_written = true,
+            tag::ROW_DESCRIPTION | tag::NO_DATA => {
                 if let Some((id, asked_by)) = learns {
                     learn_columns(&frame, id, asked_by, server, client);
                 }
             }
-            b'E' if verdict == Verdict::SetupFailed => {
+            tag::ERROR_RESPONSE if verdict == Verdict::SetupFailed => {
                 let fields = error_fields(judged_part(&frame));
                 let text = fields.text();
                 return Err(if is_fatal(&fields) {
@@ -125,7 +138,7 @@ pub fn server_to_client(
                     ServerFault::Setup(text)
                 });
             }
-            b'E' => {
+            tag::ERROR_RESPONSE => {
                 let fields = error_fields(judged_part(&frame));
                 undo_statements(server, client, unnamed_is_answered);
                 if let Some((id, is_told)) = statement {
@@ -152,7 +165,7 @@ pub fn server_to_client(
         if keep {
             out.keep(at, at + frame.available());
         } else {
-            server.dropped = if frame.tag == b'Z' { 0 } else { server.dropped + frame.len };
+            server.dropped = if frame.tag == tag::READY_FOR_QUERY { 0 } else { server.dropped + frame.len };
             if server.dropped > MAX_ANSWER {
                 return Err(ServerFault::TooMuch);
             }
@@ -176,10 +189,12 @@ pub fn server_to_client(
 /// Whether an incomplete frame has to be read whole.
 fn must_be_whole(frame: &Frame<'_>, pipeline: &Pipeline) -> Result<bool, FrameError> {
     match frame.tag {
-        b'Z' | b'S' | b'C' if frame.len > MAX_NAME => Err(FrameError::Length),
-        b'Z' | b'S' | b'C' => Ok(true),
-        b'T' => Ok(frame.len <= MAX_NAME && pipeline.learns().is_some()),
-        b'E' => Ok(frame.len <= MAX_NAME || frame.body.len() < LONG_ERROR),
+        tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::COMMAND_COMPLETE if frame.len > MAX_NAME => {
+            Err(FrameError::Length)
+        }
+        tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::COMMAND_COMPLETE => Ok(true),
+        tag::ROW_DESCRIPTION => Ok(frame.len <= MAX_NAME && pipeline.learns().is_some()),
+        tag::ERROR_RESPONSE => Ok(frame.len <= MAX_NAME || frame.body.len() < LONG_ERROR),
         _ => Ok(false),
     }
 }
@@ -194,6 +209,12 @@ pub fn fake_replies_due(server: &mut ServerSession, client: &mut ClientSession, 
 
 #[inline]
 fn fake_replies(server: &mut ServerSession, client: &mut ClientSession, out: &mut Output<'_>) {
+    if server.pipeline.may_owe_fake() {
+        write_fakes(server, client, out);
+    }
+}
+
+fn write_fakes(server: &mut ServerSession, client: &mut ClientSession, out: &mut Output<'_>) {
     while let Some(tag) = server.pipeline.pop_fake() {
         commit(server, client);
         write::frame(out.insert(), tag, |_| {});
@@ -219,7 +240,12 @@ fn judged_part<'a>(error: &Frame<'a>) -> &'a [u8] {
     if error.len > MAX_NAME { &error.body[..LONG_ERROR.min(error.body.len())] } else { error.body }
 }
 
-fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, client: &mut ClientSession) {
+fn forget_statements(
+    command: &[u8],
+    changes: ChangeNumber,
+    server: &mut ServerSession,
+    client: &mut ClientSession,
+) {
     if command::forgets_statements(command) {
         // What was prepared behind the command stays.
         server.statements.copies_mut().forget(changes);
@@ -235,12 +261,16 @@ fn forget_statements(command: &[u8], changes: u64, server: &mut ServerSession, c
 #[cold]
 fn undo_statements(server: &mut ServerSession, client: &mut ClientSession, unnamed_is_answered: bool) {
     let skipped = server.pipeline.take_skipped();
-    if let Some(unnamed) = server.unnamed.undo(unnamed_is_answered, skipped.last_change) {
-        client.unnamed = Some(unnamed);
+    if let Some(last) = skipped.last_change {
+        if let Some(unnamed) = server.unnamed.undo(unnamed_is_answered, last) {
+            client.unnamed = Some(unnamed);
+        }
+        server.statements.copies_mut().undo(last);
     }
-    server.statements.copies_mut().undo(skipped.last_change);
     if let Some(known) = client.statements.any() {
-        known.names.undo(skipped.last_change);
+        if let Some(last) = skipped.last_change {
+            known.names.undo(last);
+        }
         let skipped = skipped.describes.min(known.describing.len());
         known.describing.drain(..skipped);
     }
@@ -249,15 +279,15 @@ fn undo_statements(server: &mut ServerSession, client: &mut ClientSession, unnam
 /// The server has told the columns of a statement.
 fn learn_columns(
     frame: &Frame<'_>,
-    id: u64,
+    id: StatementId,
     asked_by: Action,
     server: &mut ServerSession,
     client: &mut ClientSession,
 ) {
     let told = match frame.tag {
-        b'T' if frame.is_complete() => columns::fingerprint(frame.body),
-        b'T' => columns::LONG,
-        _ => columns::NONE,
+        tag::ROW_DESCRIPTION if frame.is_complete() => fingerprint(frame.body),
+        tag::ROW_DESCRIPTION => Fingerprint::LONG,
+        _ => Fingerprint::NO_DATA,
     };
     if let Some((copy, _)) = server.statements.copies_mut().get_mut(&id) {
         copy.columns = Columns::Known(told);
@@ -269,7 +299,7 @@ fn learn_columns(
     if let Some((name, id)) = known.describing.pop_front() {
         let named = known.names.get_mut(&*name);
         if let Some((named, _)) = named.filter(|(named, _)| named.statement.id == id) {
-            named.told = told;
+            named.told = Some(told);
         }
     }
 }
@@ -278,7 +308,7 @@ fn learn_columns(
 /// its result, is prepared anew before it is used again. Whether that was what is wrong, and no result: a client that was told the columns reads that they
 /// have changed.
 #[cold]
-fn heal(id: u64, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSession) -> bool {
+fn heal(id: StatementId, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSession) -> bool {
     const NO_STATEMENT: &[u8] = b"26000";
     const EXISTS: &[u8] = b"42P05";
     /// "cached plan must not change result type", which is not all that has this code.
@@ -286,8 +316,8 @@ fn heal(id: u64, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSess
     let is_changed = error.sqlstate == CHANGED && error.routine == b"RevalidateCachedQuery";
     let copies = server.statements.copies_mut();
     match error.sqlstate {
-        NO_STATEMENT => copies.set(id, None, 0),
-        EXISTS => copies.set(id, Some(Copy { stale: true, ..Copy::default() }), 0),
+        NO_STATEMENT => copies.set(id, None, None),
+        EXISTS => copies.set(id, Some(ServerCopy { stale: true, ..ServerCopy::default() }), None),
         CHANGED if is_changed => {
             if let Some((copy, _)) = copies.get_mut(&id) {
                 copy.stale = true;

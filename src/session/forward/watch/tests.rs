@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::session::prepared::Registry;
 use crate::sql::{Left, Route};
+use crate::wire::samples::{bind, message, parse, query};
 use crate::wire::write;
 
 struct Watched {
@@ -38,38 +39,8 @@ impl Watched {
     }
 }
 
-fn query(sql: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    write::query(&mut out, sql.as_bytes());
-    out
-}
-
-fn parse(name: &str, sql: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    write::parse(&mut out, name.as_bytes(), format!("{sql}\0\0\0").as_bytes());
-    out
-}
-
-fn bind(statement: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    write::frame(&mut out, b'B', |body| {
-        body.push(0);
-        write::cstr(body, statement.as_bytes());
-        body.extend([0; 6]);
-    });
-    out
-}
-
-fn message(tag: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    write::frame(&mut out, tag, |_| {});
-    out
-}
-
 fn call(oid: u32) -> Vec<u8> {
-    let mut out = Vec::new();
-    write::frame(&mut out, b'F', |body| body.extend(oid.to_be_bytes()));
-    out
+    message(b'F', &oid.to_be_bytes())
 }
 
 #[test]
@@ -124,7 +95,7 @@ fn it_is_gone_when_the_server_has_said_so() {
 #[test]
 fn what_waits_for_an_answer_is_looked_at_later() {
     let mut watched = Watched::new(&[]);
-    let both = [parse("", "select 1"), bind(""), message(b'S'), query("set role app")].concat();
+    let both = [parse("", "select 1"), bind(""), message(b'S', b""), query("set role app")].concat();
     let mut judge = Judge { memo: &mut watched.memo, known: (Some(&watched.catalog), 1) };
     assert_eq!(watched.client.watch(&both, true, &mut judge), both.len());
     assert!(watched.client.kept.state().is_empty());
