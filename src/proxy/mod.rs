@@ -9,6 +9,7 @@ pub mod cancel;
 pub mod catalog;
 pub mod client;
 mod hashing;
+pub mod hosts;
 pub mod info;
 pub mod janitor;
 pub mod login;

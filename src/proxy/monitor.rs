@@ -6,11 +6,14 @@
 //! ([`Database::suspect`]). A server connection to a host whose role has changed is closed when its client has finished
 //! with it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::catalog;
@@ -18,8 +21,11 @@ use super::pools::{Database, Pool};
 use super::server::{OTHERS, Probe, Wanted};
 use super::shared::Shared;
 use crate::clock;
-use crate::route::cluster::{Cluster, PrimaryChange, Purpose};
-use crate::route::host::{Host, Report, Role};
+use crate::route::cluster::{Cluster, Purpose};
+use crate::route::host::{Instance, Role, SystemIdentifier};
+use crate::route::observation::{Observations, Report};
+use crate::route::primary::{LastLogged, PrimaryChange};
+use crate::route::topology::{HostState, Topology};
 use crate::route::wal::Lsn;
 
 /// How often new databases are looked for.
@@ -69,9 +75,12 @@ async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
     // Dropped with this one.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(catalog::watch(Arc::clone(&shared), Arc::clone(&pool)));
+    let logged = Rc::default();
     for index in 0..cluster.hosts.len() {
         let (shared, pool, cluster) = (Arc::clone(&shared), Arc::clone(&pool), Arc::clone(&cluster));
-        tasks.spawn_local(Watcher { state: State::Unknown, shared, pool, cluster, index, probe: None }.run());
+        let logged = Rc::clone(&logged);
+        let watcher = Watcher { state: State::Unknown, shared, pool, cluster, index, probe: None, logged };
+        tasks.spawn_local(watcher.run());
     }
     while Arc::ptr_eq(&cluster, &pool.database.cluster())
         && shared.pools.database(&pool.database.name).is_some()
@@ -88,6 +97,8 @@ struct Watcher {
     cluster: Arc<Cluster>,
     index: usize,
     probe: Option<Connected>,
+    /// What the log has been told of the primary by those who watch the same database.
+    logged: Rc<Cell<LastLogged>>,
 }
 
 /// What the log has been told of it.
@@ -102,23 +113,24 @@ enum State {
 struct Connected {
     probe: Probe,
     /// Which of the servers it leads to that the host's name may mean.
-    instance: u64,
+    instance: Option<Instance>,
     asked: u32,
     query: &'static str,
     /// `wal_segment_size`, in bytes.
     segment_size: u64,
-    /// `system_identifier`; 0: it does not say.
-    system: u64,
+    /// `None`: it does not say.
+    system: Option<SystemIdentifier>,
 }
 
 impl Watcher {
+    /// Runs until the hosts are replaced.
     async fn run(mut self) {
         let mut failures = 0;
-        loop {
+        while let Some(topology) = self.topology() {
             // Taken out, so that a connection whose answer was not awaited is closed.
-            let host = &self.cluster.hosts[self.index];
-            let mut probe = self.probe.take().filter(|_| !host.is_closing());
-            let has_moved = host.take_elsewhere();
+            let mut probe = self.probe.take().filter(|_| !topology.hosts[self.index].seen.closing);
+            drop(topology);
+            let has_moved = self.cluster.hosts[self.index].take_wrong_instance_seen();
             if let Some(old) = probe.take_if(|probe| has_moved || probe.asked >= QUESTIONS) {
                 probe = self.renew(old, has_moved).await;
             }
@@ -135,18 +147,35 @@ impl Watcher {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.note_failure(error);
+                    self.note_failure(&error);
                 }
             }
             let period = self.shared.config.load().settings.topology_check_period;
             let pause = match failures {
                 // The next primary may be any of them, at any moment.
-                0 if self.cluster.primary().is_none() => period.min(RETRY[0]),
+                0 if self.topology().is_some_and(|topology| topology.primary.is_none()) => {
+                    period.min(RETRY[0])
+                }
                 0 => period,
                 n => RETRY[0].saturating_mul(1 << (n - 1).min(10)).min(RETRY[1]),
             };
-            let _ = tokio::time::timeout(pause, self.pool.database.suspected()).await;
+            let _ = tokio::time::timeout(pause, self.pool.database.hosts.recheck_wanted()).await;
         }
+    }
+
+    /// What is known now; `None`: the hosts have been replaced.
+    fn topology(&self) -> Option<Guard<Arc<Topology>>> {
+        self.pool.database.hosts.load_of(&self.cluster)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.topology().is_some_and(|topology| topology.hosts[self.index].seen.closing)
+    }
+
+    /// Takes note of something that was seen of the host.
+    fn seen<T: Default>(&self, event: impl FnOnce(&mut Observations, usize) -> T) -> T {
+        let hosts = &self.pool.database.hosts;
+        hosts.note(&self.cluster, |observations| event(observations, self.index)).unwrap_or_default()
     }
 
     async fn ask(&mut self, probe: Option<Connected>) -> Result<Report, String> {
@@ -168,7 +197,10 @@ impl Watcher {
             answered,
             role,
             system: connected.system,
-            timeline: timeline.as_ref().and_then(|text| u32::from_str_radix(text, radix).ok()),
+            timeline: timeline
+                .as_ref()
+                .and_then(|text| u32::from_str_radix(text, radix).ok())
+                .filter(|&n| n > 0),
             position: position.as_deref().and_then(Lsn::parse).map(|lsn| {
                 if role == Role::Primary { lsn.end_of_record(connected.segment_size) } else { lsn }
             }),
@@ -178,20 +210,17 @@ impl Watcher {
     }
 
     /// From now on a connection to this server is used.
-    fn watch_instance(&self, instance: u64) {
-        let host = &self.cluster.hosts[self.index];
-        if host.instance() == instance {
+    fn watch_instance(&self, instance: Option<Instance>) {
+        let watched = self.topology().and_then(|topology| topology.hosts[self.index].seen.instance);
+        if watched == instance {
             return;
         }
-        let before = host.set_instance(instance);
-        if before == 0 {
-            return;
-        }
-        tracing::info!("{host} has been restarted, or is another server now");
+        let Some(before) = self.seen(|seen, host| seen.watch_instance(host, instance)) else { return };
+        tracing::info!("{} has been restarted, or is another server now", self.cluster.hosts[self.index]);
         // What leads to the other one is watched by nobody, even if that still is what it was.
         let servers = self.shared.servers.iter();
         for server in servers.filter(|s| s.database == self.pool.database.name && s.host == self.index) {
-            if server.instance.load(Relaxed) == before {
+            if server.instance.load(Relaxed) == before.get() {
                 let _ = server.close_needed.set("host is another server now");
             }
         }
@@ -218,12 +247,11 @@ impl Watcher {
         };
         let new =
             tokio::time::timeout(LIMIT, connect).await.unwrap_or_else(|_| Err("no answer in time".into()));
-        let host = &self.cluster.hosts[self.index];
         if has_moved && new.is_err() {
             // Still to be found out.
-            host.set_elsewhere();
+            self.cluster.hosts[self.index].set_wrong_instance_seen();
         }
-        let is_gone = has_moved && matches!(new, Ok(None)) || host.is_closing();
+        let is_gone = has_moved && matches!(new, Ok(None)) || self.is_closing();
         new.unwrap_or_default().or((!is_gone).then_some(Connected { asked: 0, ..old }))
     }
 
@@ -239,12 +267,14 @@ impl Watcher {
         Ok(connected)
     }
 
-    fn is_watched_elsewhere(&self, instance: u64) -> bool {
-        let hosts = &self.cluster.hosts;
-        let own = &hosts[self.index];
-        let same = |host: &Host| host.name == own.name && host.port == own.port;
-        let others = hosts.iter().enumerate().filter(|(n, host)| *n != self.index && same(host));
-        others.into_iter().any(|(_, host)| host.is_reachable() && host.instance() == instance)
+    fn is_watched_elsewhere(&self, instance: Option<Instance>) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let own = &self.cluster.hosts[self.index];
+        let mut all = self.cluster.hosts.iter().zip(&topology.hosts).enumerate();
+        all.any(|(n, (host, HostState { seen, .. }))| {
+            let is_double = n != self.index && host.name == own.name && host.port == own.port;
+            is_double && seen.is_reachable() && seen.instance == instance
+        })
     }
 
     async fn connect(&self) -> Result<Connected, String> {
@@ -253,7 +283,7 @@ impl Watcher {
         probe.run(SETUP, Wanted::Nothing).await?;
         let instance = probe.instance().await;
         let segment_size = probe.number(SEGMENT_QUERY).await;
-        let system = probe.number(SYSTEM_QUERY).await;
+        let system = SystemIdentifier::new(probe.number(SYSTEM_QUERY).await);
         let query = match probe.run(QUERY, Wanted::Row).await {
             Ok(_) => QUERY,
             Err(error) => {
@@ -268,11 +298,11 @@ impl Watcher {
         Ok(Connected { probe, instance, asked: 0, query, segment_size, system })
     }
 
-    fn note_failure(&mut self, error: String) {
+    fn note_failure(&mut self, error: &str) {
         let host = &self.cluster.hosts[self.index];
         // A connection that was being opened when it went may have let it look well again.
-        let is_news = host.failed(error.clone());
-        let state = if host.is_closing() { State::Closing } else { State::Down };
+        let is_news = self.seen(|seen, host| seen.failed(host, error));
+        let state = if self.is_closing() { State::Closing } else { State::Down };
         if std::mem::replace(&mut self.state, state) != state {
             match state {
                 State::Closing => tracing::warn!("{host} takes no connections now: {error}"),
@@ -287,14 +317,16 @@ impl Watcher {
 
     fn note(&mut self, report: &Report) {
         let host = &self.cluster.hosts[self.index];
-        // Somebody else may have failed to reach it meanwhile.
-        let was_reachable = host.is_reachable();
         let was_up = std::mem::replace(&mut self.state, State::Up) == State::Up;
-        let has_changed = self.cluster.note(self.index, report);
+        // A login may have failed to reach it meanwhile.
+        let (was_reachable, has_changed) = self.seen(|seen, host| {
+            let was_reachable = seen.hosts[host].is_reachable();
+            (was_reachable, seen.answered(host, report))
+        });
         if has_changed || !was_up {
             let timeline = report.timeline.map_or(String::new(), |timeline| format!(", timeline {timeline}"));
-            let outdated =
-                if self.cluster.is_outdated(self.index) { ", which another one has replaced" } else { "" };
+            let is_outdated = self.topology().is_some_and(|topology| topology.hosts[self.index].is_outdated);
+            let outdated = if is_outdated { ", which another one has replaced" } else { "" };
             tracing::info!("{host} is a {}{timeline}{outdated}", report.role.name());
         } else if was_reachable {
             return;
@@ -305,9 +337,13 @@ impl Watcher {
 
     /// For the log: what a failover means for clients.
     fn tell_where_writes_go(&self) {
-        let (name, cluster) = (&self.pool.database.name, &self.cluster);
-        let host = |n: usize| &cluster.hosts[n];
-        match cluster.note_primary_change(clock::now()) {
+        let Some(topology) = self.topology() else { return };
+        let name = &self.pool.database.name;
+        let host = |n: usize| &self.cluster.hosts[n];
+        let mut logged = self.logged.get();
+        let change = logged.change(topology.primary, clock::now());
+        self.logged.set(logged);
+        match change {
             None => {}
             Some(PrimaryChange::Lost) => {
                 let limit = self.shared.config.load().settings.failover_hold_timeout.as_secs_f64();
@@ -332,10 +368,11 @@ impl Watcher {
 /// Closes idle servers that no longer are what they are for. Those who wait for one that can be had now try at once, those who
 /// wait for a replica that cannot go to the primary, and those whose primary has been replaced and is silent hear of it.
 fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
-    let (now, cluster) = (clock::now(), database.cluster());
-    database.note_move();
+    let (now, topology) = (clock::now(), database.hosts.load_full());
+    database.hosts.topology_changed();
+    let is_lost = |host: usize| topology.hosts.get(host).is_some_and(|host| host.is_lost);
     shared.wake_those_with(|server| {
-        server.database == database.name && !server.is_obsolete() && cluster.is_lost(server.host)
+        server.database == database.name && !server.is_obsolete() && is_lost(server.host)
     });
     for pool in shared.pools.all().into_iter().filter(|pool| Arc::ptr_eq(&pool.database, database)) {
         for (purpose, lane) in pool.lanes() {
@@ -345,8 +382,8 @@ fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
                 server.close(reason);
             }
             match purpose {
-                Purpose::Read(host) if !cluster.can_read_from(host) => pool.leave_replica(shared, host, 0),
-                Purpose::Write if cluster.primary().is_none() => {}
+                Purpose::Read(host) if !topology.can_read_from(host) => pool.leave_replica(shared, host, 0),
+                Purpose::Write if topology.primary.is_none() => {}
                 _ => {
                     lane.retry_now();
                     pool.grow(shared, purpose, 0, now);

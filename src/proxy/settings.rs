@@ -10,7 +10,6 @@ use super::shared::Shared;
 use crate::auth::exchange::{Account, Learned};
 use crate::auth::secret::Secret;
 use crate::auth::server_login::{Credential, Password};
-use crate::clock;
 use crate::config::settings::{self, Change};
 use crate::config::value::names;
 use crate::config::{Access, Config, ConfigError, DatabaseConfig, LoadBalance, UserConfig};
@@ -104,15 +103,11 @@ fn update_database(
     let hosts = |d: &DatabaseConfig| (d.hosts(), d.load_balance_hosts);
     let old = database.cluster();
     if hosts(&before) != hosts(current) || old.split != split {
-        let new = cluster(config, current);
-        if old.split {
-            new.warm_up_new_ones(&old, clock::now());
-        }
-        database.set_cluster(new);
+        database.set_cluster(cluster(config, current), current.weights());
         // Nobody watches the old hosts any more.
         renew_servers(shared, &database.name, HOSTS_CHANGED);
     } else {
-        old.hosts.iter().zip(current.weights()).for_each(|(host, weight)| host.set_weight(weight));
+        database.hosts.set_weights(current.weights());
     }
     if *before != *current {
         database.config.store(Arc::new(current.clone()));
@@ -231,10 +226,10 @@ fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
         Some(LoadBalance::Disable) => Balance::Disable,
         Some(LoadBalance::RoundRobin) | None => Balance::RoundRobin,
     };
-    let hosts = database.hosts().into_iter().zip(database.weights());
+    let hosts = database.hosts().into_iter();
     // As in PgBouncer: servers that are not named listen where clients find the pooler.
     let here = |name: String| if name.is_empty() { config.settings.unix_socket_dir.clone() } else { name };
-    let hosts = hosts.map(|((name, port), weight)| Host::new(here(name), port, weight)).collect();
+    let hosts = hosts.map(|(name, port)| Host::new(here(name), port)).collect();
     Cluster::new(hosts, splits(config, database), balance)
 }
 

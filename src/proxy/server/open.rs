@@ -15,13 +15,14 @@ use crate::config::Consistency;
 use crate::error::Refusal;
 use crate::net::connect::{self, Target};
 use crate::net::stream::Stream;
+use crate::proxy::hosts::Hosts;
 use crate::proxy::info::{ServerInfo, ServerState};
 use crate::proxy::pools::{Pool, Slot};
 use crate::proxy::settings;
 use crate::proxy::shared::Shared;
 use crate::proxy::takeover::MovedServer;
 use crate::route::cluster::{Cluster, Purpose};
-use crate::route::host::{Host, Role};
+use crate::route::host::{Instance, Role};
 use crate::session::parameters::Parameters;
 use crate::wire::startup::Parameter;
 
@@ -71,24 +72,27 @@ pub async fn open(
     slot: Slot,
     own: &[Parameter],
 ) -> Result<Box<Server>, (ConnectError, Slot)> {
-    let cluster = slot.pool.database.cluster();
+    let database = Arc::clone(&slot.pool.database);
+    // First, so that no change is missed.
+    let mut changes = database.hosts.changes();
+    let topology = database.hosts.load_full();
+    let cluster = Arc::clone(&topology.cluster);
     let generation = slot.pool.generation();
     let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
     let mut others = 0;
-    let mut moves = slot.pool.database.moves();
-    let mut candidates: VecDeque<usize> = cluster.candidates(slot.purpose).into();
+    let mut candidates: VecDeque<usize> = topology.candidates(slot.purpose).into();
     while let Some(host) = candidates.pop_front() {
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = Arc::new(shared.server_info(&slot.pool, target, host));
         let opened = tokio::select! {
             opened = open_at(shared, &slot, &cluster, &info, own) => opened,
-            () = moved(&cluster, &mut moves, host, slot.purpose) => Err(ConnectError::Moved),
+            () = moved(&database.hosts, &cluster, &mut changes, host, slot.purpose) => Err(ConnectError::Moved),
         };
         match opened {
             Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
                 cluster.connected(host);
-                if !Arc::ptr_eq(&cluster, &slot.pool.database.cluster()) {
+                if database.hosts.load_of(&cluster).is_none() {
                     let _ = info.close_needed.set(settings::HOSTS_CHANGED);
                 }
                 let slot = slot.occupied(shared, Arc::clone(&info), cluster);
@@ -100,19 +104,21 @@ pub async fn open(
             Err(error) => {
                 match error {
                     ConnectError::Moved if slot.purpose == Purpose::Write => {
-                        candidates = cluster.candidates(slot.purpose).into();
+                        let topology = database.hosts.load_of(&cluster);
+                        candidates =
+                            topology.map_or_else(VecDeque::new, |t| t.candidates(slot.purpose).into());
                     }
                     ConnectError::OtherServer if others < OTHERS => {
                         others += 1;
                         candidates.push_front(host);
                     }
                     ConnectError::OtherServer => {
-                        cluster.hosts[host].set_elsewhere();
-                        slot.pool.database.suspect();
+                        cluster.hosts[host].set_wrong_instance_seen();
+                        database.suspect();
                     }
                     _ => {}
                 }
-                note_failure(&slot.pool, &cluster.hosts[host], &info, &error, own);
+                note_failure(&slot.pool, &cluster, &info, &error, own);
                 failure = error;
             }
         }
@@ -121,9 +127,15 @@ pub async fn open(
 }
 
 /// Waits until a host's role has changed so that connections for this purpose lead elsewhere.
-async fn moved(cluster: &Cluster, moves: &mut watch::Receiver<()>, host: usize, purpose: Purpose) {
-    while moves.changed().await.is_ok() {
-        if cluster.leads_elsewhere(host, purpose) {
+async fn moved(
+    hosts: &Hosts,
+    cluster: &Arc<Cluster>,
+    changes: &mut watch::Receiver<()>,
+    host: usize,
+    purpose: Purpose,
+) {
+    while changes.changed().await.is_ok() {
+        if hosts.load_of(cluster).is_some_and(|topology| topology.leads_elsewhere(host, purpose)) {
             return;
         }
     }
@@ -134,12 +146,11 @@ async fn moved(cluster: &Cluster, moves: &mut watch::Receiver<()>, host: usize, 
 async fn open_at(
     shared: &Shared,
     slot: &Slot,
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     info: &ServerInfo,
     own: &[Parameter],
 ) -> Result<(Stream, Parameters), ConnectError> {
     let settings = slot.pool.settings.load_full();
-    let host = &cluster.hosts[info.host];
     let attempt = async {
         let stream = reach(shared, &slot.pool, info).await?;
         match info.local.get() {
@@ -148,7 +159,8 @@ async fn open_at(
         }
         let (mut stream, parameters) = login(shared, &slot.pool, info, stream, own).await?;
         if cluster.split {
-            info.instance.store(instance(&mut stream).await, Relaxed);
+            let instance = instance(&mut stream).await;
+            info.instance.store(instance.map_or(0, Instance::get), Relaxed);
         }
         Ok((stream, parameters))
     };
@@ -159,16 +171,18 @@ async fn open_at(
         let attempt = tokio::time::timeout(limit, attempt).await;
         attempt.unwrap_or_else(|_| Err(ConnectError::Unreachable(LOGIN_TIMEOUT.into())))
     };
-    note_access(host, &opened);
+    note_access(&slot.pool, cluster, info.host, &opened);
     let opened = opened?;
-    let role = note_role(cluster, info.host, &opened.1);
-    if !cluster.suits(info.host, slot.purpose) {
+    let role = note_role(&slot.pool, cluster, info.host, &opened.1);
+    // A connection to hosts that have been replaced is closed as soon as it is there.
+    let Some(topology) = slot.pool.database.hosts.load_of(cluster) else { return Ok(opened) };
+    if !topology.suits(info.host, slot.purpose) {
         return Err(ConnectError::WrongRole(role));
     }
-    if host.instance() != 0 && host.instance() != info.instance.load(Relaxed) {
+    if topology.hosts[info.host].is_other(Instance::new(info.instance.load(Relaxed))) {
         if slot.purpose == Purpose::Write {
-            // The name may have come to mean another primary: whoever watches it has to look again.
-            host.set_elsewhere();
+            // The name may have come to mean another primary: the task that watches it has to look again.
+            cluster.hosts[info.host].set_wrong_instance_seen();
             slot.pool.database.suspect();
         } else if settings.read_consistency != Consistency::Eventual {
             return Err(ConnectError::OtherServer);
@@ -178,9 +192,15 @@ async fn open_at(
 }
 
 /// Logs why a connection could not be opened, and what that says of the host.
-fn note_failure(pool: &Pool, host: &Host, info: &ServerInfo, error: &ConnectError, own: &[Parameter]) {
+fn note_failure(
+    pool: &Pool,
+    cluster: &Arc<Cluster>,
+    info: &ServerInfo,
+    error: &ConnectError,
+    own: &[Parameter],
+) {
     if let ConnectError::Unreachable(why) | ConnectError::NotNow(why) = error {
-        host.failed(why.clone());
+        pool.database.hosts.note(cluster, |seen| seen.failed(info.host, why));
         pool.database.suspect();
     }
     let reason = match error {
@@ -231,27 +251,32 @@ pub fn move_in(shared: &Arc<Shared>, pool: &Arc<Pool>, moved: MovedServer) -> io
 }
 
 /// PostgreSQL 14 and later say in the login itself whether they are a standby.
-fn note_role(cluster: &Cluster, host: usize, parameters: &Parameters) -> Role {
+fn note_role(pool: &Pool, cluster: &Arc<Cluster>, host: usize, parameters: &Parameters) -> Role {
     let role = match parameters.in_hot_standby() {
         Some(true) => Role::Replica,
         Some(false) => Role::Primary,
         None => Role::Unknown,
     };
-    if cluster.hosts[host].answered(role, clock::now()) && cluster.split {
-        let host = &cluster.hosts[host];
-        tracing::info!("{}:{} is a {}", host.name, host.port, role.name());
+    let is_new = pool.database.hosts.note(cluster, |seen| seen.logged_in(host, role, clock::now()));
+    if is_new == Some(true) && cluster.split {
+        tracing::info!("{} is a {}", cluster.hosts[host], role.name());
     }
     role
 }
 
 /// Takes note of whether a host lets anybody in.
-pub(super) fn note_access<T>(host: &Host, opened: &Result<T, ConnectError>) {
-    match opened {
-        Ok(_) => host.set_closing(false),
-        Err(ConnectError::NotNow(_)) => host.set_closing(true),
-        Err(ConnectError::Unreachable(_)) => host.set_closing(false),
-        Err(_) => {}
-    }
+pub(super) fn note_access<T>(
+    pool: &Pool,
+    cluster: &Arc<Cluster>,
+    host: usize,
+    opened: &Result<T, ConnectError>,
+) {
+    let closing = match opened {
+        Ok(_) | Err(ConnectError::Unreachable(_)) => false,
+        Err(ConnectError::NotNow(_)) => true,
+        Err(_) => return,
+    };
+    pool.database.hosts.note(cluster, |seen| seen.set_closing(host, closing));
 }
 
 /// Connects within `server_connect_timeout`: a host that does not answer at all is told from one that answers and then
