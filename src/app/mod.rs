@@ -29,7 +29,7 @@ use crate::net::descriptors;
 use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
 use crate::proxy::takeover::{Door, DoorKind, Found, Predecessor};
 use crate::proxy::worker::{self, Inbox, Rings, Worker};
-use crate::proxy::{janitor, monitor, names, pause, settings, statistics, tls};
+use crate::proxy::{janitor, names, pause, settings, statistics, tls, topology};
 
 /// How often a shutdown under way looks whether it is done.
 const POLL: Duration = Duration::from_millis(50);
@@ -212,7 +212,7 @@ async fn control(
     doors.serve(shared);
     tokio::task::spawn_local(janitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(janitor::watch_deadlines(Arc::clone(shared)));
-    tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
+    tokio::task::spawn_local(topology::run(Arc::clone(shared)));
     tokio::task::spawn_local(names::run(Arc::clone(shared)));
     tokio::task::spawn_local(tls::watch(Arc::clone(shared)));
     tokio::task::spawn_local(statistics::run(Arc::clone(shared)));
