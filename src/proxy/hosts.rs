@@ -136,9 +136,13 @@ impl Hosts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
     use crate::route::cluster::Balance;
-    use crate::route::host::{Host, Role};
+    use crate::route::host::{Host, Instance, Role};
+    use crate::route::observation::Report;
+    use crate::route::wal::Lsn;
 
     fn cluster(ports: &[u16]) -> Cluster {
         let hosts = ports.iter().map(|&port| Host::new("h".into(), port));
@@ -172,5 +176,50 @@ mod tests {
         assert_eq!(missed(1700), 0);
         hosts.note(&old, |seen| seen.failed(0, "gone"));
         assert_eq!([missed(1800), missed(1900)], [0, 100]);
+    }
+
+    /// A name that leads to one of two servers, of which one has replayed nothing.
+    #[test]
+    fn readers_never_take_what_one_server_has_for_what_another_one_has() {
+        let hosts = Hosts::new(cluster(&[1, 2]), vec![1, 1]);
+        let own = Arc::clone(&hosts.load().cluster);
+        let report = |role, at: u64, position: u64| Report {
+            asked: Micros(at),
+            answered: Micros(at),
+            role,
+            system: None,
+            timeline: Some(1),
+            position: Some(Lsn(position)),
+        };
+        let [current, stale] = [1, 2].map(Instance::new);
+        let ended = AtomicBool::new(false);
+        let (looks, caught_up) = (AtomicU64::new(0), AtomicU64::new(0));
+        let look = || {
+            while !ended.load(Ordering::Relaxed) {
+                let revision = hosts.revision();
+                let topology = hosts.load();
+                assert!(topology.revision >= revision);
+                let seen = &topology.hosts[1].seen;
+                assert!(seen.instance == current || seen.caught_up.is_none(), "{seen:?}");
+                caught_up.fetch_add(seen.caught_up.is_some().into(), Ordering::Relaxed);
+                looks.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        std::thread::scope(|scope| {
+            let readers = [scope.spawn(look), scope.spawn(look)];
+            // On a busy machine all looks may fall into one state of the writer.
+            let is_seen = || caught_up.load(Ordering::Relaxed) > 0 && looks.load(Ordering::Relaxed) > 10_000;
+            let is_over = || is_seen() || readers.iter().any(|reader| reader.is_finished());
+            for round in (10..).step_by(10).take_while(|&round| round < 50_000 || !is_over()) {
+                let primary = report(Role::Primary, round, 1000 + round);
+                hosts.note(&own, |seen| seen.answered(0, &primary));
+                for (instance, position) in [(current, 1000 + round), (stale, 1)] {
+                    hosts.note(&own, |seen| seen.watch_instance(1, instance));
+                    let replica = report(Role::Replica, round + 1, position);
+                    hosts.note(&own, |seen| seen.answered(1, &replica));
+                }
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
     }
 }
