@@ -24,7 +24,7 @@ use crate::clock;
 use crate::route::cluster::{Cluster, Purpose};
 use crate::route::host::{Instance, Role, SystemIdentifier};
 use crate::route::observation::{Observations, Report};
-use crate::route::primary::{LastLogged, PrimaryChange};
+use crate::route::primary::{LoggedPrimary, PrimaryChange};
 use crate::route::topology::{HostState, Topology};
 use crate::route::wal::Lsn;
 
@@ -75,11 +75,18 @@ async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
     // Dropped with this one.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(catalog::watch(Arc::clone(&shared), Arc::clone(&pool)));
-    let logged = Rc::default();
+    let logged_primary = Rc::default();
     for index in 0..cluster.hosts.len() {
         let (shared, pool, cluster) = (Arc::clone(&shared), Arc::clone(&pool), Arc::clone(&cluster));
-        let logged = Rc::clone(&logged);
-        let watcher = Watcher { state: State::Unknown, shared, pool, cluster, index, probe: None, logged };
+        let watcher = Watcher {
+            last_logged: LoggedState::Nothing,
+            shared,
+            pool,
+            cluster,
+            index,
+            probe: None,
+            logged_primary: Rc::clone(&logged_primary),
+        };
         tasks.spawn_local(watcher.run());
     }
     while Arc::ptr_eq(&cluster, &pool.database.cluster())
@@ -91,20 +98,20 @@ async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
 
 /// Watches one host.
 struct Watcher {
-    state: State,
+    last_logged: LoggedState,
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     cluster: Arc<Cluster>,
     index: usize,
     probe: Option<Connected>,
-    /// What the log has been told of the primary by those who watch the same database.
-    logged: Rc<Cell<LastLogged>>,
+    /// Shared by the tasks that watch the hosts of one database.
+    logged_primary: Rc<Cell<LoggedPrimary>>,
 }
 
-/// What the log has been told of it.
+/// What the log says of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Unknown,
+enum LoggedState {
+    Nothing,
     Up,
     Closing,
     Down,
@@ -302,10 +309,10 @@ impl Watcher {
         let host = &self.cluster.hosts[self.index];
         // A connection that was being opened when it went may have let it look well again.
         let is_news = self.seen(|seen, host| seen.failed(host, error));
-        let state = if self.is_closing() { State::Closing } else { State::Down };
-        if std::mem::replace(&mut self.state, state) != state {
+        let state = if self.is_closing() { LoggedState::Closing } else { LoggedState::Down };
+        if std::mem::replace(&mut self.last_logged, state) != state {
             match state {
-                State::Closing => tracing::warn!("{host} takes no connections now: {error}"),
+                LoggedState::Closing => tracing::warn!("{host} takes no connections now: {error}"),
                 _ => tracing::warn!("{host} is not reachable: {error}"),
             }
             self.tell_where_writes_go();
@@ -317,7 +324,7 @@ impl Watcher {
 
     fn note(&mut self, report: &Report) {
         let host = &self.cluster.hosts[self.index];
-        let was_up = std::mem::replace(&mut self.state, State::Up) == State::Up;
+        let was_up = std::mem::replace(&mut self.last_logged, LoggedState::Up) == LoggedState::Up;
         // A login may have failed to reach it meanwhile.
         let (was_reachable, has_changed) = self.seen(|seen, host| {
             let was_reachable = seen.hosts[host].is_reachable();
@@ -340,9 +347,9 @@ impl Watcher {
         let Some(topology) = self.topology() else { return };
         let name = &self.pool.database.name;
         let host = |n: usize| &self.cluster.hosts[n];
-        let mut logged = self.logged.get();
+        let mut logged = self.logged_primary.get();
         let change = logged.change(topology.primary, clock::now());
-        self.logged.set(logged);
+        self.logged_primary.set(logged);
         match change {
             None => {}
             Some(PrimaryChange::Lost) => {

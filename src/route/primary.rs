@@ -6,7 +6,7 @@ use crate::clock::Micros;
 
 /// The primary that was last logged.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LastLogged {
+pub struct LoggedPrimary {
     primary: Option<usize>,
     /// When it was found to be lost.
     lost: Option<Micros>,
@@ -26,7 +26,7 @@ pub enum PrimaryChange {
     },
 }
 
-impl LastLogged {
+impl LoggedPrimary {
     /// What has changed since the last call.
     pub fn change(&mut self, primary: Option<usize>, now: Micros) -> Option<PrimaryChange> {
         if primary == self.primary {
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_change_is_logged_once() {
-        let mut logged = LastLogged::default();
+        let mut logged = LoggedPrimary::default();
         let mut change = |primary, at| logged.change(primary, Micros(at));
         let found = |primary, without: Option<u64>| {
             Some(PrimaryChange::Found { primary, without: without.map(Duration::from_micros) })
