@@ -15,6 +15,7 @@ use super::server::Server;
 use crate::clock::{self, AtomicMicros, Micros};
 use crate::net::connect::Target;
 use crate::net::listener::Peer;
+use crate::route::host::Instance;
 use crate::wire::startup::CancelKey;
 
 /// A client, from login to goodbye.
@@ -162,8 +163,8 @@ pub struct ServerInfo {
     pub target: Target,
     /// Index in the database's host list.
     pub host: usize,
-    /// Which of the servers it leads to that the host's name may mean; 0: not known. For databases with `read_write_split`.
-    pub instance: AtomicU64,
+    /// Which of the servers it leads to that the host's name may mean, if it says so. For databases with `read_write_split`.
+    pub instance: OnceLock<Instance>,
     /// The server's end of the connection; not set for Unix sockets.
     pub remote: OnceLock<SocketAddr>,
     /// The pooler's end of the connection.

@@ -10,7 +10,6 @@ mod trial;
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 pub use self::ask::{Row, Rows, Wanted};
@@ -23,7 +22,6 @@ use super::relay::Pending;
 use crate::clock::{self, Micros};
 use crate::net::stream::Stream;
 use crate::route::cluster::{Cluster, Purpose};
-use crate::route::host::Instance;
 use crate::session::forward::ServerSession;
 use crate::session::parameters::Parameters;
 use crate::wire::write;
@@ -126,15 +124,11 @@ impl Server {
         } else {
             Some("host has another role now")
         };
-        let is_unwatched = self.purpose != Purpose::Write && state.is_other(self.instance());
+        let is_unwatched =
+            self.purpose != Purpose::Write && state.is_other(self.info.instance.get().copied());
         let verdict = Verdict { revision: Some(topology.revision), must_go, is_unwatched };
         self.verdict.set(verdict);
         verdict
-    }
-
-    /// Which of the servers it leads to that its host's name may mean.
-    pub fn instance(&self) -> Option<Instance> {
-        Instance::new(self.info.instance.load(Relaxed))
     }
 
     /// Whether nothing will come from it any more, for its host is silent and another one has taken its place.

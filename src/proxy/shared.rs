@@ -300,7 +300,7 @@ impl Shared {
             user: Arc::clone(&pool.user.name),
             target,
             host,
-            instance: AtomicU64::new(0),
+            instance: OnceLock::new(),
             remote: OnceLock::new(),
             local: OnceLock::new(),
             connected: clock::now(),

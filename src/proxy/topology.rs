@@ -10,7 +10,6 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -227,7 +226,7 @@ impl Watcher {
         // What leads to the other one is watched by nobody, even if that still is what it was.
         let servers = self.shared.servers.iter();
         for server in servers.filter(|s| s.database == self.pool.database.name && s.host == self.index) {
-            if server.instance.load(Relaxed) == before.get() {
+            if server.instance.get() == Some(&before) {
                 let _ = server.close_needed.set("host is another server now");
             }
         }

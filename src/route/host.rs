@@ -38,11 +38,6 @@ impl Instance {
     pub fn new(number: u64) -> Option<Self> {
         NonZeroU64::new(number).map(Self)
     }
-
-    /// The number.
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
 }
 
 /// `system_identifier`: which cluster of databases a server has, or has a copy of.

@@ -132,7 +132,7 @@ impl ReplicaRead {
         let replica = &topology.hosts[self.host];
         !replica.seen.diverged
             && replica.has(self.after)
-            && !(self.needs_watched && replica.is_other(server.instance()))
+            && !(self.needs_watched && replica.is_other(server.info.instance.get().copied()))
     }
 }
 

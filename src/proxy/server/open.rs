@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::watch;
 
@@ -22,7 +21,7 @@ use crate::proxy::settings;
 use crate::proxy::shared::Shared;
 use crate::proxy::takeover::MovedServer;
 use crate::route::cluster::{Cluster, Purpose};
-use crate::route::host::{Instance, Role};
+use crate::route::host::Role;
 use crate::session::parameters::Parameters;
 use crate::wire::startup::Parameter;
 
@@ -159,8 +158,9 @@ async fn open_at(
         }
         let (mut stream, parameters) = login(shared, &slot.pool, info, stream, own).await?;
         if cluster.split {
-            let instance = instance(&mut stream).await;
-            info.instance.store(instance.map_or(0, Instance::get), Relaxed);
+            if let Some(instance) = instance(&mut stream).await {
+                let _ = info.instance.set(instance);
+            }
         }
         Ok((stream, parameters))
     };
@@ -179,7 +179,7 @@ async fn open_at(
     if !topology.suits(info.host, slot.purpose) {
         return Err(ConnectError::WrongRole(role));
     }
-    if topology.hosts[info.host].is_other(Instance::new(info.instance.load(Relaxed))) {
+    if topology.hosts[info.host].is_other(info.instance.get().copied()) {
         if slot.purpose == Purpose::Write {
             // The name may have come to mean another primary: the task that watches it has to look again.
             cluster.hosts[info.host].set_wrong_instance_seen();
