@@ -82,7 +82,7 @@ impl Database {
 
     /// Something looks as if its hosts had changed their roles, or one had gone.
     #[cold]
-    pub fn suspect(&self) {
+    pub fn recheck_hosts(&self) {
         self.hosts.recheck();
     }
 

@@ -3,7 +3,7 @@
 //!
 //! One connection per host, kept open, logged in as one of the database's pools logs in, and one query each
 //! `topology_check_period`, or at once if a connection has met with something that looks as if the roles had changed
-//! ([`Database::suspect`]). A server connection to a host whose role has changed is closed when its client has finished
+//! ([`Database::recheck_hosts`]). A server connection to a host whose role has changed is closed when its client has finished
 //! with it.
 
 use std::cell::Cell;

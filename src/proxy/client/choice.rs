@@ -67,7 +67,7 @@ impl Client {
             let mut server = self.pool.lane(purpose).checkout(self.load.worker)?;
             if let Err(reason) = server.drain_idle(now, &mut scrap) {
                 server.close(&reason);
-                self.pool.database.suspect();
+                self.pool.database.recheck_hosts();
             } else if let Some(reason) = self.must_go(&server) {
                 server.close(reason);
             } else {

@@ -73,7 +73,7 @@ impl Client {
         }
         if pipeline.is_leaving() {
             self.unlink().close("server ends the connection");
-            self.pool.database.suspect();
+            self.pool.database.recheck_hosts();
         } else if pipeline.is_spent() {
             self.unlink().close("reply of a failed COPY is uncertain");
         } else if server.session.is_settled() {
@@ -111,13 +111,13 @@ impl Client {
             self.info.link.store(0, Relaxed);
             if self.preparing && server.session.pipeline.only_ours() {
                 server.close("server conn crashed?");
-                self.pool.database.suspect();
+                self.pool.database.recheck_hosts();
                 self.begin_anew();
                 return Ok(());
             }
             let has_said_why = server.session.has_said_why();
             server.close("server conn crashed?");
-            self.pool.database.suspect();
+            self.pool.database.recheck_hosts();
             if self.try_on_primary("its server has gone") {
                 return Ok(());
             }
@@ -147,7 +147,7 @@ impl Client {
                 self.pool.trials.lock().clear();
             }
             if self.preparing && matches!(fault, ServerFault::Leaving(_)) {
-                self.pool.database.suspect();
+                self.pool.database.recheck_hosts();
                 self.begin_anew();
                 return Ok(());
             }

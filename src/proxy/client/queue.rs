@@ -66,7 +66,7 @@ impl Client {
         if let Some(reason) = must_go {
             let was_new = !server.used;
             server.close(reason);
-            self.pool.database.suspect();
+            self.pool.database.recheck_hosts();
             if let Some(reason) = drained.err().filter(|_| was_new) {
                 // It let us in and went away at once, and so may the next one, without end.
                 return Poll::Ready(Err(Refusal::new(sqlstate::CONNECTION_FAILURE, reason).into()));

@@ -80,7 +80,7 @@ impl Newcomer {
                 }
             };
             server.close(&failure);
-            pool.database.suspect();
+            pool.database.recheck_hosts();
         }
         Err(Refusal::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?").into())
     }

@@ -113,7 +113,7 @@ pub async fn open(
                     }
                     ConnectError::OtherServer => {
                         cluster.hosts[host].set_wrong_instance_seen();
-                        database.suspect();
+                        database.recheck_hosts();
                     }
                     _ => {}
                 }
@@ -183,7 +183,7 @@ async fn open_at(
         if slot.purpose == Purpose::Write {
             // The name may have come to mean another primary: the task that watches it has to look again.
             cluster.hosts[info.host].set_wrong_instance_seen();
-            slot.pool.database.suspect();
+            slot.pool.database.recheck_hosts();
         } else if settings.read_consistency != Consistency::Eventual {
             return Err(ConnectError::OtherServer);
         }
@@ -201,7 +201,7 @@ fn note_failure(
 ) {
     if let ConnectError::Unreachable(why) | ConnectError::NotNow(why) = error {
         pool.database.hosts.note(cluster, |seen| seen.failed(info.host, why));
-        pool.database.suspect();
+        pool.database.recheck_hosts();
     }
     let reason = match error {
         ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
