@@ -14,7 +14,8 @@ use crate::metrics::exposition::{Page, seconds};
 use crate::metrics::stats::{HistogramTotals, Totals};
 use crate::proxy::pools::{Database, Pool};
 use crate::proxy::shared::{CONSOLE, Shared};
-use crate::route::host::{Host, Role};
+use crate::route::host::{HostCounters, Role};
+use crate::route::topology::HostState;
 
 /// Roughly how long a piece of the page is; a sample more at most.
 const PIECE: usize = 16 * 1024;
@@ -288,35 +289,37 @@ async fn histograms<S: Sink>(pools: &[Vec<Arc<Pool>>], page: &mut Pieces<'_, S>)
 }
 
 async fn hosts<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result<()> {
-    type Figure = fn(&Host, Micros, Duration) -> f64;
+    type Figure = fn(&HostCounters, &HostState, Micros, Duration) -> f64;
     let figures: [(&str, &str, &str, Figure); 9] = [
-        ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |h, _, _| {
-            h.reads.load(Relaxed) as f64
+        ("pgweir_host_reads_total", "counter", "Transactions served by a replica.", |c, _, _, _| {
+            c.reads.load(Relaxed) as f64
         }),
-        ("pgweir_host_writes_total", "counter", "Transactions that may write.", |h, _, _| {
-            h.writes.load(Relaxed) as f64
+        ("pgweir_host_writes_total", "counter", "Transactions that may write.", |c, _, _, _| {
+            c.writes.load(Relaxed) as f64
         }),
-        ("pgweir_host_server_connections", "gauge", "Connections to the host.", |h, _, _| {
-            h.servers.load(Relaxed) as f64
+        ("pgweir_host_server_connections", "gauge", "Connections to the host.", |c, _, _, _| {
+            c.servers.load(Relaxed) as f64
         }),
-        ("pgweir_host_up", "gauge", "Whether the host could be reached.", |h, _, _| {
-            f64::from(u8::from(h.is_reachable()))
+        ("pgweir_host_up", "gauge", "Whether the host could be reached.", |_, h, _, _| {
+            f64::from(u8::from(h.seen.is_reachable()))
         }),
-        ("pgweir_host_lag_bytes", "gauge", "Bytes of WAL by which a replica is behind.", |h, _, _| {
-            h.bytes_behind() as f64
+        ("pgweir_host_lag_bytes", "gauge", "Bytes of WAL by which a replica is behind.", |_, h, _, _| {
+            h.seen.bytes_behind as f64
         }),
-        ("pgweir_host_lag_seconds", "gauge", "Time by which a replica may be behind.", |h, now, _| {
+        ("pgweir_host_lag_seconds", "gauge", "Time by which a replica may be behind.", |_, h, now, _| {
             h.lag(now).map_or(0.0, |lag| lag.as_secs_f64())
         }),
         (
             "pgweir_host_weight",
             "gauge",
             "Its share of the reads as far as it counts now.",
-            |h, now, warm_up| h.weight_now(warm_up, now),
+            |_, h, now, warm_up| h.weight_now(warm_up, now),
         ),
-        ("pgweir_host_timeline", "gauge", "Timeline; 0 if not known.", |h, _, _| h.timeline().into()),
-        ("pgweir_host_is_replica", "gauge", "Whether the host says it is a standby.", |h, _, _| {
-            f64::from(u8::from(h.role() == Role::Replica))
+        ("pgweir_host_timeline", "gauge", "Timeline; 0 if not known.", |_, h, _, _| {
+            h.seen.timeline.unwrap_or(0).into()
+        }),
+        ("pgweir_host_is_replica", "gauge", "Whether the host says it is a standby.", |_, h, _, _| {
+            f64::from(u8::from(h.seen.role == Role::Replica))
         }),
     ];
     let (config, all, now) = (shared.config.load_full(), shared.pools.databases(), clock::now());
@@ -324,10 +327,11 @@ async fn hosts<S: Sink>(shared: &Shared, page: &mut Pieces<'_, S>) -> io::Result
         page.metric(name, kind, help);
         for database in &all {
             let own = DatabaseSettings::of(&config.settings, &database.config.load());
-            for host in &database.cluster().hosts {
+            let topology = database.hosts.load_full();
+            for (host, known) in topology.cluster.hosts.iter().zip(&topology.hosts) {
                 let port = host.port.to_string();
                 let labels = [("database", &*database.name), ("host", &*host.name), ("port", &*port)];
-                page.sample(name, &labels, figure(host, now, own.replica_warm_up)).await?;
+                page.sample(name, &labels, figure(&host.counters, known, now, own.replica_warm_up)).await?;
             }
         }
     }

@@ -32,7 +32,7 @@ use crate::proxy::shared::{Lifecycle, Request, Shared, Shutdown};
 use crate::proxy::takeover::{Found, Predecessor};
 use crate::proxy::threads::{self, Rings};
 use crate::proxy::worker::{Inbox, Worker};
-use crate::proxy::{certificates, janitor, monitor, names, pause, reload, statistics};
+use crate::proxy::{certificates, janitor, names, pause, reload, statistics, topology};
 
 /// How often a shutdown under way looks whether it is done.
 const POLL: Duration = Duration::from_millis(50);
@@ -218,7 +218,7 @@ async fn control(
     doors.serve(shared);
     tokio::task::spawn_local(janitor::run(Arc::clone(shared)));
     tokio::task::spawn_local(janitor::watch_deadlines(Arc::clone(shared)));
-    tokio::task::spawn_local(monitor::run(Arc::clone(shared)));
+    tokio::task::spawn_local(topology::run(Arc::clone(shared)));
     tokio::task::spawn_local(names::run(Arc::clone(shared)));
     tokio::task::spawn_local(certificates::watch(Arc::clone(shared)));
     tokio::task::spawn_local(statistics::run(Arc::clone(shared)));

@@ -127,9 +127,9 @@ impl Drop for Mark<'_> {
         let mut cancels = self.server.cancels.lock();
         *cancels -= 1;
         if *cancels == 0 {
-            let parked = self.shared.parked.remove(&self.server.id);
+            let parked = self.shared.parked.lock().remove(&self.server.id);
             drop(cancels);
-            if let Some((_, Parked { server, pool, reset })) = parked {
+            if let Some(Parked { server, pool, reset }) = parked {
                 give_back(self.shared, &pool, server, self.worker, reset);
             }
         }

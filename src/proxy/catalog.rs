@@ -74,7 +74,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// `None`: no primary is known.
     async fn read(&mut self) -> Result<Option<Catalog>, String> {
-        let Some(host) = self.cluster.primary() else { return Ok(None) };
+        let topology = self.pool.database.hosts.load_of(self.cluster);
+        let Some(host) = topology.and_then(|topology| topology.primary) else { return Ok(None) };
         let rows = tokio::time::timeout(LIMIT, self.rows(host)).await;
         Catalog::read(&rows.map_err(|_| "no answer in time".to_owned())??).map(Some)
     }

@@ -50,7 +50,7 @@ use crate::session::forward::{self, ClientSession, Context as Walk, Idle, MaxPac
 use crate::session::output::Output;
 use crate::wire::write;
 use check::Check;
-use choice::{Reading, only_reads};
+use choice::{ReplicaRead, only_reads};
 use leaving::Departure;
 use retry::{Attempt, Verdict};
 
@@ -90,7 +90,7 @@ pub struct Client {
     /// The transaction may have written, by what the server has said of its commands.
     may_have_written: bool,
     /// The replica it is reading from counts it.
-    reading: Option<Reading>,
+    reading: Option<ReplicaRead>,
     /// The read under way, as long as it can be run again.
     attempt: Option<Attempt>,
     /// The batch that begins was run before: now it runs on the primary, and what comes of it is final.
@@ -594,7 +594,7 @@ impl Client {
             self.stats.transaction_time.record(now - self.transaction_started);
             self.transaction_started = now;
             if let Some((cluster, host)) = server.lease.host() {
-                let host = &cluster.hosts[host];
+                let host = &cluster.hosts[host].counters;
                 let counter = if only_reads { &host.reads } else { &host.writes };
                 counter.fetch_add(received.transactions.into(), Relaxed);
             }
@@ -615,7 +615,7 @@ impl Client {
         }
         self.last_write = now;
         if self.settings.read_consistency == Consistency::Database {
-            self.pool.database.cluster().wrote(now);
+            self.pool.database.hosts.load().cluster.wrote(now);
         }
     }
 

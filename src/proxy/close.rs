@@ -19,10 +19,8 @@ pub enum CloseReason {
     QueryFailed(String),
     /// It was to be closed as soon as it was idle.
     Retired(Retirement),
-    /// Its host has become primary or standby since.
-    WrongRole,
-    /// Its host lets no client in.
-    HostCloses,
+    /// Its host is not good for it any more.
+    HostChanged(HostChange),
     /// It leads to another of the servers that its host's name means than the one whose position is known.
     NotWatched,
     /// How many batches a failed COPY has ended is not known.
@@ -43,6 +41,15 @@ pub enum CloseReason {
     TakenOver,
     /// Its client's connection ends; why.
     ClientEnds(Cow<'static, str>),
+}
+
+/// Why a host is not good for a connection any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostChange {
+    /// It has become primary or standby since.
+    OtherRole,
+    /// It lets no client in.
+    Closes,
 }
 
 /// Why a connection is to be closed as soon as no client uses it.
@@ -86,8 +93,8 @@ impl CloseReason {
             Self::Ended => "server ends the connection",
             Self::Lost(why) | Self::Misbehaved(why) | Self::QueryFailed(why) => why,
             Self::Retired(why) => why.words(),
-            Self::WrongRole => "host has another role now",
-            Self::HostCloses => "host takes no connections now",
+            Self::HostChanged(HostChange::OtherRole) => "host has another role now",
+            Self::HostChanged(HostChange::Closes) => "host takes no connections now",
             Self::NotWatched => "not the server that is watched",
             Self::CopyUncertain => "reply of a failed COPY is uncertain",
             Self::BatchRunsAgain => "its batch is run again",

@@ -42,7 +42,7 @@ fn park(shared: &Arc<Shared>, pool: &Arc<Pool>, server: Box<Server>, worker: usi
         info.set_state(ServerState::BeingCanceled);
         // Under the lock, so that the request which arrives last finds it.
         let pool = Arc::clone(pool);
-        shared.parked.insert(info.id, Parked { server, pool, reset });
+        shared.parked.lock().insert(info.id, Parked { server, pool, reset });
     } else {
         // The last one has arrived this very moment. No other can come: no client is linked to this server any more.
         drop(cancels);

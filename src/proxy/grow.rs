@@ -134,7 +134,7 @@ impl Owner for PoolInProcess {
     }
 
     fn recheck_hosts(&self) {
-        self.pool.database.suspect();
+        self.pool.database.recheck_hosts();
     }
 }
 

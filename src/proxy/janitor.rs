@@ -110,9 +110,9 @@ fn end_lifetimes(shared: &Shared, pools: &[Arc<Pool>], now: Micros) {
 
 /// Clients that need the primary are held while there is none, but not for ever.
 fn end_hold(shared: &Shared, pool: &Pool, now: Micros) {
-    let cluster = pool.database.cluster();
+    let hosts = &pool.database.hosts;
     let limit = shared.config.load().settings.failover_hold_timeout;
-    if !cluster.split || limit.is_zero() || cluster.without_primary(now) <= limit {
+    if !hosts.load().cluster.split || limit.is_zero() || hosts.without_primary(now) <= limit {
         return;
     }
     let refusal = Refusal::new(sqlstate::CANNOT_CONNECT_NOW, "no primary server can be reached")

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use dashmap::DashMap;
 
+use super::hosts::Hosts;
 use super::server_handle::ServerHandle;
 use crate::pool::Place;
 use crate::pool::limits::Permit;
@@ -48,13 +49,14 @@ impl Drop for OwnerToTell {
 #[derive(Debug)]
 struct Connection {
     info: Arc<ServerHandle>,
+    hosts: Arc<Hosts>,
     cluster: Arc<Cluster>,
     registry: Arc<Registry>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.cluster.hosts[self.info.host].servers.fetch_sub(1, Relaxed);
+        self.cluster.hosts[self.info.host].counters.servers.fetch_sub(1, Relaxed);
         self.registry.remove(&self.info.id);
     }
 }
@@ -71,11 +73,13 @@ impl<S> Lease<S> {
         mut self,
         registry: &Arc<Registry>,
         info: Arc<ServerHandle>,
+        hosts: &Arc<Hosts>,
         cluster: Arc<Cluster>,
     ) -> Self {
-        cluster.hosts[info.host].servers.fetch_add(1, Relaxed);
+        cluster.hosts[info.host].counters.servers.fetch_add(1, Relaxed);
         registry.insert(info.id, Arc::clone(&info));
-        self.connection = Some(Connection { info, cluster, registry: Arc::clone(registry) });
+        let (hosts, registry) = (Arc::clone(hosts), Arc::clone(registry));
+        self.connection = Some(Connection { info, hosts, cluster, registry });
         self
     }
 
@@ -87,6 +91,11 @@ impl<S> Lease<S> {
     /// The hosts as they were when the connection was opened, and which of them it is.
     pub fn host(&self) -> Option<(&Arc<Cluster>, usize)> {
         self.connection.as_ref().map(|connection| (&connection.cluster, connection.info.host))
+    }
+
+    /// What is known of its database's hosts.
+    pub fn hosts(&self) -> Option<&Hosts> {
+        self.connection.as_ref().map(|connection| &*connection.hosts)
     }
 
     /// Has the hosts asked whether they still are what they were.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
 
 use super::catalogs::Catalogs;
+use super::hosts::Hosts;
 use super::server::Server;
 use super::versioned::Versioned;
 use crate::auth::server_login::Credential;
@@ -31,15 +31,14 @@ pub struct Database {
     pub name: Arc<str>,
     /// Its line in the configuration.
     pub config: ArcSwap<DatabaseConfig>,
-    cluster: ArcSwap<Cluster>,
+    /// Its hosts, and what is known of them.
+    pub hosts: Arc<Hosts>,
     /// What is known of its functions and relations.
     pub catalogs: Catalogs,
     /// `max_db_connections`.
     pub servers: Arc<Limit>,
     /// `max_db_client_connections`.
     pub clients: Arc<Limit>,
-    suspicion: Notify,
-    moves: watch::Sender<()>,
     /// PAUSE or KILL of this database.
     pub paused: AtomicBool,
     /// DISABLE: no new clients.
@@ -57,15 +56,14 @@ impl Database {
     pub fn new(name: &str, config: DatabaseConfig, cluster: Cluster, auto: bool) -> Self {
         // What was written before this process, or these hosts, must not be missed.
         cluster.wrote(clock::now());
+        let weights = config.weights();
         Self {
             name: name.into(),
             config: ArcSwap::from_pointee(config),
-            cluster: ArcSwap::from_pointee(cluster),
+            hosts: Arc::new(Hosts::new(cluster, weights)),
             catalogs: Catalogs::default(),
             servers: Arc::default(),
             clients: Arc::default(),
-            suspicion: Notify::new(),
-            moves: watch::Sender::default(),
             paused: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             auto: AtomicBool::new(auto),
@@ -76,34 +74,20 @@ impl Database {
 
     /// Its hosts.
     pub fn cluster(&self) -> Arc<Cluster> {
-        self.cluster.load_full()
+        Arc::clone(&self.hosts.load().cluster)
     }
 
     /// Something looks as if its hosts had changed their roles, or one had gone.
     #[cold]
-    pub fn suspect(&self) {
-        self.suspicion.notify_waiters();
-    }
-
-    /// Waits until that is suspected.
-    pub async fn suspected(&self) {
-        self.suspicion.notified().await;
-    }
-
-    /// A host has another role than before, or cannot be used any more, or can be again.
-    pub fn note_move(&self) {
-        self.moves.send_replace(());
-    }
-
-    /// What [`Self::note_move`] tells from now on.
-    pub fn moves(&self) -> watch::Receiver<()> {
-        self.moves.subscribe()
+    pub fn recheck_hosts(&self) {
+        self.hosts.recheck();
     }
 
     /// Replaces its hosts after a change of the configuration.
-    pub fn set_cluster(&self, cluster: Cluster) {
-        cluster.wrote(clock::now());
-        self.cluster.store(Arc::new(cluster));
+    pub fn set_cluster(&self, cluster: Cluster, weights: Vec<u32>) {
+        let now = clock::now();
+        cluster.wrote(now);
+        self.hosts.replace(cluster, weights, now);
         self.catalogs.forget();
     }
 }

@@ -75,10 +75,10 @@ pub fn cluster(config: &Config, database: &DatabaseConfig) -> Cluster {
         Some(LoadBalance::Disable) => Balance::Disable,
         Some(LoadBalance::RoundRobin) | None => Balance::RoundRobin,
     };
-    let hosts = database.hosts().into_iter().zip(database.weights());
+    let hosts = database.hosts().into_iter();
     // As in PgBouncer: servers that are not named listen where clients find the pooler.
     let here = |name: String| if name.is_empty() { config.settings.unix_socket_dir.clone() } else { name };
-    let hosts = hosts.map(|((name, port), weight)| Host::new(here(name), port, weight)).collect();
+    let hosts = hosts.map(|(name, port)| Host::new(here(name), port)).collect();
     let split = DatabaseSettings::of(&config.settings, database).read_write_split;
     Cluster::new(hosts, split, balance)
 }

@@ -11,7 +11,6 @@ use super::pools::{Database, Pool};
 use super::registry::{add_database, cluster, pool_settings, set_database_limits, set_user_limits};
 use super::shared::Shared;
 use crate::auth::server_login::Credential;
-use crate::clock;
 use crate::config::effective::DatabaseSettings;
 use crate::config::settings::{self, Change};
 use crate::config::{Access, Config, ConfigError, DatabaseConfig};
@@ -85,15 +84,11 @@ fn update_database(
     let hosts = |d: &DatabaseConfig| (d.hosts(), d.load_balance_hosts);
     let old = database.cluster();
     if hosts(&before) != hosts(current) || old.split != split {
-        let new = cluster(config, current);
-        if old.split {
-            new.warm_up_new_ones(&old, clock::now());
-        }
-        database.set_cluster(new);
+        database.set_cluster(cluster(config, current), current.weights());
         // Nobody watches the old hosts any more.
         renew_servers(shared, &database.name, Retirement::HostsChanged);
     } else {
-        old.hosts.iter().zip(current.weights()).for_each(|(host, weight)| host.set_weight(weight));
+        database.hosts.set_weights(current.weights());
     }
     if *before != *current {
         database.config.store(Arc::new(current.clone()));

@@ -7,22 +7,22 @@ mod open;
 mod probe;
 mod trial;
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 pub use self::ask::{Row, Rows, Wanted};
 pub(super) use self::login::{encrypt, encrypt_to};
 pub use self::open::{ConnectError, OTHERS, move_in, open};
 pub use self::probe::Probe;
-use super::close::{CloseReason, Retirement};
+use super::close::{CloseReason, HostChange, Retirement};
 use super::lease::Lease;
 use super::relay::Pending;
 use super::server_handle::ServerHandle;
 use crate::clock::{self, Micros};
 use crate::net::stream::Stream;
-use crate::route::cluster::Purpose;
+use crate::route::cluster::{Cluster, Purpose};
 use crate::session::forward::ServerSession;
 use crate::session::parameters::Parameters;
 use crate::wire::write;
@@ -53,6 +53,17 @@ pub struct Server {
     pub idle_since: Micros,
     /// Its place in the pool.
     pub lease: Lease<Box<Server>>,
+    /// What was last found out of its host.
+    verdict: Cell<Verdict>,
+}
+
+/// What a connection's host is good for, at a revision of what is known of the database's hosts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Verdict {
+    /// `None`: never worked out.
+    revision: Option<u64>,
+    must_go: Option<HostChange>,
+    is_unwatched: bool,
 }
 
 impl Server {
@@ -73,6 +84,7 @@ impl Server {
             idle_since: clock::now(),
             lease,
             info,
+            verdict: Cell::default(),
         });
         server.stream.use_uring();
         server.note_application_name();
@@ -85,26 +97,54 @@ impl Server {
         if let Some(&why) = self.info.close_needed.get() {
             return Some(why.into());
         }
-        let (cluster, host) = self.lease.host()?;
-        if cluster.suits(host, self.purpose) {
+        self.verdict().must_go.map(CloseReason::HostChanged)
+    }
+
+    /// What its host is good for, worked out anew when that may have changed. HOT: for one load of an atomic.
+    #[inline]
+    fn verdict(&self) -> Verdict {
+        let Some((cluster, host)) = self.lease.host().filter(|(cluster, _)| cluster.split) else {
+            return Verdict::default();
+        };
+        let revision = self.lease.hosts().map(|hosts| hosts.revision());
+        let known = self.verdict.get();
+        if known.revision == revision { known } else { self.judge(cluster, host) }
+    }
+
+    #[cold]
+    fn judge(&self, cluster: &Arc<Cluster>, host: usize) -> Verdict {
+        // Connections to hosts that have been replaced are marked to be closed.
+        let Some(topology) = self.lease.hosts().and_then(|hosts| hosts.load_of(cluster)) else {
+            return Verdict::default();
+        };
+        let state = &topology.hosts[host];
+        let must_go = if topology.suits(host, self.purpose) {
             None
-        } else if cluster.hosts[host].is_closing() {
-            Some(CloseReason::HostCloses)
+        } else if state.seen.closing {
+            Some(HostChange::Closes)
         } else {
-            Some(CloseReason::WrongRole)
-        }
+            Some(HostChange::OtherRole)
+        };
+        let is_unwatched =
+            self.purpose != Purpose::Write && state.is_other(self.info.instance.get().copied());
+        let verdict = Verdict { revision: Some(topology.revision), must_go, is_unwatched };
+        self.verdict.set(verdict);
+        verdict
     }
 
     /// Whether nothing will come from it any more, for its host is silent and another one has taken its place.
     pub fn is_lost(&self) -> bool {
-        self.lease.host().is_some_and(|(cluster, host)| cluster.is_lost(host))
+        let of_split = self.lease.host().filter(|(cluster, _)| cluster.split);
+        of_split.is_some_and(|(cluster, host)| {
+            let topology = self.lease.hosts().and_then(|hosts| hosts.load_of(cluster));
+            topology.is_some_and(|topology| topology.hosts[host].is_lost)
+        })
     }
 
     /// Whether it leads to another server than the one of which it is known what it has replayed.
     #[inline]
     pub fn is_unwatched(&self) -> bool {
-        let watched = self.lease.host().map_or(0, |(cluster, host)| cluster.hosts[host].instance());
-        self.purpose != Purpose::Write && watched != 0 && self.info.instance.load(Relaxed) != watched
+        self.purpose != Purpose::Write && self.verdict().is_unwatched
     }
 
     /// Somebody gets it who sends it queries. If the lifetime of servers is zero, nobody will after that.

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::close::Retirement;
 use crate::clock::{AtomicMicros, Micros};
 use crate::net::connect::Target;
+use crate::route::host::Instance;
 use crate::wire::startup::CancelKey;
 
 /// A server connection, from the moment it is opened.
@@ -28,8 +29,8 @@ pub struct ServerHandle {
     pub target: Target,
     /// Index in the database's host list.
     pub host: usize,
-    /// Which of the servers it leads to that the host's name may mean; 0: not known. For databases with `read_write_split`.
-    pub instance: AtomicU64,
+    /// Which of the servers it leads to that the host's name may mean, if it says so. For databases with `read_write_split`.
+    pub instance: OnceLock<Instance>,
     /// The server's end of the connection; not set for Unix sockets.
     pub remote: OnceLock<SocketAddr>,
     /// The pooler's end of the connection.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -48,7 +48,7 @@ pub struct Shared {
     /// Servers by their ID.
     pub servers: Arc<Servers>,
     /// Servers that no client has and that a cancel request is on its way to, by their ID.
-    pub parked: DashMap<u64, Parked>,
+    pub parked: Mutex<HashMap<u64, Parked>>,
     /// Connections that have not logged in.
     pub newcomers: Newcomers,
     /// What `auth_query` has found lately.
@@ -169,7 +169,7 @@ impl Shared {
             clients: DashMap::new(),
             peers: ArcSwap::default(),
             servers: Arc::default(),
-            parked: DashMap::new(),
+            parked: Mutex::default(),
             newcomers: Newcomers::default(),
             lookups: Lookups::default(),
             tls: Tls::default(),
@@ -308,7 +308,7 @@ impl Shared {
             user: Arc::clone(&pool.user.name),
             target,
             host,
-            instance: AtomicU64::new(0),
+            instance: OnceLock::new(),
             remote: OnceLock::new(),
             local: OnceLock::new(),
             connected: clock::now(),

@@ -2,6 +2,9 @@
 
 pub mod cluster;
 pub mod host;
+pub mod observation;
+pub mod primary;
 pub mod replicas;
 pub mod router;
+pub mod topology;
 pub mod wal;

@@ -257,29 +257,27 @@ pub(super) fn hosts(shared: &Shared) -> Vec<Row> {
     let mut rows = Vec::new();
     let (config, now) = (shared.config.load(), clock::now());
     for database in shared.pools.databases() {
-        let cluster = database.cluster();
-        let own = DatabaseSettings::of(&config.settings, &database.config.load());
-        for (index, host) in cluster.hosts.iter().enumerate() {
-            let (state, why) =
-                cluster.obstacle(index).map_or(("up", None), |(state, why)| (state, Some(why)));
-            let is_replica = host.role() == Role::Replica;
-            let known = |number: u64| (number > 0).then(|| number.to_string());
+        let topology = database.hosts.load();
+        let warm_up = DatabaseSettings::of(&config.settings, &database.config.load()).replica_warm_up;
+        for (host, known) in topology.cluster.hosts.iter().zip(&topology.hosts) {
+            let (counters, seen, obstacle) = (&host.counters, &known.seen, known.obstacle.as_ref());
+            let is_replica = seen.role == Role::Replica;
             rows.push(vec![
                 cell(&database.name),
                 cell(&host.name),
                 cell(host.port),
-                cell(host.role().name()),
-                cell(state),
-                cell(host.servers.load(Relaxed)),
-                cell(host.reads.load(Relaxed)),
-                cell(host.writes.load(Relaxed)),
-                known(host.timeline().into()),
-                (host.position().0 > 0).then(|| host.position().to_string()),
-                is_replica.then(|| host.bytes_behind().to_string()),
-                host.lag(now).map(|lag| lag.as_millis().to_string()),
-                cell(host.busy.load(Relaxed)),
-                cell(host.weight_now(own.replica_warm_up, now)),
-                why,
+                cell(seen.role.name()),
+                cell(obstacle.map_or("up", |obstacle| obstacle.state())),
+                cell(counters.servers.load(Relaxed)),
+                cell(counters.reads.load(Relaxed)),
+                cell(counters.writes.load(Relaxed)),
+                seen.timeline.map(|timeline| timeline.to_string()),
+                seen.position.map(|position| position.to_string()),
+                is_replica.then(|| seen.bytes_behind.to_string()),
+                known.lag(now).map(|lag| lag.as_millis().to_string()),
+                cell(counters.busy.load(Relaxed)),
+                cell(known.weight_now(warm_up, now)),
+                obstacle.map(|obstacle| obstacle.why()),
             ]);
         }
     }

@@ -11,6 +11,7 @@ use crate::clock::Micros;
 use crate::config::{Consistency, PoolMode};
 use crate::route::cluster::{Cluster, Purpose, ReplicaRules};
 use crate::route::router::{self, Access};
+use crate::route::topology::Topology;
 
 impl Client {
     /// Where the next transaction may run.
@@ -36,8 +37,8 @@ impl Client {
 
     /// The replica for the next transaction, if that is for one, and one has all that the client must not miss.
     fn route(&mut self, scratch: &mut Scratch, bytes: &[u8], now: Micros) -> Option<Purpose> {
-        let cluster = self.pool.database.cluster();
-        if !cluster.has_replica() {
+        let topology = self.pool.database.hosts.load();
+        if !topology.has_replica {
             return None;
         }
         let catalog = self.pool.database.catalogs.load();
@@ -52,15 +53,16 @@ impl Client {
         let after = match self.settings.read_consistency {
             Consistency::Eventual => Micros(0),
             Consistency::Session => self.last_write,
-            Consistency::Database => cluster.last_write(),
+            Consistency::Database => topology.cluster.last_write(),
         };
         let rules = ReplicaRules {
             lag: self.settings.max_replica_lag,
             lag_bytes: self.settings.max_replica_lag_bytes,
             warm_up: self.settings.replica_warm_up,
         };
-        let host = cluster.replica(after, &rules, now)?;
-        self.reading = Some(Reading::new(cluster, host, after));
+        let host = topology.replica(after, &rules, now)?;
+        let needs_watched = self.settings.read_consistency != Consistency::Eventual;
+        self.reading = Some(ReplicaRead::new(&topology, host, after, needs_watched));
         Some(Purpose::Read(host))
     }
 
@@ -101,17 +103,22 @@ pub(super) fn only_reads(access: Access, purpose: Purpose) -> bool {
 }
 
 /// A read under way, or waiting for a server, counted at its replica.
-pub(super) struct Reading {
+pub(super) struct ReplicaRead {
     cluster: Arc<Cluster>,
     host: usize,
+    /// The revision of what was known when it was chosen.
+    revision: u64,
     /// It must not miss what was acknowledged up to this moment; 0: nothing in particular.
     after: Micros,
+    /// Only the server that is watched will do.
+    needs_watched: bool,
 }
 
-impl Reading {
-    pub(super) fn new(cluster: Arc<Cluster>, host: usize, after: Micros) -> Self {
-        cluster.hosts[host].busy.fetch_add(1, Relaxed);
-        Self { cluster, host, after }
+impl ReplicaRead {
+    fn new(topology: &Topology, host: usize, after: Micros, needs_watched: bool) -> Self {
+        let cluster = Arc::clone(&topology.cluster);
+        cluster.hosts[host].counters.busy.fetch_add(1, Relaxed);
+        Self { cluster, host, revision: topology.revision, after, needs_watched }
     }
 
     /// Whether this server leads to the replica, which is still known to have all that must not be missed.
@@ -119,15 +126,25 @@ impl Reading {
         let is_same = |(cluster, host): (&Arc<Cluster>, usize)| {
             Arc::ptr_eq(cluster, &self.cluster) && host == self.host
         };
-        let replica = &self.cluster.hosts[self.host];
         server.lease.host().is_some_and(is_same)
-            && !replica.has_diverged()
-            && (self.after == Micros(0) || replica.caught_up() > self.after)
+            && (server.lease.hosts().is_some_and(|hosts| hosts.revision() == self.revision)
+                || self.still_holds(server))
+    }
+
+    /// The same by what is known now: in one look at it, for what a replica has depends on which server is watched.
+    #[cold]
+    fn still_holds(&self, server: &Server) -> bool {
+        let topology = server.lease.hosts().and_then(|hosts| hosts.load_of(&self.cluster));
+        let Some(topology) = topology else { return false };
+        let replica = &topology.hosts[self.host];
+        !replica.seen.diverged
+            && replica.has(self.after)
+            && !(self.needs_watched && replica.is_other(server.info.instance.get().copied()))
     }
 }
 
-impl Drop for Reading {
+impl Drop for ReplicaRead {
     fn drop(&mut self) {
-        self.cluster.hosts[self.host].busy.fetch_sub(1, Relaxed);
+        self.cluster.hosts[self.host].counters.busy.fetch_sub(1, Relaxed);
     }
 }

@@ -36,7 +36,7 @@ impl Client {
         grow::grow(&self.shared, &self.pool, purpose, self.load.worker, now);
         if let Purpose::Read(host) = purpose {
             // Whoever has just found out that it cannot be read from may have been too early to move this one.
-            if !self.pool.database.cluster().can_read_from(host) {
+            if !self.pool.database.hosts.load().can_read_from(host) {
                 grow::leave_replica(&self.shared, &self.pool, host, self.load.worker);
             }
         }

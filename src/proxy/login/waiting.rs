@@ -24,9 +24,11 @@ impl Newcomer {
         user: &User,
     ) -> Result<Arc<Parameters>, Failure> {
         loop {
-            let cluster = pool.database.cluster();
             // While there is no primary to be asked reads go on, and so do logins.
-            let only_reads = cluster.has_replica() && cluster.primary().is_none();
+            let only_reads = {
+                let topology = pool.database.hosts.load();
+                topology.has_replica && topology.primary.is_none()
+            };
             if let Some(welcome) = if only_reads { pool.last_welcome() } else { pool.welcome() } {
                 return Ok(welcome);
             }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::watch;
 
@@ -17,12 +16,13 @@ use crate::net::connect::{self, Target};
 use crate::net::stream::Stream;
 use crate::proxy::close::Retirement;
 use crate::proxy::handover::MovedServer;
+use crate::proxy::hosts::Hosts;
 use crate::proxy::lease::Lease;
 use crate::proxy::pools::Pool;
 use crate::proxy::server_handle::{ServerHandle, ServerState};
 use crate::proxy::shared::Shared;
 use crate::route::cluster::{Cluster, Purpose};
-use crate::route::host::{Host, Role};
+use crate::route::host::Role;
 use crate::session::parameters::Parameters;
 use crate::wire::startup::Parameter;
 
@@ -71,27 +71,31 @@ pub async fn open(
     lease: Lease<Box<Server>>,
     own: &[Parameter],
 ) -> Result<Box<Server>, (ConnectError, Lease<Box<Server>>)> {
-    let cluster = pool.database.cluster();
+    let database = &pool.database;
+    // First, so that no change is missed.
+    let mut changes = database.hosts.changes();
+    let topology = database.hosts.load_full();
+    let cluster = Arc::clone(&topology.cluster);
     let (purpose, generation) = (lease.purpose(), pool.generation());
     let mut failure = ConnectError::Unreachable("no host serves this purpose".into());
     let mut others = 0;
-    let mut moves = pool.database.moves();
-    let mut candidates: VecDeque<usize> = cluster.candidates(purpose).into();
+    let mut candidates: VecDeque<usize> = topology.candidates(purpose).into();
     while let Some(host) = candidates.pop_front() {
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = Arc::new(shared.server_info(pool, target, host));
         let opened = tokio::select! {
             opened = open_at(shared, pool, purpose, &cluster, &info, own) => opened,
-            () = moved(&cluster, &mut moves, host, purpose) => Err(ConnectError::Moved),
+            () = moved(&database.hosts, &cluster, &mut changes, host, purpose) => Err(ConnectError::Moved),
         };
         match opened {
             Ok((stream, parameters)) => {
                 info.set_state(ServerState::Idle);
                 cluster.connected(host);
-                if !Arc::ptr_eq(&cluster, &pool.database.cluster()) {
+                if database.hosts.load_of(&cluster).is_none() {
                     let _ = info.close_needed.set(Retirement::HostsChanged);
                 }
-                let lease = lease.connected(&shared.servers, Arc::clone(&info), cluster);
+                let lease =
+                    lease.connected(&shared.servers, Arc::clone(&info), &pool.database.hosts, cluster);
                 if pool.generation() != generation {
                     let _ = info.close_needed.set(Retirement::Obsolete);
                 }
@@ -100,19 +104,20 @@ pub async fn open(
             Err(error) => {
                 match error {
                     ConnectError::Moved if purpose == Purpose::Write => {
-                        candidates = cluster.candidates(purpose).into();
+                        let topology = database.hosts.load_of(&cluster);
+                        candidates = topology.map_or_else(VecDeque::new, |t| t.candidates(purpose).into());
                     }
                     ConnectError::OtherServer if others < OTHERS => {
                         others += 1;
                         candidates.push_front(host);
                     }
                     ConnectError::OtherServer => {
-                        cluster.hosts[host].set_elsewhere();
-                        pool.database.suspect();
+                        cluster.hosts[host].set_wrong_instance_seen();
+                        database.recheck_hosts();
                     }
                     _ => {}
                 }
-                note_failure(pool, &cluster.hosts[host], &info, &error, own);
+                note_failure(pool, &cluster, &info, &error, own);
                 failure = error;
             }
         }
@@ -121,9 +126,15 @@ pub async fn open(
 }
 
 /// Waits until a host's role has changed so that connections for this purpose lead elsewhere.
-async fn moved(cluster: &Cluster, moves: &mut watch::Receiver<()>, host: usize, purpose: Purpose) {
-    while moves.changed().await.is_ok() {
-        if cluster.leads_elsewhere(host, purpose) {
+async fn moved(
+    hosts: &Hosts,
+    cluster: &Arc<Cluster>,
+    changes: &mut watch::Receiver<()>,
+    host: usize,
+    purpose: Purpose,
+) {
+    while changes.changed().await.is_ok() {
+        if hosts.load_of(cluster).is_some_and(|topology| topology.leads_elsewhere(host, purpose)) {
             return;
         }
     }
@@ -135,12 +146,11 @@ async fn open_at(
     shared: &Shared,
     pool: &Pool,
     purpose: Purpose,
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     info: &ServerHandle,
     own: &[Parameter],
 ) -> Result<(Stream, Parameters), ConnectError> {
     let settings = pool.settings.load_full();
-    let host = &cluster.hosts[info.host];
     let attempt = async {
         let stream = reach(shared, pool, info).await?;
         match info.local.get() {
@@ -149,7 +159,9 @@ async fn open_at(
         }
         let (mut stream, parameters) = login(shared, pool, info, stream, own).await?;
         if cluster.split {
-            info.instance.store(instance(&mut stream).await, Relaxed);
+            if let Some(instance) = instance(&mut stream).await {
+                let _ = info.instance.set(instance);
+            }
         }
         Ok((stream, parameters))
     };
@@ -160,17 +172,19 @@ async fn open_at(
         let attempt = tokio::time::timeout(limit, attempt).await;
         attempt.unwrap_or_else(|_| Err(ConnectError::Unreachable(LOGIN_TIMEOUT.into())))
     };
-    note_access(host, &opened);
+    note_access(pool, cluster, info.host, &opened);
     let opened = opened?;
-    let role = note_role(cluster, info.host, &opened.1);
-    if !cluster.suits(info.host, purpose) {
+    let role = note_role(pool, cluster, info.host, &opened.1);
+    // A connection to hosts that have been replaced is closed as soon as it is there.
+    let Some(topology) = pool.database.hosts.load_of(cluster) else { return Ok(opened) };
+    if !topology.suits(info.host, purpose) {
         return Err(ConnectError::WrongRole(role));
     }
-    if host.instance() != 0 && host.instance() != info.instance.load(Relaxed) {
+    if topology.hosts[info.host].is_other(info.instance.get().copied()) {
         if purpose == Purpose::Write {
-            // The name may have come to mean another primary: whoever watches it has to look again.
-            host.set_elsewhere();
-            pool.database.suspect();
+            // The name may have come to mean another primary: the task that watches it has to look again.
+            cluster.hosts[info.host].set_wrong_instance_seen();
+            pool.database.recheck_hosts();
         } else if settings.read_consistency != Consistency::Eventual {
             return Err(ConnectError::OtherServer);
         }
@@ -179,10 +193,16 @@ async fn open_at(
 }
 
 /// Logs why a connection could not be opened, and what that says of the host.
-fn note_failure(pool: &Pool, host: &Host, info: &ServerHandle, error: &ConnectError, own: &[Parameter]) {
+fn note_failure(
+    pool: &Pool,
+    cluster: &Arc<Cluster>,
+    info: &ServerHandle,
+    error: &ConnectError,
+    own: &[Parameter],
+) {
     if let ConnectError::Unreachable(why) | ConnectError::NotNow(why) = error {
-        host.failed(why.clone());
-        pool.database.suspect();
+        pool.database.hosts.note(cluster, |seen| seen.failed(info.host, why));
+        pool.database.recheck_hosts();
     }
     let reason = match error {
         ConnectError::Unreachable(why) if why.starts_with("server DNS lookup failed") => why,
@@ -230,34 +250,39 @@ pub fn move_in(
         let _ = info.close_needed.set(Retirement::HostsChanged);
     }
     let parameters = Arc::unwrap_or_clone(moved.parameters);
-    let lease = lease.connected(&shared.servers, Arc::clone(&info), cluster);
+    let lease = lease.connected(&shared.servers, Arc::clone(&info), &pool.database.hosts, cluster);
     let mut server = Server::new(stream, parameters, lease, info);
     server.used = true;
     Ok(server)
 }
 
 /// PostgreSQL 14 and later say in the login itself whether they are a standby.
-fn note_role(cluster: &Cluster, host: usize, parameters: &Parameters) -> Role {
+fn note_role(pool: &Pool, cluster: &Arc<Cluster>, host: usize, parameters: &Parameters) -> Role {
     let role = match parameters.in_hot_standby() {
         Some(true) => Role::Replica,
         Some(false) => Role::Primary,
         None => Role::Unknown,
     };
-    if cluster.hosts[host].answered(role, clock::now()) && cluster.split {
-        let host = &cluster.hosts[host];
-        tracing::info!("{}:{} is a {}", host.name, host.port, role.name());
+    let is_new = pool.database.hosts.note(cluster, |seen| seen.logged_in(host, role, clock::now()));
+    if is_new == Some(true) && cluster.split {
+        tracing::info!("{} is a {}", cluster.hosts[host], role.name());
     }
     role
 }
 
 /// Takes note of whether a host lets anybody in.
-pub(super) fn note_access<T>(host: &Host, opened: &Result<T, ConnectError>) {
-    match opened {
-        Ok(_) => host.set_closing(false),
-        Err(ConnectError::NotNow(_)) => host.set_closing(true),
-        Err(ConnectError::Unreachable(_)) => host.set_closing(false),
-        Err(_) => {}
-    }
+pub(super) fn note_access<T>(
+    pool: &Pool,
+    cluster: &Arc<Cluster>,
+    host: usize,
+    opened: &Result<T, ConnectError>,
+) {
+    let closing = match opened {
+        Ok(_) | Err(ConnectError::Unreachable(_)) => false,
+        Err(ConnectError::NotNow(_)) => true,
+        Err(_) => return,
+    };
+    pool.database.hosts.note(cluster, |seen| seen.set_closing(host, closing));
 }
 
 /// Connects within `server_connect_timeout`: a host that does not answer at all is told from one that answers and then

@@ -1,5 +1,7 @@
 //! A connection that only asks what a host is.
 
+use std::sync::Arc;
+
 use super::ask::{Rows, Wanted, ask};
 use super::login::login;
 use super::open::{ConnectError, note_access, reach};
@@ -8,6 +10,7 @@ use crate::net::stream::Stream;
 use crate::proxy::pools::Pool;
 use crate::proxy::shared::Shared;
 use crate::route::cluster::Cluster;
+use crate::route::host::Instance;
 use crate::wire::write;
 
 /// A connection that belongs to no pool: it only asks a host what it is.
@@ -21,14 +24,14 @@ impl Probe {
     pub async fn open(
         shared: &Shared,
         pool: &Pool,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         host: usize,
     ) -> Result<Self, ConnectError> {
         let target = Target { host: cluster.hosts[host].name.clone(), port: cluster.hosts[host].port };
         let info = shared.server_info(pool, target, host);
         let stream = reach(shared, pool, &info).await?;
         let opened = login(shared, pool, &info, stream, &[]).await;
-        note_access(&cluster.hosts[host], &opened);
+        note_access(pool, cluster, host, &opened);
         opened.map(|(stream, _)| Self { stream })
     }
 
@@ -44,19 +47,19 @@ impl Probe {
         number(self.run(sql, Wanted::Row).await)
     }
 
-    /// Which server it leads to; 0: it does not say.
-    pub async fn instance(&mut self) -> u64 {
+    /// Which server it leads to; `None`: it does not say.
+    pub async fn instance(&mut self) -> Option<Instance> {
         instance(&mut self.stream).await
     }
 }
 
 /// Tells the servers apart that a name may mean: by when they were started, to the microsecond.
-pub(super) async fn instance(stream: &mut Stream) -> u64 {
+pub(super) async fn instance(stream: &mut Stream) -> Option<Instance> {
     let sql =
         b"SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8";
     let mut message = Vec::new();
     write::query(&mut message, sql);
-    number(ask(stream, message, Wanted::Row, |_, _| Ok(())).await)
+    Instance::new(number(ask(stream, message, Wanted::Row, |_, _| Ok(())).await))
 }
 
 /// The first value; 0: there is none, or it is no number.

@@ -3,25 +3,30 @@
 //!
 //! One connection per host, kept open, logged in as one of the database's pools logs in, and one query each
 //! `topology_check_period`, or at once if a connection has met with something that looks as if the roles had changed
-//! ([`Database::suspect`]). A server connection to a host whose role has changed is closed when its client has finished
+//! ([`Database::recheck_hosts`]). A server connection to a host whose role has changed is closed when its client has finished
 //! with it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::catalog;
-use super::close::{CloseReason, Retirement};
+use super::close::{CloseReason, HostChange, Retirement};
 use super::grow;
 use super::pools::{Database, Pool};
 use super::server::{OTHERS, Probe, Wanted};
 use super::shared::Shared;
 use crate::clock;
-use crate::route::cluster::{Cluster, PrimaryChange, Purpose};
-use crate::route::host::{Host, Report, Role};
+use crate::route::cluster::{Cluster, Purpose};
+use crate::route::host::{Instance, Role, SystemIdentifier};
+use crate::route::observation::{Observations, Report};
+use crate::route::primary::{LoggedPrimary, PrimaryChange};
+use crate::route::topology::{HostState, Topology};
 use crate::route::wal::Lsn;
 
 /// How often new databases are looked for.
@@ -71,9 +76,19 @@ async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
     // Dropped with this one.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(catalog::watch(Arc::clone(&shared), Arc::clone(&pool)));
+    let logged_primary = Rc::default();
     for index in 0..cluster.hosts.len() {
         let (shared, pool, cluster) = (Arc::clone(&shared), Arc::clone(&pool), Arc::clone(&cluster));
-        tasks.spawn_local(Watcher { state: State::Unknown, shared, pool, cluster, index, probe: None }.run());
+        let watcher = Watcher {
+            last_logged: LoggedState::Nothing,
+            shared,
+            pool,
+            cluster,
+            index,
+            probe: None,
+            logged_primary: Rc::clone(&logged_primary),
+        };
+        tasks.spawn_local(watcher.run());
     }
     while Arc::ptr_eq(&cluster, &pool.database.cluster())
         && shared.pools.database(&pool.database.name).is_some()
@@ -84,18 +99,20 @@ async fn watch(shared: Arc<Shared>, pool: Arc<Pool>) {
 
 /// Watches one host.
 struct Watcher {
-    state: State,
+    last_logged: LoggedState,
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     cluster: Arc<Cluster>,
     index: usize,
     probe: Option<Connected>,
+    /// Shared by the tasks that watch the hosts of one database.
+    logged_primary: Rc<Cell<LoggedPrimary>>,
 }
 
-/// What the log has been told of it.
+/// What the log says of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Unknown,
+enum LoggedState {
+    Nothing,
     Up,
     Closing,
     Down,
@@ -104,23 +121,24 @@ enum State {
 struct Connected {
     probe: Probe,
     /// Which of the servers it leads to that the host's name may mean.
-    instance: u64,
+    instance: Option<Instance>,
     asked: u32,
     query: &'static str,
     /// `wal_segment_size`, in bytes.
     segment_size: u64,
-    /// `system_identifier`; 0: it does not say.
-    system: u64,
+    /// `None`: it does not say.
+    system: Option<SystemIdentifier>,
 }
 
 impl Watcher {
+    /// Runs until the hosts are replaced.
     async fn run(mut self) {
         let mut failures = 0;
-        loop {
+        while let Some(topology) = self.topology() {
             // Taken out, so that a connection whose answer was not awaited is closed.
-            let host = &self.cluster.hosts[self.index];
-            let mut probe = self.probe.take().filter(|_| !host.is_closing());
-            let has_moved = host.take_elsewhere();
+            let mut probe = self.probe.take().filter(|_| !topology.hosts[self.index].seen.closing);
+            drop(topology);
+            let has_moved = self.cluster.hosts[self.index].take_wrong_instance_seen();
             if let Some(old) = probe.take_if(|probe| has_moved || probe.asked >= QUESTIONS) {
                 probe = self.renew(old, has_moved).await;
             }
@@ -137,18 +155,35 @@ impl Watcher {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.note_failure(error);
+                    self.note_failure(&error);
                 }
             }
             let period = self.shared.config.load().settings.topology_check_period;
             let pause = match failures {
                 // The next primary may be any of them, at any moment.
-                0 if self.cluster.primary().is_none() => period.min(RETRY[0]),
+                0 if self.topology().is_some_and(|topology| topology.primary.is_none()) => {
+                    period.min(RETRY[0])
+                }
                 0 => period,
                 n => RETRY[0].saturating_mul(1 << (n - 1).min(10)).min(RETRY[1]),
             };
-            let _ = tokio::time::timeout(pause, self.pool.database.suspected()).await;
+            let _ = tokio::time::timeout(pause, self.pool.database.hosts.recheck_wanted()).await;
         }
+    }
+
+    /// What is known now; `None`: the hosts have been replaced.
+    fn topology(&self) -> Option<Guard<Arc<Topology>>> {
+        self.pool.database.hosts.load_of(&self.cluster)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.topology().is_some_and(|topology| topology.hosts[self.index].seen.closing)
+    }
+
+    /// Takes note of something that was seen of the host.
+    fn seen<T: Default>(&self, event: impl FnOnce(&mut Observations, usize) -> T) -> T {
+        let hosts = &self.pool.database.hosts;
+        hosts.note(&self.cluster, |observations| event(observations, self.index)).unwrap_or_default()
     }
 
     async fn ask(&mut self, probe: Option<Connected>) -> Result<Report, String> {
@@ -170,7 +205,10 @@ impl Watcher {
             answered,
             role,
             system: connected.system,
-            timeline: timeline.as_ref().and_then(|text| u32::from_str_radix(text, radix).ok()),
+            timeline: timeline
+                .as_ref()
+                .and_then(|text| u32::from_str_radix(text, radix).ok())
+                .filter(|&n| n > 0),
             position: position.as_deref().and_then(Lsn::parse).map(|lsn| {
                 if role == Role::Primary { lsn.end_of_record(connected.segment_size) } else { lsn }
             }),
@@ -180,20 +218,17 @@ impl Watcher {
     }
 
     /// From now on a connection to this server is used.
-    fn watch_instance(&self, instance: u64) {
-        let host = &self.cluster.hosts[self.index];
-        if host.instance() == instance {
+    fn watch_instance(&self, instance: Option<Instance>) {
+        let watched = self.topology().and_then(|topology| topology.hosts[self.index].seen.instance);
+        if watched == instance {
             return;
         }
-        let before = host.set_instance(instance);
-        if before == 0 {
-            return;
-        }
-        tracing::info!("{host} has been restarted, or is another server now");
+        let Some(before) = self.seen(|seen, host| seen.watch_instance(host, instance)) else { return };
+        tracing::info!("{} has been restarted, or is another server now", self.cluster.hosts[self.index]);
         // What leads to the other one is watched by nobody, even if that still is what it was.
         let servers = self.shared.servers.iter();
         for server in servers.filter(|s| s.database == self.pool.database.name && s.host == self.index) {
-            if server.instance.load(Relaxed) == before {
+            if server.instance.get() == Some(&before) {
                 let _ = server.close_needed.set(Retirement::OtherServer);
             }
         }
@@ -220,12 +255,11 @@ impl Watcher {
         };
         let new =
             tokio::time::timeout(LIMIT, connect).await.unwrap_or_else(|_| Err("no answer in time".into()));
-        let host = &self.cluster.hosts[self.index];
         if has_moved && new.is_err() {
             // Still to be found out.
-            host.set_elsewhere();
+            self.cluster.hosts[self.index].set_wrong_instance_seen();
         }
-        let is_gone = has_moved && matches!(new, Ok(None)) || host.is_closing();
+        let is_gone = has_moved && matches!(new, Ok(None)) || self.is_closing();
         new.unwrap_or_default().or((!is_gone).then_some(Connected { asked: 0, ..old }))
     }
 
@@ -241,12 +275,14 @@ impl Watcher {
         Ok(connected)
     }
 
-    fn is_watched_elsewhere(&self, instance: u64) -> bool {
-        let hosts = &self.cluster.hosts;
-        let own = &hosts[self.index];
-        let same = |host: &Host| host.name == own.name && host.port == own.port;
-        let others = hosts.iter().enumerate().filter(|(n, host)| *n != self.index && same(host));
-        others.into_iter().any(|(_, host)| host.is_reachable() && host.instance() == instance)
+    fn is_watched_elsewhere(&self, instance: Option<Instance>) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let own = &self.cluster.hosts[self.index];
+        let mut all = self.cluster.hosts.iter().zip(&topology.hosts).enumerate();
+        all.any(|(n, (host, HostState { seen, .. }))| {
+            let is_double = n != self.index && host.name == own.name && host.port == own.port;
+            is_double && seen.is_reachable() && seen.instance == instance
+        })
     }
 
     async fn connect(&self) -> Result<Connected, String> {
@@ -255,7 +291,7 @@ impl Watcher {
         probe.run(SETUP, Wanted::Nothing).await?;
         let instance = probe.instance().await;
         let segment_size = probe.number(SEGMENT_QUERY).await;
-        let system = probe.number(SYSTEM_QUERY).await;
+        let system = SystemIdentifier::new(probe.number(SYSTEM_QUERY).await);
         let query = match probe.run(QUERY, Wanted::Row).await {
             Ok(_) => QUERY,
             Err(error) => {
@@ -270,14 +306,14 @@ impl Watcher {
         Ok(Connected { probe, instance, asked: 0, query, segment_size, system })
     }
 
-    fn note_failure(&mut self, error: String) {
+    fn note_failure(&mut self, error: &str) {
         let host = &self.cluster.hosts[self.index];
         // A connection that was being opened when it went may have let it look well again.
-        let is_news = host.failed(error.clone());
-        let state = if host.is_closing() { State::Closing } else { State::Down };
-        if std::mem::replace(&mut self.state, state) != state {
+        let is_news = self.seen(|seen, host| seen.failed(host, error));
+        let state = if self.is_closing() { LoggedState::Closing } else { LoggedState::Down };
+        if std::mem::replace(&mut self.last_logged, state) != state {
             match state {
-                State::Closing => tracing::warn!("{host} takes no connections now: {error}"),
+                LoggedState::Closing => tracing::warn!("{host} takes no connections now: {error}"),
                 _ => tracing::warn!("{host} is not reachable: {error}"),
             }
             self.tell_where_writes_go();
@@ -289,14 +325,16 @@ impl Watcher {
 
     fn note(&mut self, report: &Report) {
         let host = &self.cluster.hosts[self.index];
-        // Somebody else may have failed to reach it meanwhile.
-        let was_reachable = host.is_reachable();
-        let was_up = std::mem::replace(&mut self.state, State::Up) == State::Up;
-        let has_changed = self.cluster.note(self.index, report);
+        let was_up = std::mem::replace(&mut self.last_logged, LoggedState::Up) == LoggedState::Up;
+        // A login may have failed to reach it meanwhile.
+        let (was_reachable, has_changed) = self.seen(|seen, host| {
+            let was_reachable = seen.hosts[host].is_reachable();
+            (was_reachable, seen.answered(host, report))
+        });
         if has_changed || !was_up {
             let timeline = report.timeline.map_or(String::new(), |timeline| format!(", timeline {timeline}"));
-            let outdated =
-                if self.cluster.is_outdated(self.index) { ", which another one has replaced" } else { "" };
+            let is_outdated = self.topology().is_some_and(|topology| topology.hosts[self.index].is_outdated);
+            let outdated = if is_outdated { ", which another one has replaced" } else { "" };
             tracing::info!("{host} is a {}{timeline}{outdated}", report.role.name());
         } else if was_reachable {
             return;
@@ -307,9 +345,13 @@ impl Watcher {
 
     /// For the log: what a failover means for clients.
     fn tell_where_writes_go(&self) {
-        let (name, cluster) = (&self.pool.database.name, &self.cluster);
-        let host = |n: usize| &cluster.hosts[n];
-        match cluster.note_primary_change(clock::now()) {
+        let Some(topology) = self.topology() else { return };
+        let name = &self.pool.database.name;
+        let host = |n: usize| &self.cluster.hosts[n];
+        let mut logged = self.logged_primary.get();
+        let change = logged.change(topology.primary, clock::now());
+        self.logged_primary.set(logged);
+        match change {
             None => {}
             Some(PrimaryChange::Lost) => {
                 let limit = self.shared.config.load().settings.failover_hold_timeout.as_secs_f64();
@@ -334,23 +376,24 @@ impl Watcher {
 /// Closes idle servers that no longer are what they are for. Those who wait for one that can be had now try at once, those who
 /// wait for a replica that cannot go to the primary, and those whose primary has been replaced and is silent hear of it.
 fn follow_roles(shared: &Arc<Shared>, database: &Arc<Database>) {
-    let (now, cluster) = (clock::now(), database.cluster());
-    database.note_move();
+    let (now, topology) = (clock::now(), database.hosts.load_full());
+    database.hosts.topology_changed();
+    let is_lost = |host: usize| topology.hosts.get(host).is_some_and(|host| host.is_lost);
     shared.wake_those_with(|server| {
-        server.database == database.name && !server.is_obsolete() && cluster.is_lost(server.host)
+        server.database == database.name && !server.is_obsolete() && is_lost(server.host)
     });
     for pool in shared.pools.all().into_iter().filter(|pool| Arc::ptr_eq(&pool.database, database)) {
         for (purpose, lane) in pool.lanes() {
             let idle = lane.take_idle(|server| server.must_go().is_some());
             for server in idle {
-                let reason = server.must_go().unwrap_or(CloseReason::WrongRole);
+                let reason = server.must_go().unwrap_or(CloseReason::HostChanged(HostChange::OtherRole));
                 server.close(reason);
             }
             match purpose {
-                Purpose::Read(host) if !cluster.can_read_from(host) => {
+                Purpose::Read(host) if !topology.can_read_from(host) => {
                     grow::leave_replica(shared, &pool, host, 0)
                 }
-                Purpose::Write if cluster.primary().is_none() => {}
+                Purpose::Write if topology.primary.is_none() => {}
                 _ => {
                     lane.retry_now();
                     grow::grow(shared, &pool, purpose, 0, now);
