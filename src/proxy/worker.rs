@@ -16,7 +16,7 @@ use super::takeover::{self, MovedClient};
 use super::turns::Turns;
 use crate::clock::{self, Micros};
 use crate::error::{Refusal, sqlstate};
-use crate::net::listener::Detached;
+use crate::net::detached::Detached;
 use crate::net::uring;
 use crate::route::cluster::Purpose;
 
