@@ -37,11 +37,17 @@ fn figures() {
         .flat_map(|file| file.functions.iter().map(move |function| (file, function)))
         .collect();
     functions.sort_by_key(|(_, function)| std::cmp::Reverse(function.lines));
-    let (file, longest) = functions[0];
-    let (name, at) = (&longest.name, longest.line);
-    println!("longest function        {name} ({}:{at}): {} lines", short(file), longest.lines);
-    let above = functions.iter().filter(|(_, function)| function.lines > 60).count();
-    println!("functions               {}, {above} above 60 lines", functions.len());
+    let above: Vec<_> = functions.iter().take_while(|(_, function)| function.lines > 60).collect();
+    println!("functions               {}, {} above 60 lines", functions.len(), above.len());
+    for (file, function) in above {
+        println!(
+            "                   {:>4} {} ({}:{})",
+            function.lines,
+            function.name,
+            short(file),
+            function.line
+        );
+    }
     println!("types in more files     {}", types_with_functions_elsewhere(&tree));
 
     let in_unit_tests: usize = tree.files.iter().map(|file| file.sleeps).sum();
