@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::{Fatal, POLL};
+use super::fatal::Fatal;
 use crate::admin::http;
 use crate::config::{Config, Settings};
 use crate::net::connect::SocketOptions;
@@ -15,6 +16,9 @@ use crate::net::listener::{self, Listener, SocketFile};
 use crate::proxy::accept;
 use crate::proxy::handover::{Door, DoorKind};
 use crate::proxy::shared::Shared;
+
+/// How often an address that the process before still has is tried again.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// All of them.
 #[derive(Default)]
@@ -60,7 +64,7 @@ impl Doors {
             if attempts == 0 {
                 return Err(error);
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(RETRY).await;
         }
         Ok(doors)
     }

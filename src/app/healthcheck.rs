@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Fatal;
+use super::fatal::Fatal;
 use crate::cli::{self, Command};
 use crate::config::{Config, Settings};
 

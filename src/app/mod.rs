@@ -1,6 +1,7 @@
 //! Start, signals, reload, shutdown: what makes a program of all the rooms.
 
 mod doors;
+mod fatal;
 mod healthcheck;
 mod isready;
 mod process;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doors::Doors;
+use fatal::Fatal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -38,9 +40,6 @@ use crate::proxy::{certificates, janitor, names, pause, reload, statistics, topo
 const POLL: Duration = Duration::from_millis(50);
 /// How long the end is put off at most, so that clients get their last answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Something that keeps the program from running, for the user to read.
-type Fatal = String;
 
 /// The program.
 pub fn main() -> ExitCode {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{self, User};
 
-use super::Fatal;
+use super::fatal::Fatal;
 use crate::config::{Config, Settings};
 
 /// Becomes another user, if one is named. Running as root is refused: a pooler needs no right that a user has not.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Fatal;
+use super::fatal::Fatal;
 use crate::config::error::Problem;
 use crate::config::{Loaded, env, load};
 

@@ -1,6 +1,7 @@
 //! `-R`: takes over from the process that runs with the same configuration.
 
-use super::{Fatal, doors};
+use super::doors;
+use super::fatal::Fatal;
 use crate::config::Settings;
 use crate::proxy::takeover::{self, Found};
 

@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod descriptors;
+pub mod detached;
 pub mod ldap;
 pub mod listener;
 pub mod pam;

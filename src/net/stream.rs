@@ -1,6 +1,7 @@
 //! A connection, whatever carries it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -8,7 +9,6 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::listener::Detached;
 use super::tls::stream::TlsStream;
 use super::tls::{self, ClientTls, ServerTls, TlsError};
 use super::uring;
@@ -115,10 +115,21 @@ impl Stream {
     #[inline]
     pub fn use_uring(&mut self) {
         if matches!(self, Self::Tcp(_) | Self::Unix(_)) && uring::is_here() {
-            *self = match Detached::from(std::mem::replace(self, Self::Closed)) {
-                Ok(socket) => Self::Uring(uring::Socket::new(socket.into())),
+            *self = match std::mem::replace(self, Self::Closed).into_descriptor() {
+                Ok(socket) => Self::Uring(uring::Socket::new(socket)),
                 Err(_) => Self::Closed,
             };
+        }
+    }
+
+    /// Takes it from the runtime of the calling thread.
+    fn into_descriptor(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(Into::into),
+            Self::Unix(stream) => stream.into_std().map(Into::into),
+            Self::Uring(_) | Self::Tls(_) | Self::Mute(_) | Self::Closed => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use super::newcomers;
 use super::shared::Shared;
 use super::worker;
 use crate::error::{Refusal, sqlstate};
-use crate::net::listener::{Detached, Listener, Peer};
+use crate::net::detached::Detached;
+use crate::net::listener::{Listener, Peer};
 use crate::net::stream::Stream;
 use crate::wire::write;
 

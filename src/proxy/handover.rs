@@ -15,7 +15,7 @@ use crate::auth::secret::Cleartext;
 use crate::auth::server_login::{Credential, Password};
 use crate::clock::Micros;
 use crate::net::connect::Target;
-use crate::net::listener::Detached;
+use crate::net::detached::Detached;
 use crate::session::parameters::Parameters;
 use crate::sql::{Route, State};
 use crate::wire::frame::cstr;

@@ -9,6 +9,7 @@ mod sockets;
 mod stats;
 
 pub(super) use pools::{PoolLoad, ServerCounts, by_name};
+pub use process::VERSION;
 pub(super) use process::setting;
 
 use std::sync::Arc;
@@ -17,9 +18,6 @@ use super::rows::Rows;
 use super::table::{Row, bigint, bytea, int, text};
 use crate::proxy::shared::Shared;
 use crate::wire::write::Column;
-
-/// What `SHOW VERSION` and `--version` say.
-pub const VERSION: &str = concat!("pgweir ", env!("CARGO_PKG_VERSION"));
 
 /// What `SHOW HELP` says, in the form of PgBouncer's.
 pub(super) const HELP: &str = "

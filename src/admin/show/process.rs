@@ -18,8 +18,11 @@ use crate::proxy::shared::{Lifecycle, Shared};
 use crate::session::prepared::Statement;
 use crate::wire::write::Column;
 
+/// What `SHOW VERSION` and `--version` say.
+pub const VERSION: &str = concat!("pgweir ", env!("CARGO_PKG_VERSION"));
+
 pub(super) fn version(_: &Shared) -> Vec<Row> {
-    vec![vec![cell(super::VERSION)]]
+    vec![vec![cell(VERSION)]]
 }
 
 pub(super) const CONFIG: &[Column] = &[text("key"), text("value"), text("default"), text("changeable")];

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Problem;
 use super::line::{Complaint, Line};
+use super::problem::Problem;
 
 /// The maps of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

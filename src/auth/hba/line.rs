@@ -1,6 +1,6 @@
 //! A line of an HBA or ident file, word by word.
 
-use super::Problem;
+use super::problem::Problem;
 use crate::auth::ldap;
 
 /// A part of a line.

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use super::ident::{IdentMap, IdentMaps};
 use super::line::{Complaint, Line, Token, shown};
-use super::{Address, Kind, Method, Names, Problem, ReadFile, Rule, masked};
+use super::problem::Problem;
+use super::rule::{Address, Kind, Method, Names, Rule, masked};
 use crate::auth::ldap::LdapOptions;
 
 /// How deep name files may name others.
 const MAX_DEPTH: usize = 10;
+
+/// Reads a file to its text; the error is the system's message.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 
 /// Reads a file: its rules, and what is wrong with it.
 pub(super) fn rules(

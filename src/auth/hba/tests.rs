@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::auth::ldap::LdapOptions;
 
 fn no_files(_: &Path) -> Result<String, String> {
     Err("no such file".into())

@@ -1,7 +1,5 @@
 //! The few messages of RFC 4511 that a login needs, in BER.
 
-use super::Scope;
-
 /// Longest message that is accepted: what a directory has to say here is short.
 pub const MAX_LEN: usize = 64 * 1024;
 
@@ -9,6 +7,17 @@ const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const ENUMERATED: u8 = 0x0a;
 const SEQUENCE: u8 = 0x30;
+
+/// How much of the tree below the base is searched. The numbers are the protocol's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The base itself.
+    Base = 0,
+    /// What is directly below it.
+    One = 1,
+    /// Everything.
+    Sub = 2,
+}
 
 /// A tag, the length and the content.
 pub(super) fn element(tag: u8, content: &[u8]) -> Vec<u8> {

@@ -16,6 +16,7 @@ pub mod trust;
 
 use std::fmt;
 
+pub use message::Scope;
 use zeroize::Zeroizing;
 
 /// Where and how to ask a directory for a user.
@@ -80,17 +81,6 @@ impl Search {
         }
         filter::encode(&self.filter.replace("$username", user)).ok()
     }
-}
-
-/// How much of the tree below the base is searched. The numbers are the protocol's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The base itself.
-    Base = 0,
-    /// What is directly below it.
-    One = 1,
-    /// Everything.
-    Sub = 2,
 }
 
 /// A password that is not shown and not left in memory.

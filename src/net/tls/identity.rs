@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::CertifiedKey;
 
 use super::certificate;
-use super::setup::TlsError;
+use super::error::TlsError;
 
 /// A certificate chain with its private key.
 pub(super) struct Identity {

@@ -5,6 +5,7 @@
 //! keep what they were opened with. [`stream::TlsStream`] moves the bytes.
 
 pub mod certificate;
+mod error;
 mod identity;
 mod names;
 mod policy;
@@ -13,8 +14,9 @@ pub mod stream;
 mod system;
 mod verify;
 
+pub use error::TlsError;
 pub use policy::describe;
-pub use setup::{ClientTls, ServerTls, TlsError};
+pub use setup::{ClientTls, ServerTls};
 
 #[cfg(test)]
 mod tests;

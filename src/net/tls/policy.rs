@@ -8,7 +8,7 @@ use rustls::{
     CipherSuite, CommonState, NamedGroup, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
-use super::setup::TlsError;
+use super::error::TlsError;
 
 /// TLS 1.3 suites have the same name everywhere.
 static TLS13: [(&str, SupportedCipherSuite); 3] = [

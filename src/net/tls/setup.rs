@@ -10,6 +10,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ConfigBuilder, ServerConfig, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 
+use super::error::TlsError;
 use super::identity::{self, Identity};
 use super::policy::{Policy, Wanted};
 use super::stream::TlsStream;
@@ -20,17 +21,6 @@ use crate::config::{Settings, TlsMode};
 
 /// PostgreSQL's name in the ALPN registry.
 const ALPN: &[u8] = b"postgresql";
-
-/// The settings cannot be used, or a handshake has failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TlsError(pub(super) String);
-
-impl TlsError {
-    pub(crate) fn not_tcp() -> Self {
-        Self("TLS needs a TCP connection".into())
-    }
-}
 
 /// TLS towards clients: `client_tls_*`.
 pub struct ClientTls {

@@ -22,8 +22,8 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 
 use super::certificate;
+use super::error::TlsError;
 use super::names;
-use super::setup::TlsError;
 
 /// Authorities and what they have revoked.
 pub(super) struct Authorities {

@@ -10,7 +10,7 @@ use super::{Client, Phase};
 use crate::auth::server_login::Credential;
 use crate::clock;
 use crate::config::PoolMode;
-use crate::net::listener::Detached;
+use crate::net::detached::Detached;
 use crate::net::stream::Stream;
 
 impl Client {
