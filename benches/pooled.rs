@@ -4,6 +4,7 @@
 //!
 //! Wall-clock time: good for a comparison of two versions in one sitting. `benches/peers.py` measures CPU.
 
+#![allow(missing_docs, reason = "criterion's macro makes a function that has none")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench that cannot go on has failed")]
 
 #[path = "../tests/it/support/mod.rs"]

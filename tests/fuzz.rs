@@ -11,7 +11,7 @@ mod targets;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
 use targets::{TARGETS, Target};
 
@@ -75,7 +75,9 @@ fn no_input_makes_a_target_fail() {
         let seeds = (target.seeds)();
         assert!(!seeds.is_empty(), "{}", target.name);
         seeds.iter().for_each(|seed| cost::run(target, seed));
-        let config = Config { failure_persistence: None, ..Config::default() };
+        let found = format!("proptest-regressions/fuzz/{}.txt", target.name);
+        let failure_persistence = Some(Box::new(FileFailurePersistence::Direct(found.leak())) as _);
+        let config = Config { failure_persistence, ..Config::default() };
         let result = TestRunner::new(config).run(&input(target), |input| {
             cost::run(target, &input);
             Ok(())

@@ -227,8 +227,7 @@ impl Newcomer {
         self.log_close(database, user, reason);
         if let Failure::Refused(refusal) = &failure {
             let peer = self.peer;
-            let who = format_args!("C-{:#x}: {database}/{user}@{peer}", self.id);
-            self.shared.log_pooler_error(who, refusal);
+            self.shared.log_pooler_error(format_args!("C-{:#x}: {database}/{user}@{peer}", self.id), refusal);
             let mut out = Vec::new();
             write::fatal(&mut out, refusal);
             let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.write_all(&out)).await;
