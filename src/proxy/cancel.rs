@@ -45,7 +45,7 @@ pub async fn request(shared: &Arc<Shared>, index: usize, key: &CancelKey) -> Out
     if let Some(reason) = cancel_peers::pass_on(shared, key).await {
         return Outcome { reason, database: None };
     }
-    let key = if peers::own_id(shared) > 0 { &key.original() } else { key };
+    let key = if peers::own_id(&shared.config.load()) > 0 { &key.original() } else { key };
     let client = shared.clients.get(&key.id()).map(|entry| Arc::clone(entry.value()));
     let Some(client) = client.filter(|client| bool::from(client.key.secret.ct_eq(&key.secret))) else {
         // The process that this one has taken over from may still have it.

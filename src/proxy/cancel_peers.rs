@@ -15,7 +15,7 @@ const DELIVERY: Duration = Duration::from_secs(10);
 /// Passes a cancel request on that is for another process, and says how that ended, in PgBouncer's words. `None`: it is
 /// for this one.
 pub(super) async fn pass_on(shared: &Shared, key: &CancelKey) -> Option<&'static str> {
-    let own = peers::own_id(shared);
+    let own = peers::own_id(&shared.config.load());
     if own == 0 || key.peer() == own {
         return None;
     }

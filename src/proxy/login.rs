@@ -11,10 +11,13 @@ mod authenticate;
 mod chosen;
 mod claim;
 mod console;
+mod failure;
 mod first_packets;
 mod log;
 mod lookup;
+mod newcomer;
 mod replication;
+mod replication_mode;
 mod waiting;
 mod welcome;
 
@@ -27,29 +30,23 @@ use std::time::Duration;
 pub use self::console::{ConsoleLogin, ServeConsole};
 use super::cancel;
 use super::client::{Client, LoggedIn};
-use super::client_handle::ClientHandle;
 use super::newcomers::Place;
-use super::pools::Pool;
-use super::server::Server;
 use super::shared::{CONSOLE, Shared};
 use super::takeover;
 use super::tunnel::{ReplicationLogin, Tunnel};
 use super::worker::Load;
-use crate::auth::scram::ChannelBinding;
-use crate::clock::{self, Micros};
+use crate::clock::{self};
 use crate::error::{Refusal, sqlstate};
-use crate::metrics::stats::Stats;
 use crate::net::descriptors::Channel;
 use crate::net::listener::Peer;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
-use crate::pool::limits::Permit;
-use crate::session::forward::ClientSession;
-use crate::wire::startup::{CancelKey, PROTOCOL_3_0, PROTOCOL_3_2, Session};
+use crate::wire::startup::{PROTOCOL_3_0, PROTOCOL_3_2};
 use crate::wire::write;
-use authenticate::Identity;
 use claim::Claim;
-use replication::Replication;
+use failure::Failure;
+use newcomer::{Identified, Newcomer, Prepared};
+use replication_mode::Replication;
 
 /// In the log, for a connection that has not said what it wants.
 const NO_DATABASE: &str = "(nodb)";
@@ -152,52 +149,6 @@ impl Entry {
                 serve_console(shared, *console).await;
             })),
         }
-    }
-}
-
-/// A connection of which nothing is known yet.
-struct Newcomer {
-    shared: Arc<Shared>,
-    worker: usize,
-    stream: Stream,
-    /// What it has sent ahead.
-    received: Received,
-    peer: Peer,
-    local: Option<SocketAddr>,
-    connected: Micros,
-    id: u64,
-    /// Its place among those that have not logged in, until it has.
-    place: Option<Place>,
-    /// What its TLS is, if it has one.
-    tls: Option<Encrypted>,
-    /// It brings a cancel request.
-    cancel: Option<CancelKey>,
-}
-
-/// What is known of a client's TLS.
-struct Encrypted {
-    /// Version and cipher.
-    description: String,
-    binding: ChannelBinding,
-}
-
-/// Why a login came to nothing.
-enum Failure {
-    /// The other side is gone, or does not speak the protocol: it gets no answer.
-    Silent(&'static str),
-    /// It is told why.
-    Refused(Refusal),
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(_: std::io::Error) -> Self {
-        Self::Silent("client unexpected eof")
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
     }
 }
 
@@ -364,38 +315,4 @@ impl Newcomer {
             }
         }
     }
-}
-
-/// Somebody who has proved who they are (`identity`), or is the process's own user at the console.
-struct Identified {
-    session: Session,
-    replication: Replication,
-    /// A process that wants to take over from this one.
-    takes_over: bool,
-    identity: Option<Identity>,
-    /// What was not sent yet: the last words of the authentication.
-    out: Vec<u8>,
-}
-
-enum Prepared {
-    Successor,
-    Client {
-        info: Arc<ClientHandle>,
-        pool: Arc<Pool>,
-        session: ClientSession,
-        untried_parameters: bool,
-        permits: [Permit; 3],
-    },
-    Replication {
-        info: Arc<ClientHandle>,
-        server: Box<Server>,
-        stats: Arc<Stats>,
-        permits: [Permit; 3],
-    },
-    Console {
-        info: Arc<ClientHandle>,
-        is_admin: bool,
-        greeting: Vec<u8>,
-        permits: [Permit; 2],
-    },
 }

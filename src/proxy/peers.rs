@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::shared::Shared;
+use arc_swap::ArcSwap;
+
 use crate::config::{Config, PeerConfig};
 use crate::net::connect::Target;
 use crate::pool::gate::Gate;
@@ -36,17 +37,17 @@ impl Peer {
 }
 
 /// The peers that the configuration names. Those that have not changed stay as they are, with what is on its way to them.
-pub fn follow(shared: &Shared, config: &Config) {
-    let before = shared.peers.load_full();
+pub fn follow(peers: &ArcSwap<Peers>, config: &Config) {
+    let before = peers.load_full();
     let peer = |(id, peer): (&u16, &PeerConfig)| {
         let new = Peer::new(peer, config.settings.default_pool_size);
         let old = before.get(id).filter(|old| (&old.target, old.pool_size) == (&new.target, new.pool_size));
         (*id, old.map_or_else(|| Arc::new(new), Arc::clone))
     };
-    shared.peers.store(Arc::new(config.peers.iter().map(peer).collect()));
+    peers.store(Arc::new(config.peers.iter().map(peer).collect()));
 }
 
 /// The number of this process among its peers; 0 if it has none.
-pub fn own_id(shared: &Shared) -> u16 {
-    u16::try_from(shared.config.load().settings.peer_id).unwrap_or(0)
+pub fn own_id(config: &Config) -> u16 {
+    u16::try_from(config.settings.peer_id).unwrap_or(0)
 }

@@ -46,7 +46,7 @@ pub fn apply(shared: &Arc<Shared>, config: Config, access: Option<Access>) -> Re
             add_database(shared, &config, name, database, false);
         }
     }
-    peers::follow(shared, &config);
+    peers::follow(&shared.peers, &config);
     for user in shared.pools.users() {
         set_user_limits(&config, &user);
     }

@@ -1,10 +1,12 @@
 //! A server connection: what it carries while it moves between pool and clients.
 
 mod ask;
+mod connect_error;
 mod connect_query;
 mod login;
 mod open;
 mod probe;
+mod reach;
 mod trial;
 
 use std::cell::Cell;
@@ -13,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::ask::{Row, Rows, Wanted};
+pub use self::connect_error::ConnectError;
 pub(super) use self::login::{encrypt, encrypt_to};
-pub use self::open::{ConnectError, OTHERS, move_in, open};
+pub use self::open::{OTHERS, move_in, open};
 pub use self::probe::Probe;
 use super::close::{CloseReason, HostChange, Retirement};
 use super::lease::Lease;

@@ -3,8 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Claim, Failure, Newcomer, lookup};
-use crate::auth::exchange::{self, Account, AuthRequest, Begin, Exchange, Learned, Method, Progress};
+use super::claim::Claim;
+use super::failure::{Failure, config_error};
+use super::lookup;
+use super::newcomer::{Identity, Newcomer};
+use crate::auth::exchange::{self, AuthRequest, Begin, Exchange, Learned, Method, Progress};
 use crate::auth::hba::{self, ident::IdentMap};
 use crate::auth::ldap::LdapOptions;
 use crate::auth::mock::Sought;
@@ -22,16 +25,6 @@ use crate::wire::write;
 
 /// Longest password or SASL message.
 const MAX_PASSWORD: usize = 70_000;
-
-/// Somebody who has proved who they are.
-pub(super) struct Identity {
-    /// The user's name, if `auth_query` has given another one than the client.
-    pub(super) user: Option<String>,
-    /// What `auth_query` has found.
-    pub(super) found: Option<Arc<Account>>,
-    /// What the proof has revealed.
-    pub(super) learned: Learned,
-}
 
 /// What has to be proved, and how.
 enum Proof {
@@ -331,11 +324,6 @@ impl Newcomer {
 fn write_request(out: &mut Vec<u8>, request: &AuthRequest) {
     let (code, body) = request.encode();
     write::authentication(out, code, &body);
-}
-
-/// What the client reads when the configuration does not fit; the log knows more.
-pub(super) fn config_error(detail: &'static str) -> Refusal {
-    Refusal::new(sqlstate::CONFIG_FILE_ERROR, "bouncer config error").detail(detail)
 }
 
 fn rejected_by_hba(claim: &Claim, line: Option<usize>) -> Refusal {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Failure, Newcomer};
+use super::failure::Failure;
+use super::newcomer::Newcomer;
 use crate::clock;
 use crate::error::{Refusal, sqlstate};
 use crate::proxy::close::CloseReason;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::Config;
 use crate::error::{Refusal, sqlstate};
 use crate::wire::startup::Session;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Encrypted, Failure, Newcomer};
+use super::failure::Failure;
+use super::newcomer::{Encrypted, Newcomer};
 use crate::auth::scram::ChannelBinding;
 use crate::error::{Refusal, sqlstate};
 use crate::net::tls::ClientTls;

@@ -1,6 +1,7 @@
 //! What the log says of logins that fail: PgBouncer's lines, which programs look for.
 
-use super::{Claim, Newcomer};
+use super::claim::Claim;
+use super::newcomer::Newcomer;
 use crate::auth::exchange::{Failure, FailureKind};
 use crate::config::Config;
 

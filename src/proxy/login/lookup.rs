@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::authenticate::config_error;
-use super::welcome::no_such_database;
-use super::{Claim, Failure, Newcomer};
+use super::claim::Claim;
+use super::failure::{Failure, config_error, no_such_database};
+use super::newcomer::Newcomer;
 use crate::auth::exchange::Account;
 use crate::auth::secret::Secret;
 use crate::clock;

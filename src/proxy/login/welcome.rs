@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::replication::Replication;
-use super::{Claim, Failure, Identified, Newcomer, Prepared};
+use super::claim::Claim;
+use super::failure::{Failure, no_such_database};
+use super::newcomer::{Identified, Newcomer, Prepared};
+use super::replication_mode::Replication;
 use crate::clock::AtomicMicros;
 use crate::config::AuthType;
 use crate::error::{Refusal, sqlstate};
@@ -143,7 +145,7 @@ impl Newcomer {
             }
         };
         loop {
-            let key = CancelKey::new(shared.entropy(), secret(), peers::own_id(shared));
+            let key = CancelKey::new(shared.entropy(), secret(), peers::own_id(&shared.config.load()));
             let dashmap::Entry::Vacant(vacant) = shared.clients.entry(key.id()) else { continue };
             let (database, user) = (Arc::clone(database), Arc::clone(&user.name));
             let info = Arc::new(ClientHandle {
@@ -198,11 +200,4 @@ impl Newcomer {
         let info = self.register(&CONSOLE.into(), &user, PROTOCOL_3_0, application_name, true);
         Ok(Prepared::Console { info, is_admin, greeting: identified.out.clone(), permits })
     }
-}
-
-pub(super) fn no_such_database(name: &str) -> Refusal {
-    Refusal::new(sqlstate::UNKNOWN_DATABASE, format!("database \"{name}\" does not exist"))
-        .detail(format!("no such database: {name}"))
-        .hint("Look at [databases] in the pooler's configuration.")
-        .log(format!("no such database: {name}"))
 }

@@ -3,7 +3,7 @@
 //! Whatever comes of it the connection is used, as in PgBouncer: an error is logged, rows and notices are of no interest.
 
 use super::ask::{Budget, MAX_TABLE};
-use super::open::ConnectError;
+use super::connect_error::ConnectError;
 use crate::net::received::Received;
 use crate::net::stream::Stream;
 use crate::proxy::server_handle::ServerHandle;

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::ask::{Budget, MAX_ANSWER, Wanted, ask};
-use super::{ConnectError, connect_query};
+use super::connect_error::ConnectError;
+use super::connect_query;
 use crate::auth::scram::ChannelBinding;
 use crate::auth::server_login::{BackendAuth, ServerAuth, ServerAuthError, Step, Terms};
 use crate::error::{Refusal, sqlstate};

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Server;
+use super::connect_error::ConnectError;
 use super::login::login;
 use super::probe::instance;
+use super::reach::{note_access, reach};
 use crate::clock;
 use crate::config::Consistency;
-use crate::error::Refusal;
-use crate::net::connect::{self, Target};
+use crate::net::connect::Target;
 use crate::net::stream::Stream;
 use crate::proxy::close::Retirement;
 use crate::proxy::handover::MovedServer;
@@ -30,38 +31,6 @@ use crate::wire::startup::Parameter;
 pub const OTHERS: usize = 8;
 /// The server did not let us in within `server_connect_timeout`.
 const LOGIN_TIMEOUT: &str = "connect timeout";
-
-/// Why a connection could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The server cannot be reached, or is not ready: worth another try.
-    #[error("{0}")]
-    Unreachable(String),
-    /// It lets nobody in for now: it starts up or shuts down.
-    #[error("{0}")]
-    NotNow(String),
-    /// It has as many connections as it can have: worth another try.
-    #[error("{0}")]
-    Full(String),
-    /// The server refused the login.
-    #[error("{0}")]
-    Refused(Refusal),
-    /// It is not what was looked for: a standby where the primary was wanted, or the other way round.
-    #[error("is a {}", .0.name())]
-    WrongRole(Role),
-    /// The name means several servers, and this is not the one of which it is known what it has replayed.
-    #[error("is another server than the one that is watched")]
-    OtherServer,
-    /// While it said nothing, another host took its place.
-    #[error("is not used any more")]
-    Moved,
-}
-
-impl From<io::Error> for ConnectError {
-    fn from(error: io::Error) -> Self {
-        Self::Unreachable(error.to_string())
-    }
-}
 
 /// Opens a connection to one of the pool's hosts, trying them in the order the cluster proposes. `own`: startup parameters
 /// of the one client that will have it; none for connections that clients share.
@@ -268,41 +237,4 @@ fn note_role(pool: &Pool, cluster: &Arc<Cluster>, host: usize, parameters: &Para
         tracing::info!("{} is a {}", cluster.hosts[host], role.name());
     }
     role
-}
-
-/// Takes note of whether a host lets anybody in.
-pub(super) fn note_access<T>(
-    pool: &Pool,
-    cluster: &Arc<Cluster>,
-    host: usize,
-    opened: &Result<T, ConnectError>,
-) {
-    let closing = match opened {
-        Ok(_) | Err(ConnectError::Unreachable(_)) => false,
-        Err(ConnectError::NotNow(_)) => true,
-        Err(_) => return,
-    };
-    pool.database.hosts.note(cluster, |seen| seen.set_closing(host, closing));
-}
-
-/// Connects within `server_connect_timeout`: a host that does not answer at all is told from one that answers and then
-/// does not let us in.
-pub(super) async fn reach(shared: &Shared, pool: &Pool, info: &ServerHandle) -> io::Result<Stream> {
-    let options = shared.socket_options();
-    let attempt = connect::connect(&info.target, &options, &shared.resolver);
-    let limit = pool.settings.load().server_connect_timeout;
-    let stream = if limit.is_zero() {
-        attempt.await?
-    } else {
-        tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?
-    };
-    if let Some(tcp) = stream.tcp() {
-        if let Ok(remote) = tcp.peer_addr() {
-            let _ = info.remote.set(remote);
-        }
-        if let Ok(local) = tcp.local_addr() {
-            let _ = info.local.set(local);
-        }
-    }
-    Ok(stream)
 }

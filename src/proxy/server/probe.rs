@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::ask::{Rows, Wanted, ask};
+use super::connect_error::ConnectError;
 use super::login::login;
-use super::open::{ConnectError, note_access, reach};
+use super::reach::{note_access, reach};
 use crate::net::connect::Target;
 use crate::net::stream::Stream;
 use crate::proxy::pools::Pool;
