@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::super::relay::{self, Scratch};
-use super::{Client, End, Gone, Phase};
+use super::Client;
+use super::end::{End, Gone};
+use super::phase::{Departure, Phase};
 use crate::clock;
 use crate::session::forward;
 
@@ -18,21 +20,6 @@ use crate::session::forward;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
-
-/// What is left to be done for a client that has gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Departure {
-    has_said_goodbye: bool,
-    /// How many of the answers that its server owes are not waited for.
-    unfinished: u32,
-}
-
-impl Departure {
-    /// Why it is over.
-    pub(super) fn end(self) -> End {
-        End::Gone(if self.has_said_goodbye { Gone::Goodbye } else { Gone::Eof })
-    }
-}
 
 impl Client {
     /// The task would end here. `None`: it does not, for the client has left something to be done.
