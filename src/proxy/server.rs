@@ -55,7 +55,7 @@ pub struct Server {
     /// When it was last given back.
     pub idle_since: Micros,
     /// Its place in the pool.
-    pub lease: Lease<Box<Server>>,
+    pub lease: Lease<Box<Self>>,
     /// What was last found out of its host.
     verdict: Cell<Verdict>,
 }
@@ -74,7 +74,7 @@ impl Server {
     fn new(
         stream: Stream,
         parameters: Parameters,
-        lease: Lease<Box<Server>>,
+        lease: Lease<Box<Self>>,
         info: Arc<ServerHandle>,
     ) -> Box<Self> {
         let mut server = Box::new(Self {

@@ -1,7 +1,7 @@
 //! Walks the bytes that one side sent and decides what the other side gets. HOT.
 //!
 //! Frames are looked at where they lie. Most are kept as they are, and neighbours go out as one piece
-//! ([`Output`]); only messages that name a prepared statement are rewritten. A frame whose body is still on its
+//! ([`Output`](super::output::Output)); only messages that name a prepared statement are rewritten. A frame whose body is still on its
 //! way is passed on as far as it is there, so the size of a message never matters, except for the few that must be
 //! read whole.
 
