@@ -265,6 +265,8 @@ struct Session {
     answers: VecDeque<u8>,
     /// What makes texts different.
     serial: u8,
+    /// The client has used a statement without a name that it had prepared.
+    has_used_unnamed: bool,
     /// The proxy has lost it, and says so.
     has_lost_unnamed: bool,
 }
@@ -286,7 +288,7 @@ impl Session {
         let close_unnamed = message(b'C', b"S\0");
         let sent = &mut self.link.to_server;
         let is_lost = !closes && sent.windows(close_unnamed.len()).any(|part| part == close_unnamed);
-        self.has_lost_unnamed |= is_lost && self.direct.statements.contains_key(&b""[..]);
+        self.has_lost_unnamed |= is_lost && self.has_used_unnamed;
         self.server.input.append(sent);
     }
 
@@ -370,6 +372,9 @@ impl Session {
                 [(b'd', &b"2\n"[..]), (b'H', b""), (b'c', b""), (b'f', b"no\0")][usize::from(choice & 3)];
             return self.send(&messages(&[sent]));
         }
+        // The proxy may send its answer only when the client has sent more, and has ended the statement.
+        let uses_unnamed = matches!(kind % 16, 3..=5) && name == b"\0";
+        self.has_used_unnamed |= uses_unnamed && self.direct.statements.contains_key(&b""[..]);
         match kind % 16 {
             0 => {
                 let texts: [&[u8]; 6] = [b"select ", b"begin", b"end", b"wrong", b"set", b""];
@@ -455,6 +460,7 @@ pub(super) fn conversation(input: &[u8]) {
         server: Postgres::default(),
         answers: VecDeque::new(),
         serial: 0,
+        has_used_unnamed: false,
         has_lost_unnamed: false,
     };
     session.link.max_prepared = [1, 2, 100][usize::from(bytes.choice()) % 3];
