@@ -140,6 +140,8 @@ mod tests {
         assert!(error("[pgbouncr]\n").contains("unknown section"));
         assert!(error("[databases.a]\nhots = \"x\"").starts_with("x.toml:2:1: database a: unknown key hots"));
         assert!(error("[pgbouncer]\nlisten_port = 1979-05-27").contains("expected text"));
+        assert!(error("[pgbouncer]\r\nx = 1\r\n").contains("x.toml:2:1: unknown setting x\n  | x = ***\n"));
+        assert!(error("[databases]\na = ").starts_with("x.toml:2:5: "));
     }
 
     proptest! {
