@@ -53,8 +53,10 @@ impl IniReader {
 
     fn line(&mut self, line: &str, path: &Path, number: usize, depth: usize) -> Result<(), ConfigError> {
         let mut rest = line.trim_start();
+        // There may be many section headers in one line.
+        let mut origin = Origin::new(path, number, 1, &mask::line(line));
         loop {
-            let origin = Origin::new(path, number, line.len() - rest.len() + 1, &mask::line(line));
+            origin.column = line.len() - rest.len() + 1;
             let fail = |message: &str| ConfigError::one(Problem::at(&origin, message));
             if rest.is_empty() || rest.starts_with([';', '#']) {
                 return Ok(());
