@@ -124,7 +124,7 @@ pub(super) fn ini_seeds() -> Vec<Vec<u8>> {
          ignore_startup_parameters = a, b\n;comment\n# comment\n",
         "[pgbouncer]\nserver_lifetime = 1e9\nquery_timeout = 1d\nworkers=-1\ndefualt_pool_size = 20\n",
         "[databases] x = \n[pgbouncer] [users]\n",
-        "[pgbouncer] [users] ",
+        "[users]",
     ])
 }
 
