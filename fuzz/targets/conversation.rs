@@ -22,7 +22,7 @@ struct Postgres {
     /// After an error in the extended protocol.
     skips: bool,
     copy: Option<Copy>,
-    /// DEALLOCATE ALL has removed a statement, and none was prepared since.
+    /// DEALLOCATE ALL was run. Whether the proxy takes it for the reason that there is no statement depends on when it was answered.
     has_forgotten: bool,
     output: Vec<u8>,
 }
@@ -149,7 +149,6 @@ impl Postgres {
                     return Err(EXISTS);
                 }
                 self.statements.insert(name.to_vec(), text.to_vec());
-                self.has_forgotten &= name.is_empty();
                 self.say(b'1', b"");
             }
             b'B' => {
@@ -231,9 +230,8 @@ impl Postgres {
                 self.say(b'C', b"SET\0");
             }
             b"DEALLOCATE ALL" => {
-                let before = self.statements.len();
                 self.statements.retain(|name, _| name.is_empty());
-                self.has_forgotten |= self.statements.len() < before;
+                self.has_forgotten = true;
                 self.say(b'C', b"DEALLOCATE ALL\0");
             }
             [b'w', b'r', ..] => return Err(SOME_ERROR),
