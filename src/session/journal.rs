@@ -40,6 +40,8 @@ struct Undo<K, V> {
     number: ChangeNumber,
     key: K,
     before: Option<Live<V>>,
+    /// The next change to the same key.
+    next: Option<ChangeNumber>,
 }
 
 impl<K: Hash + Eq, V> Default for Journal<K, V> {
@@ -102,23 +104,38 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
 
     /// Sets a key, or removes it. Without a `number` nothing can undo it.
     pub(super) fn set(&mut self, key: K, value: Option<V>, number: Option<ChangeNumber>) {
-        let before = match value {
+        let (before, removed_by) = match value {
             Some(value) => {
-                if !self.removed.is_empty() {
-                    self.removed.remove(&key);
-                }
-                self.live.insert(key.clone(), Live { value, change: number.unwrap_or_default() })
+                let removed_by = if self.removed.is_empty() { None } else { self.removed.remove(&key) };
+                let new = Live { value, change: number.unwrap_or_default() };
+                (self.live.insert(key.clone(), new), removed_by)
             }
             None => {
-                if let Some(number) = number {
-                    self.removed.insert(key.clone(), number);
-                }
-                self.live.remove(&key)
+                let removed_by = number.and_then(|number| self.removed.insert(key.clone(), number));
+                (self.live.remove(&key), removed_by)
             }
         };
         if let Some(number) = number {
-            self.log.push_back(Undo { number, key, before });
+            self.record(number, key, before, removed_by);
         }
+    }
+
+    /// `before`: what the key was. `removed_by`: the change that had removed it, if that may still be undone.
+    fn record(
+        &mut self,
+        number: ChangeNumber,
+        key: K,
+        before: Option<Live<V>>,
+        removed_by: Option<ChangeNumber>,
+    ) {
+        let previous = before.as_ref().map(|live| live.change).or(removed_by);
+        let first = self.log.front().map(|change| change.number);
+        if let Some(previous) = previous.filter(|&previous| first.is_some_and(|first| first <= previous)) {
+            if let Ok(at) = self.log.binary_search_by_key(&previous, |change| change.number) {
+                self.log[at].next = Some(number);
+            }
+        }
+        self.log.push_back(Undo { number, key, before, next: None });
     }
 
     /// The server has answered the messages of all changes up to this one.
@@ -139,10 +156,21 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
         self.drop_forgotten();
     }
 
-    /// The server skips the messages of all changes up to this one.
+    /// The server skips the messages of all changes up to this one. What a later change has made of a key stays; what that one
+    /// would go back to is what was before.
     pub(super) fn undo(&mut self, last: ChangeNumber) {
         let undone = self.log.partition_point(|change| change.number <= last);
-        for change in self.log.drain(..undone).rev() {
+        let undone: Vec<_> = self.log.drain(..undone).collect();
+        let mut later = HashMap::<K, ChangeNumber, RandomState>::default();
+        for change in undone.into_iter().rev() {
+            let holds = change.next.filter(|&next| next > last).or_else(|| later.get(&change.key).copied());
+            let at =
+                holds.and_then(|holds| self.log.binary_search_by_key(&holds, |change| change.number).ok());
+            if let (Some(holds), Some(at)) = (holds, at) {
+                self.log[at].before = change.before;
+                later.insert(change.key, holds);
+                continue;
+            }
             self.removed.remove(&change.key);
             match change.before {
                 Some(slot) => drop(self.live.insert(change.key, slot)),
@@ -176,7 +204,7 @@ impl<K: Hash + Eq + Clone, V> Journal<K, V> {
     pub(super) fn remove_oldest(&mut self, number: ChangeNumber) -> Option<K> {
         let (key, slot) = self.live.remove_lru()?;
         self.removed.insert(key.clone(), number);
-        self.log.push_back(Undo { number, key: key.clone(), before: Some(slot) });
+        self.record(number, key.clone(), Some(slot), None);
         Some(key)
     }
 
@@ -235,6 +263,26 @@ mod tests {
         journal.undo(ChangeNumber(3));
         assert_eq!(all(&journal), [], "the first is done, and the last one belongs to another batch");
         journal.commit(ChangeNumber(4));
+        assert_eq!((journal.log.len(), journal.removed.len()), (0, 0));
+    }
+
+    /// An error comes while a later batch has changed the same keys.
+    #[test]
+    fn what_a_later_batch_does_stays() {
+        let mut journal = journal();
+        journal.set("a", None, Some(ChangeNumber(1)));
+        journal.set("a", Some(3), Some(ChangeNumber(2)));
+        journal.set("c", Some(4), Some(ChangeNumber(3)));
+        // The next batch.
+        journal.set("a", None, Some(ChangeNumber(4)));
+        journal.set("c", Some(5), Some(ChangeNumber(5)));
+        journal.set("b", None, Some(ChangeNumber(6)));
+        journal.undo(ChangeNumber(3));
+        assert_eq!(all(&journal), [("c", 5)]);
+        assert_eq!(journal.removed_by("a"), Some(ChangeNumber(4)));
+        // It fails, too.
+        journal.undo(ChangeNumber(6));
+        assert_eq!(all(&journal), [("a", 1), ("b", 2)]);
         assert_eq!((journal.log.len(), journal.removed.len()), (0, 0));
     }
 
