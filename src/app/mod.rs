@@ -322,12 +322,12 @@ fn go_on(shared: &Arc<Shared>) {
 
 fn wind_down(shared: &Arc<Shared>, cause: &str, how: Shutdown) {
     if how == Shutdown::WaitForClients {
-        tracing::info!("got {cause}, shutting down, waiting for all clients disconnect");
         shared.set_shutdown(how);
+        tracing::info!("got {cause}, shutting down, waiting for all clients disconnect");
     } else {
-        tracing::info!("got {cause}, shutting down, waiting for all servers connections to be released");
         shared.set_shutdown(how);
         pause::pause_all(shared);
+        tracing::info!("got {cause}, shutting down, waiting for all servers connections to be released");
         // Nobody in the queue will get a server any more.
         let refusal = Refusal::new(sqlstate::ADMIN_SHUTDOWN, "server shutting down");
         shared.pools.all().iter().flat_map(|pool| pool.lanes()).for_each(|(_, lane)| {

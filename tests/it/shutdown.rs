@@ -47,6 +47,8 @@ fn commands_do_what_they_can_while_a_shutdown_waits() {
             }
             if column > 0 {
                 console.rows(shutdown).await;
+                // The console answers before the program has begun to end.
+                eventually("the end has begun", || pooler.log().contains("got SHUTDOWN, shutting down"));
             }
             for (command, errors) in COMMANDS {
                 console.send(&query(command)).await;
