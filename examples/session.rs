@@ -56,7 +56,7 @@ fn transaction(
     forward::client_to_server(&request, client, server, &context, &mut to_server)?;
     let (asked, answer) = (names(to_server.bytes())?, answer(to_server.bytes())?);
 
-    // Replies are owed: nobody else may have the server now.
+    // The server owes replies: no other client may have it now.
     assert!(!server.is_settled());
     let mut to_client = Output::new(&answer, &mut scratch);
     forward::server_to_client(&answer, server, client, &mut to_client)?;

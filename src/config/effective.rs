@@ -171,8 +171,8 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// `client`: the user who has logged in. `pool_user`: whom servers are logged in to as, another one if the database's line
-    /// names one; then only those timeouts are the client's own that end it while it has no server.
+    /// `client`: the user that the client has logged in as. `pool_user`: the user that the pooler logs in to servers as, another
+    /// one if the database's line names it; then only those timeouts are the client's own that end it while it has no server.
     pub fn of(config: &Config, database: &DatabaseConfig, pool_user: &str, client: &str) -> Self {
         let s = &config.settings;
         let none = UserConfig::default();

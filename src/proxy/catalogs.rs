@@ -1,4 +1,4 @@
-//! What is known of a database's functions and relations ([`crate::sql::Catalog`]), and whether it still holds.
+//! The last catalog read of a database ([`crate::sql::Catalog`]: its functions and relations), and whether it still holds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -23,7 +23,7 @@ pub struct Catalogs {
     last: ArcSwapOption<Numbered>,
     /// Counts the changes that were seen. A catalog whose reading began before the last one is worthless.
     changes: AtomicU64,
-    /// Held for a moment by whoever changes any of the two.
+    /// Its lock is held while `current` or `last` is replaced.
     changing: Mutex<()>,
     wanted: Notify,
 }

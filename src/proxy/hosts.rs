@@ -1,4 +1,4 @@
-//! What is known of a database's hosts: one place where events are taken in, one snapshot that everybody reads.
+//! The hosts of a database: watchers and logins report events here, and all tasks read one snapshot made of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,8 +4,9 @@
 //! within `client_login_timeout`, and an unknown user or database makes no difference that could be seen before
 //! the right password has been given.
 //!
-//! In the order in which it happens: `first_packets` (what for, and TLS), `claim` (as whom), `authenticate` (is it so), `lookup` (`auth_query`),
-//! `welcome` (a place), `waiting` (for a server), `chosen` (parameters), `replication` (a server of one's own).
+//! In the order in which it happens: `first_packets` (what for, and TLS), `claim` (as which user), `authenticate` (is it so),
+//! `lookup` (`auth_query`), `welcome` (a place), `waiting` (for a server), `chosen` (parameters), `replication` (a server for
+//! this client alone). `newcomer` is the connection and what has been found out of it, `failure` why it is turned away.
 
 mod authenticate;
 mod chosen;

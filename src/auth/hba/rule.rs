@@ -82,8 +82,8 @@ pub enum Method {
     Cert,
     /// By SCRAM.
     ScramSha256,
-    /// By a password that a directory checks. `None`: the options were bad, which [`Rules::parse`](super::Rules::parse) has reported; nobody
-    /// gets in.
+    /// By a password that an LDAP server checks. `None`: the options were bad, which [`Rules::parse`](super::Rules::parse) has
+    /// reported; every login that this rule matches is refused.
     Ldap(Option<Arc<LdapOptions>>),
 }
 

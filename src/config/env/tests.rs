@@ -116,7 +116,7 @@ fn what_images_assume() {
     assert_eq!(load(&account).databases["app"].user, None);
 }
 
-/// Each image has its own idea of who looks up users that nobody has named.
+/// Each image has its own rule for `auth_user`, which looks up the users that its variables do not name.
 #[test]
 fn who_looks_others_up() {
     let of = |variables: &[(&str, &str)]| {
@@ -137,7 +137,7 @@ fn who_looks_others_up() {
         let told = [("PGBOUNCER_AUTH_USER", "lookup")];
         assert_eq!(of(&[server, &told].concat()), expect("", "lookup"));
     }
-    assert_eq!(of(&edoburu[..1]), expect("", ""), "nobody is named");
+    assert_eq!(of(&edoburu[..1]), expect("", ""), "no variable names a user");
     let urls = load(&[("DATABASE_URLS", "postgres://a:p@h/x,postgres://b:p@h/y"), query]);
     let users: Vec<_> = urls.databases.values().map(|line| line.auth_user.as_deref().unwrap()).collect();
     assert_eq!(users, ["a", "b"]);
@@ -217,7 +217,7 @@ fn admins_and_watchers_have_passwords_of_their_own() {
         ("STATS_PASSWORDS", "just one"),
     ];
     let config = load(&[&server[..], &more].concat());
-    // Where the numbers differ nobody knows which is whose, and a password once given stays.
+    // With fewer passwords than users no password is assigned, and one that was given before stays.
     assert_eq!(config.passwords, [("me".into(), Secret::parse("p")), ("root".into(), Secret::parse("r"))]);
     assert_eq!(config.settings.stats_users, ["one", "two"]);
 }

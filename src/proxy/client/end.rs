@@ -15,7 +15,7 @@ pub(super) enum End {
     Refused(Box<Refusal>),
 }
 
-/// Who has gone.
+/// Which side has closed its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gone {
     /// The client has sent Terminate.

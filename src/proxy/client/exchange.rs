@@ -202,7 +202,7 @@ impl Client {
         if self.session.kept.is_changing() && (received.failed || received.queries > 0) {
             self.settle_kept(&received);
         }
-        // First the books, then the answer: whoever has the answer must find it in the books.
+        // Statistics are updated before the answer is sent, so that a client with its answer finds it in SHOW STATS.
         if received.queries > 0 {
             self.account(&received);
         } else if self.settings.read_consistency == Consistency::Database {

@@ -305,8 +305,8 @@ fn learn_columns(
 }
 
 /// The server's word counts: a statement that it does not have, or has although it should not, or whose plan may not change
-/// its result, is prepared anew before it is used again. Whether that was what is wrong, and no result: a client that was told the columns reads that they
-/// have changed.
+/// its result, is prepared anew before it is used again. Returns whether the batch may run again unseen: a client that was told
+/// the columns (`is_told`) has to read that they have changed.
 #[cold]
 fn heal(id: StatementId, is_told: bool, error: &ErrorFields<'_>, server: &mut ServerSession) -> bool {
     const NO_STATEMENT: &[u8] = b"26000";
