@@ -1,8 +1,8 @@
 //! How the rest of the program makes the task of a connection look up from its sockets: KILL, cancel requests, the tick,
 //! SUSPEND, RELOAD.
 //!
-//! Whoever wants something writes down what it is (an atomic, a value behind a lock) and calls [`Attention::call`]. The task
-//! takes the call *first* and looks at what is wanted *then*: what is written down later comes with a call of its own.
+//! The caller writes down what it wants (an atomic, a value behind a lock) and then calls [`Attention::call`]. The task takes
+//! the call *first* and looks at what is wanted *then*: what is written down later comes with a call of its own.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -48,7 +48,7 @@ impl Attention {
 
     /// Whether there is a call to be taken. HOT.
     #[inline]
-    pub fn is_called(&self) -> bool {
+    fn is_called(&self) -> bool {
         self.is_called.load(Ordering::Relaxed)
     }
 

@@ -120,25 +120,16 @@ impl ClientSession {
                 | frontend::EXECUTE
                 | frontend::CLOSE
                 | frontend::SYNC
-                | frontend::FUNCTION_CALL
-                    if !frame.is_complete() =>
-                {
+                | frontend::FUNCTION_CALL => {
+                    if frame.is_complete() {
+                        return Ok((at, Some(Idle::Request)));
+                    }
                     let is_named = reads_statements && is_named_parse(&frame);
                     if is_too_long(&frame, is_named) {
                         return Err(client_fault(FrameError::Length));
                     }
                     let can_go = is_enough(&frame) && !is_named;
                     return Ok((at, can_go.then_some(Idle::Request)));
-                }
-                frontend::QUERY
-                | frontend::PARSE
-                | frontend::BIND
-                | frontend::DESCRIBE
-                | frontend::EXECUTE
-                | frontend::CLOSE
-                | frontend::SYNC
-                | frontend::FUNCTION_CALL => {
-                    return Ok((at, Some(Idle::Request)));
                 }
                 other => return Err(client_fault(FrameError::Tag(other))),
             }
