@@ -58,11 +58,6 @@ impl Worker {
         (Self { jobs, load: Arc::default(), turns: Arc::new(Turns::new(index)) }, Inbox(inbox))
     }
 
-    /// Runs something on its thread.
-    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
-        let _ = self.jobs.send(Box::new(|_| job()));
-    }
-
     /// Starts a task on its thread, where `begin` makes it; `None`: there is nothing to be done.
     pub fn spawn<F: Future<Output = ()> + 'static>(
         &self,
@@ -79,22 +74,19 @@ impl Worker {
     /// Runs something on its thread, and ends when that is done.
     pub async fn finish(&self, job: impl FnOnce() + Send + 'static) {
         let (sender, done) = oneshot::channel();
-        self.run(move || {
+        let job = move |_: &Arc<Turns>| {
             job();
             let _ = sender.send(());
-        });
+        };
+        let _ = self.jobs.send(Box::new(job));
         let _ = done.await;
     }
 }
 
-/// Counts a connection at the worker with the fewest.
+/// Counts a connection at the worker with the fewest. There is one worker at least.
 pub fn least_loaded(workers: &[Worker]) -> Load {
     let all = workers.iter().enumerate();
-    load(workers, all.min_by_key(|(_, worker)| worker.load.load(Relaxed)).map_or(0, |(index, _)| index))
-}
-
-/// Counts a connection at the worker with this index.
-pub fn load(workers: &[Worker], worker: usize) -> Load {
+    let worker = all.min_by_key(|(_, worker)| worker.load.load(Relaxed)).map_or(0, |(index, _)| index);
     workers[worker].load.fetch_add(1, Relaxed);
     Load { count: Arc::clone(&workers[worker].load), worker }
 }
